@@ -1,0 +1,171 @@
+"""What a connector is: one class a kind of outside system, registered by being defined.
+
+A *source* describes, counts and fetches; a *publisher* checks, upserts and counts. One class may be both.
+Nothing here knows Django or the database: a connector is given an `Account` and a `Door` and returns plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+#: The types of a column as the catalog, the warehouse and the portals know them.
+COLUMN_TYPES = ("text", "number", "local_time", "instant", "boolean", "point", "json")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a connector, as the provider's form shows it."""
+
+    name: str
+    label: str
+    secret: bool = False
+    required: bool = False
+    default: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A provider as a connector sees it: its address, its plain parameters, its secrets already resolved."""
+
+    slug: str
+    base_url: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    time_zone: str = "UTC"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a source or a portal. `name` is the field name, `label` what people read, `type` one of COLUMN_TYPES."""
+
+    name: str
+    type: str = "text"
+    label: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What a source says of a resource before a row is read.
+
+    `version` changes whenever the rows may have changed (Socrata: rowsUpdatedAt, epoch seconds, as text); None = it does not say.
+    `key` is the publisher's row identifier, or "". `refresh_rate` is the declared frequency in the source's words, or "".
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    version: str | None = None
+    changed_at: datetime | None = None
+    key: str = ""
+    description: str = ""
+    licence: str = ""
+    refresh_rate: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FetchRequest:
+    """Which rows of a resource are wanted.
+
+    `columns` in the order wanted, never empty. `window_column` with `starts_at`/`ends_at` (aware, half-open) asks for the
+    rows of one span; `time_zone` says how a column without a zone is to be read. `order` names the columns of a stable
+    order (the key, or the source's own row id). `page_size` rows a page, `in_flight` pages at once.
+    """
+
+    columns: tuple[Column, ...]
+    order: tuple[str, ...] = ()
+    window_column: str = ""
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    time_zone: str = "UTC"
+    page_size: int = 50_000
+    in_flight: int = 3
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """One file that a source gave, already whole on local disk at `path`; the caller moves it into the lake."""
+
+    name: str
+    path: Path
+    rows: int
+    bytes: int
+    sha256: str
+    origin: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The portal's own counts for one chunk. `errors` > 0 is a partial failure, whatever the HTTP status said."""
+
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+    errors: int = 0
+    reply: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: Called with (rows so far, rows expected or None) while a long transfer goes on.
+Progress = Callable[[int, int | None], None]
+
+REGISTRY: dict[str, type[Connector]] = {}
+
+
+class Connector:
+    """One kind of outside system. Subclass it with `kind` and `label` and it is registered."""
+
+    kind: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    can_fetch: ClassVar[bool] = False
+    can_publish: ClassVar[bool] = False
+    #: "https://data.example.gov", "/srv/drop": what the address field asks for
+    address_hint: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.kind or not cls.label:
+            raise TypeError(f"{cls.__name__} must say its kind and its label")
+        if cls.kind in REGISTRY:
+            raise TypeError(f"two connectors say that they are {cls.kind!r}: {REGISTRY[cls.kind].__name__}, {cls.__name__}")
+        REGISTRY[cls.kind] = cls
+
+    def __init__(self, account: Account, door: Any):
+        self.account = account
+        self.door = door
+
+    def test(self) -> str:
+        """Ask the outside system one small question; return the answer in a sentence. Raises PipelineError."""
+        raise NotImplementedError
+
+    # a source
+    def describe(self, resource: str) -> SourceState:
+        """Metadata of `resource` in one request. Raises PipelineError."""
+        raise NotImplementedError
+
+    def count(self, resource: str, request: FetchRequest) -> int:
+        """How many rows the source says that the request has."""
+        raise NotImplementedError
+
+    def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
+        """Yield the files of the request in order; `rows` is what `count` said. Memory is one chunk of one page."""
+        raise NotImplementedError
+
+    # a publisher
+    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
+        """Check that the portal can take these columns by this key; return the portal's columns. Raises SetupError."""
+        raise NotImplementedError
+
+    def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
+        """Send one chunk of rows, by key. Raises PipelineError; a reply lost after commit is safe to send again."""
+        raise NotImplementedError
+
+    def published_count(self, resource: str) -> int:
+        """How many rows the portal holds now."""
+        raise NotImplementedError
