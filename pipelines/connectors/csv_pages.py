@@ -1,0 +1,115 @@
+"""Settle a CSV file that arrived: its header, its rows, its last line, in one pass and one piece of memory."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import DataError, TransientError
+
+PIECE = 1024 * 1024
+BOM = b"\xef\xbb\xbf"
+_NOISE = bytes(byte for byte in range(256) if byte not in b'"\n')
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A CSV file as it now lies on disk: UTF-8 without a byte order mark, ending with a line end. `rows` without the header."""
+
+    header: tuple[str, ...]
+    rows: int
+    bytes: int
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+class RecordCounter:
+    """Counts the records of a CSV text that comes in pieces; a line end inside quotes is part of its record.
+
+    Only quotes and line ends matter, so all else is thrown away first (in C), then every pair of quotes with nothing
+    between: what is left of a whole page is a few bytes a record.
+    """
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.quoted = False
+        self._last = b""
+
+    def feed(self, piece: bytes) -> None:
+        marks = piece.translate(None, _NOISE).replace(b'""', b"").split(b'"')
+        # the first mark continues what the last piece left open
+        self.records += sum(mark.count(b"\n") for mark in marks[1 if self.quoted else 0 :: 2])
+        self.quoted ^= len(marks) % 2 == 0
+        self._last = piece[-1:] or self._last
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the text ends inside a record: inside quotes, or without the line end of its last line."""
+        return self.quoted or self._last not in (b"\n", b"")
+
+    @property
+    def total(self) -> int:
+        """The records so far, with a last one that has no line end."""
+        return self.records + self.is_open
+
+
+def count_records(path: Path) -> int:
+    """How many records a CSV file has, its header among them."""
+    counter = RecordCounter()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            counter.feed(piece)
+    return counter.total
+
+
+def header_of(path: Path) -> tuple[str, ...]:
+    """The names in the first record. Raises DataError if they are not UTF-8 or the file is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return tuple(next(csv.reader(file)))
+    except StopIteration:
+        raise DataError(f"{path.name} has no header: the file is empty", code="empty-file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the header of {path.name} cannot be read: {error}", code="wrong-encoding") from error
+
+
+def settle(path: Path, *, proven: bool) -> Settled:
+    """Take the byte order mark off, give the last line its end, count the rows and hash what results.
+
+    `proven`: the transport showed that the file is whole. A file that ends in the middle of a record raises
+    TransientError("cut-body") when it was not proven, or when a quote is left open; a proven one only lacked its line end.
+    """
+    header = header_of(path)
+    counter, digest, size, notes = RecordCounter(), hashlib.sha256(), 0, []
+    bare = path.with_name(f"{path.name}.bare")
+    with path.open("rb") as file:
+        if file.read(len(BOM)) == BOM:
+            notes.append("byte order mark taken off")
+        else:
+            file.seek(0)
+        # only a file with a mark must be written anew
+        copy = bare.open("wb") if notes else None
+        try:
+            while piece := file.read(PIECE):
+                counter.feed(piece)
+                digest.update(piece)
+                size += len(piece)
+                if copy:
+                    copy.write(piece)
+        finally:
+            if copy:
+                copy.close()
+    if copy:
+        os.replace(bare, path)
+    if counter.is_open:
+        if counter.quoted or not proven:
+            raise TransientError(f"{path.name} was cut: it ends in the middle of row {counter.total - 1:,}", code="cut-body")
+        with path.open("ab") as file:
+            file.write(b"\n")
+        digest.update(b"\n")
+        size += 1
+        notes.append("line end of the last row added")
+    return Settled(header, counter.total - 1, size, digest.hexdigest(), tuple(notes))
