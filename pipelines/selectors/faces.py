@@ -1,0 +1,114 @@
+"""How a state looks: a word for people and a word for the stylesheet, which also names the icon. One table for every page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from pipelines.models import Run, RunState, ScheduleBlock, State
+
+#: A block that has been due for so long is shown as overdue: the tick rings once a minute, and a worker is rarely busy for longer.
+OVERDUE_AFTER = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Face:
+    """`look` is a class of ops.css and an icon of the sprite ("ok", "failed", "missing" ...); `word` is what a person reads."""
+
+    look: str
+    word: str
+
+
+OK = Face("ok", "Done")
+EMPTY = Face("unchanged", "Complete and empty")
+UNCHANGED = Face("unchanged", "Unchanged")
+SUSPICIOUS = Face("suspicious", "Suspicious")
+WAITING = Face("queued", "Waiting")
+RETRY = Face("queued", "Will retry")
+OVERDUE = Face("late", "Overdue")
+RUNNING = Face("running", "Running")
+FAILED = Face("failed", "Failed")
+CRASHED = Face("crashed", "Crashed")
+RECOVERED = Face("unchanged", "Failed, made good")
+HELD = Face("paused", "Held")
+CANCELLED = Face("cancelled", "Cancelled")
+PAUSED = Face("paused", "Paused")
+LATE = Face("late", "Late")
+MISSING = Face("missing", "Never ran")
+COVERED = Face("due", "Covered by a later reading")
+NOT_YET = Face("due", "Not yet")
+NOT_OWED = Face("due", "Nothing owed")
+
+#: From the loudest to the quietest: of several blocks in one cell the first of these is shown.
+WORST_FIRST = [
+    FAILED, CRASHED, SUSPICIOUS, MISSING, OVERDUE, LATE, HELD, CANCELLED, RUNNING, RETRY, WAITING, OK, UNCHANGED, EMPTY, RECOVERED, COVERED, NOT_YET, NOT_OWED,
+]  # fmt: skip
+
+_RUNS = {
+    RunState.RUNNING: RUNNING,
+    RunState.DONE: OK,
+    RunState.UNCHANGED: UNCHANGED,
+    RunState.WAITING: Face("queued", "Not ready"),
+    RunState.FAILED: FAILED,
+    RunState.CRASHED: CRASHED,
+    RunState.CANCELLED: CANCELLED,
+}
+_WORDS = {face.look: face for face in (FAILED, CRASHED, SUSPICIOUS, LATE, RUNNING, PAUSED, MISSING, CANCELLED, UNCHANGED, OK)}
+
+
+def of_parts(state: str, mark: str, *, superseded: bool, attempts: int, due_at: datetime, error_code: str, now: datetime) -> Face:
+    """The face of a block from its columns."""
+    if state == State.RUNNING:
+        return RUNNING
+    if state == State.HELD:
+        return SUSPICIOUS if mark == ScheduleBlock.Mark.SUSPICIOUS else HELD
+    if state == State.FAILED:
+        if superseded:
+            return RECOVERED
+        return CRASHED if error_code in ("crashed", "worker-lost", "out-of-memory") else FAILED
+    if state == State.DONE:
+        return {
+            ScheduleBlock.Mark.EMPTY: EMPTY,
+            ScheduleBlock.Mark.UNCHANGED: UNCHANGED,
+            ScheduleBlock.Mark.SUSPICIOUS: SUSPICIOUS,
+        }.get(mark, OK)
+    if due_at < now - OVERDUE_AFTER:
+        return OVERDUE
+    return RETRY if attempts and error_code else WAITING
+
+
+def of_block(block: ScheduleBlock, now: datetime | None = None) -> Face:
+    return of_parts(
+        block.state,
+        block.mark,
+        superseded=block.superseded_at is not None,
+        attempts=block.attempts,
+        due_at=block.due_at,
+        error_code=block.error_code,
+        now=now or timezone.now(),
+    )
+
+
+def of_run(run: Run) -> Face:
+    face = _RUNS[RunState(run.state)]
+    return RECOVERED if run.superseded_at and face in (FAILED, CRASHED) else face
+
+
+def of(thing) -> Face:
+    """The face of a block, a run, anything with a `face`, or a look by its word ("failed"). Raises KeyError for an unknown word."""
+    if isinstance(thing, Face):
+        return thing
+    if isinstance(thing, ScheduleBlock):
+        return of_block(thing)
+    if isinstance(thing, Run):
+        return of_run(thing)
+    if isinstance(thing, str):
+        return _WORDS[thing]
+    return thing.face
+
+
+def worst(faces) -> Face:
+    """The loudest of several faces; nothing owed where there are none."""
+    return min(faces, key=WORST_FIRST.index, default=NOT_OWED)

@@ -1,0 +1,24 @@
+"""Addresses of the pages about pipelines, blocks, runs and the machinery."""
+
+from django.urls import path
+
+from pipelines.views import blocks, machinery, schedule
+
+urlpatterns = [
+    path("pipelines/", schedule.pipelines, name="pipelines"),
+    path("pipelines/<slug:slug>/", schedule.pipeline, name="pipeline"),
+    path("pipelines/<slug:slug>/rerun/", schedule.rerun, name="rerun"),
+    path("pipelines/<slug:slug>/pause/", schedule.pause, name="pause"),
+    path("pipelines/<slug:slug>/resume/", schedule.resume, name="resume"),
+    path("runs/", schedule.runs, name="runs"),
+    path("running/", schedule.running, name="running"),
+    path("blocks/<int:pk>/", blocks.block, name="block"),
+    path("blocks/<int:pk>/fragment/", blocks.block_fragment, name="block_fragment"),
+    path("blocks/<int:pk>/rejected.csv", blocks.rejected_csv, name="rejected_csv"),
+    path("blocks/<int:pk>/log.txt", blocks.block_log, name="block_log"),
+    path("blocks/<int:pk>/block.json", blocks.block_json, name="block_json"),
+    path("blocks/<int:pk>/<slug:verb>/", blocks.block_act, name="block_act"),
+    path("blocks/<int:pk>/<slug:verb>/confirm/", blocks.block_confirm, name="block_confirm"),
+    path("import-logs/", machinery.import_logs, name="import_logs"),
+    path("workers/", machinery.workers, name="workers"),
+]
