@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def settle(path: Path, *, proven: bool) -> Settled:
             if copy:
                 copy.close()
     if copy:
-        os.replace(bare, path)
+        bare.replace(path)
     if counter.is_open:
         if counter.quoted or not proven:
             raise TransientError(f"{path.name} was cut: it ends in the middle of row {counter.total - 1:,}", code="cut-body")

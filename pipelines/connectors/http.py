@@ -10,15 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import socket
 import ssl
 import threading
 import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
@@ -30,7 +28,6 @@ from urllib.parse import urljoin, urlsplit
 import certifi
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from tenacity import (
     RetryCallState,
@@ -40,12 +37,11 @@ from tenacity import (
     stop_before_delay,
     wait_exponential_jitter,
 )
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
-from pipelines.connectors.addresses import AllowList, address
+from pipelines.connectors.addresses import AllowList
 from pipelines.connectors.redaction import Redactor
+from pipelines.connectors.wire import GuardedAdapter, on_the_clock, seconds_left
 from pipelines.errors import DataError, PipelineError, SetupError, TransientError
 
 MIB = 1024 * 1024
@@ -105,148 +101,6 @@ class Downloaded:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Sockets that keep a deadline, and connections that look whom they reached
-
-
-_call = threading.local()
-
-
-@contextmanager
-def _on_the_clock(deadline: float, pace: float) -> Iterator[None]:
-    """Within it, no socket operation of this thread lasts longer than `pace` seconds nor beyond `deadline`."""
-    _call.deadline, _call.pace = deadline, pace
-    try:
-        yield
-    finally:
-        _call.deadline = None
-
-
-def _seconds_left() -> float | None:
-    """Seconds to the deadline of this thread's request, None outside one. Raises TimeoutError once it has passed."""
-    deadline = getattr(_call, "deadline", None)
-    if deadline is None:
-        return None
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline of the whole request has passed")
-    return left
-
-
-class _Timed:
-    """A socket whose every read and write is timed by what is left of the deadline.
-
-    `timeout=` of requests starts anew with each byte that drips in, in the headers as in the body; this one cannot be
-    kept alive by dripping.
-    """
-
-    def _arm(self) -> None:
-        left = _seconds_left()
-        if left is not None:
-            self.settimeout(min(_call.pace, left))
-
-    def recv(self, *args: Any) -> bytes:
-        self._arm()
-        return super().recv(*args)
-
-    def recv_into(self, *args: Any) -> int:
-        self._arm()
-        return super().recv_into(*args)
-
-    def send(self, *args: Any) -> int:
-        self._arm()
-        return super().send(*args)
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        # in pieces, so that a big body over a slow line is timed by its progress
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), 64 * 1024):
-            self._arm()
-            super().sendall(view[start : start + 64 * 1024], flags)
-
-
-class _TimedSocket(_Timed, socket.socket):
-    pass
-
-
-class _TimedTLSSocket(_Timed, ssl.SSLSocket):
-    pass
-
-
-class _Guarded:
-    """A connection that resolves its host once, dials only permitted addresses, and looks again at whom it reached."""
-
-    allow: AllowList
-    connect_timeout: float
-
-    def _new_conn(self) -> socket.socket:
-        host = self._dns_host.strip("[]")
-        try:
-            found = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
-            raise NameResolutionError(self.host, self, error) from error
-        refused, failure = "", None
-        for family, kind, protocol, _, target in found:
-            if not self.allow.permits(host, self.port, address(target[0])):
-                refused = target[0]
-                continue
-            sock = _TimedSocket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                left = _seconds_left()
-                sock.settimeout(self.connect_timeout if left is None else min(self.connect_timeout, left))
-                sock.connect(target)
-                peer = sock.getpeername()[0]
-            except OSError as error:
-                sock.close()
-                failure = error
-                continue
-            # The check that counts: whom we did reach, before a byte is sent.
-            if self.allow.permits(host, self.port, address(peer)):
-                return sock
-            sock.close()
-            refused = peer
-        if isinstance(failure, TimeoutError):
-            raise ConnectTimeoutError(self, str(failure)) from failure
-        if failure is not None:
-            raise NewConnectionError(self, failure.strerror or str(failure)) from failure
-        raise SetupError(
-            f"{self.host} is at {refused}, an address inside a private or reserved network, where connectors may not go",
-            code="address-refused",
-            next_step=f"If this host is meant, have {self.host}:{self.port} added to the setting OUTBOUND_ALLOW.",
-        )
-
-
-def _guarded_pools(allow: AllowList, connect_timeout: float) -> dict[str, type[HTTPConnectionPool]]:
-    """Connection pools whose connections know this door's allow-list."""
-    rules = {"allow": allow, "connect_timeout": connect_timeout}
-    http = type("GuardedHTTPConnection", (_Guarded, HTTPConnection), rules)
-    https = type("GuardedHTTPSConnection", (_Guarded, HTTPSConnection), rules)
-    return {
-        "http": type("GuardedHTTPPool", (HTTPConnectionPool,), {"ConnectionCls": http}),
-        "https": type("GuardedHTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": https}),
-    }
-
-
-class _Adapter(HTTPAdapter):
-    """requests' way to urllib3, with guarded pools, our own TLS context and no proxies from the environment."""
-
-    def __init__(self, allow: AllowList, connect_timeout: float, ca_file: str):
-        self._pools = _guarded_pools(allow, connect_timeout)
-        self._tls = ssl.create_default_context(cafile=ca_file)
-        self._tls.sslsocket_class = _TimedTLSSocket
-        super().__init__(pool_maxsize=8)
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, ssl_context=self._tls, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """The context already holds the certificates; requests would load its own bundle into it for each connection."""
-        conn.cert_reqs = "CERT_REQUIRED"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # The door
 
 
@@ -287,7 +141,7 @@ class Door:
         self.owner = owner
         self.redact = Redactor(secrets)
         self._allow = AllowList(allow)
-        self._adapter = _Adapter(self._allow, connect_timeout, ca_file or certifi.where())
+        self._adapter = GuardedAdapter(self._allow, connect_timeout, ca_file or certifi.where())
         self._on_event = on_event
         self._telling = threading.Lock()
         self._sleep = sleep
@@ -402,7 +256,7 @@ class Door:
                         size += len(piece)
                         if on_bytes:
                             on_bytes(size)
-                os.replace(part, path)
+                part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
             return Downloaded(path, size, digest.hexdigest(), response.headers, _request_id(response.headers), body.proven)
@@ -444,7 +298,7 @@ class Door:
         started = time.monotonic()
 
         def attempt() -> Receive:
-            with _on_the_clock(deadline, read_timeout or self.read_timeout):
+            with on_the_clock(deadline, read_timeout or self.read_timeout):
                 return self._once(request, receive)
 
         retrying = Retrying(
@@ -591,7 +445,7 @@ class Door:
     def _late(self, host: str) -> PipelineError | None:
         """The error to raise if the total deadline is what ended a read."""
         try:
-            _seconds_left()
+            seconds_left()
         except TimeoutError:
             return self._failure(TransientError, f"{host} did not finish its answer within {self.deadline:g} s", code="deadline")
         return None

@@ -1,0 +1,434 @@
+"""Socrata portals, by SODA 2.1: describe, count and fetch a dataset; upsert rows into one."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from zoneinfo import ZoneInfo
+
+from pipelines.connectors.base import (
+    Account,
+    Column,
+    Connector,
+    FetchedFile,
+    FetchRequest,
+    Parameter,
+    Progress,
+    Published,
+    SourceState,
+)
+from pipelines.connectors.csv_pages import settle
+from pipelines.connectors.http import Door
+from pipelines.errors import DataError, SetupError, TransientError
+
+FOUR_BY_FOUR = re.compile(r"[a-z0-9]{4}-[a-z0-9]{4}")
+#: A field name as SoQL takes it without quoting: anything else would be a piece of query.
+FIELD = re.compile(r":?@?[A-Za-z0-9_]+")
+POINT = re.compile(r"\s*POINT\s*\(\s*(\S+)\s+(\S+)\s*\)\s*", re.IGNORECASE)
+
+#: The portal's dataTypeName → ours. What is not here (location, lines, polygons, documents) comes as text in the CSV.
+TYPES = {
+    "number": "number",
+    "money": "number",
+    "percent": "number",
+    "stars": "number",
+    "double": "number",
+    "calendar_date": "local_time",
+    "date": "instant",
+    "fixed_timestamp": "instant",
+    "checkbox": "boolean",
+    "point": "point",
+    "json": "json",
+}
+SYSTEM_TYPES = {":created_at": "instant", ":updated_at": "instant"}
+#: An upsert of 10,000 rows may take minutes on a busy portal.
+UPSERT_SECONDS = 300
+
+
+class _Abandoned(Exception):
+    """The reader of the pages has gone; the pages still in flight stop."""
+
+
+class Socrata(Connector):
+    """A portal that speaks SODA 2.1. A resource is a dataset id like `rq3b-xjk8`."""
+
+    kind = "socrata"
+    label = "Socrata (SODA 2.1)"
+    can_fetch = True
+    can_publish = True
+    address_hint = "https://data.example.gov"
+    parameters = (
+        Parameter("app_token", "App token", secret=True, help="A share of the portal of our own; without it, requests are throttled."),
+        Parameter("user", "User name or API key id", help="Needed to publish, and to read private datasets."),
+        Parameter("password", "Password or API key secret", secret=True),
+    )
+
+    def __init__(self, account: Account, door: Door):
+        super().__init__(account, door)
+        self._portal_types: dict[str, Mapping[str, str]] = {}
+
+    # ---------------------------------------------------------------------------------------------------- the address
+
+    @property
+    def base(self) -> str:
+        """The portal's address: https unless the allow-list names its host. Raises SetupError."""
+        address = self.account.base_url.strip().rstrip("/")
+        if "://" not in address:
+            address = f"https://{address}"
+        if address.lower().startswith("http://") and not self.door.lists(address):
+            raise SetupError(
+                f"the address of provider {self.account.slug} begins with http://, which everyone on the way can read and change",
+                code="plain-http",
+                next_step=f"Write https:// in the address of provider {self.account.slug}.",
+            )
+        return address
+
+    def _url(self, resource: str, path: str) -> str:
+        if not FOUR_BY_FOUR.fullmatch(resource):
+            raise SetupError(
+                f"{resource!r} is not the id of a Socrata dataset",
+                code="bad-resource",
+                next_step="Enter the eight characters at the end of the dataset's web address; they look like rq3b-xjk8.",
+            )
+        return self.base + path.format(resource)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        token = self.account.secrets.get("app_token", "")
+        return {"X-App-Token": token} if token else {}
+
+    @property
+    def _auth(self) -> tuple[str, str] | None:
+        user, password = self.account.parameters.get("user", ""), self.account.secrets.get("password", "")
+        return (user, password) if user and password else None
+
+    def _get(self, url: str, params: Mapping[str, str | int] | None = None) -> tuple[Any, str]:
+        """The JSON answer and the portal's request id."""
+        reply = self.door.ask("GET", url, params=params, headers=self._headers, auth=self._auth, expect="json")
+        return self.door.json(reply, url), reply.request_id
+
+    def test(self) -> str:
+        """Ask the portal's own catalog how much it holds."""
+        host = urlsplit(self.base).netloc
+        answer, _ = self._get(f"{self.base}/api/catalog/v1", {"domains": host, "limit": 1})
+        held = answer.get("resultSetSize") if isinstance(answer, dict) else None
+        if not isinstance(held, int):
+            raise SetupError(
+                f"{host} answers, but not as a Socrata portal does",
+                code="not-socrata",
+                next_step=f"Check the address of provider {self.account.slug}.",
+            )
+        return f"{host} answers; its catalog lists {held:,} entries"
+
+    # ----------------------------------------------------------------------------------------------------- a source
+
+    def describe(self, resource: str) -> SourceState:
+        view, request_id = self._get(self._url(resource, "/api/views/{}.json"))
+        if not isinstance(view, dict) or not view.get("columns"):
+            raise SetupError(
+                f"{resource} of {urlsplit(self.base).netloc} is not a table: it has no columns",
+                code="not-a-table",
+                next_step="Choose a dataset that has rows; a file, a map or a story has none.",
+            )
+        # Computed regions are added by the portal and come and go with its maps.
+        told = [column for column in view["columns"] if not str(column.get("fieldName", "")).startswith(":")]
+        columns = tuple(
+            Column(
+                name=column["fieldName"],
+                type=TYPES.get(column.get("dataTypeName", ""), "text"),
+                label=column.get("name") or "",
+                description=column.get("description") or "",
+            )
+            for column in told
+        )
+        self._portal_types[resource] = {column.name: column.type for column in columns}
+        stamp = view.get("rowsUpdatedAt") or view.get("viewLastModified")
+        licence = view.get("license") or {}
+        return SourceState(
+            title=view.get("name") or resource,
+            columns=columns,
+            version=str(stamp) if stamp else None,
+            changed_at=datetime.fromtimestamp(int(stamp), UTC) if stamp else None,
+            key=_row_identifier(view, told),
+            description=view.get("description") or "",
+            licence=licence.get("name") or view.get("licenseId") or "",
+            refresh_rate=_refresh_rate(view),
+            metadata={
+                "category": view.get("category") or "",
+                "tags": view.get("tags") or [],
+                "attribution": view.get("attribution") or "",
+                "portal_types": {column["fieldName"]: column.get("dataTypeName", "") for column in told},
+                "metadata_changed_at": view.get("viewLastModified"),
+                "request_id": request_id,
+            },
+        )
+
+    def count(self, resource: str, request: FetchRequest) -> int:
+        return self._count(resource, _where(request))
+
+    def _count(self, resource: str, where: str) -> int:
+        params = {"$select": "count(*)", **({"$where": where} if where else {})}
+        rows, _ = self._get(self._url(resource, "/resource/{}.json"), params)
+        try:
+            # The name of the value differs between portals (count, COUNT, count_1): there is only one.
+            [row] = rows
+            [value] = row.values()
+            return int(value)
+        except (TypeError, ValueError, AttributeError):
+            raise DataError(f"asked how many rows {resource} has, the portal did not answer a number", code="no-count") from None
+
+    def fetch(
+        self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress
+    ) -> Iterator[FetchedFile]:
+        """Yield CSV pages in order, `request.in_flight` on their way at once; none when `rows` is 0.
+
+        On disk are at most `in_flight` pages that were not yet asked for. The last page may hold more rows than were
+        counted, if the source grew meanwhile. Raises TransientError("short-page") when a page has fewer: the source
+        shrank while it was read, or the page was cut at the end of a line.
+        """
+        params = {
+            "$select": ",".join(_field(column.name) for column in request.columns),
+            "$order": ",".join(dict.fromkeys([*(_field(name) for name in request.order), ":id"])),
+            "$limit": request.page_size,
+        }
+        if where := _where(request):
+            params["$where"] = where
+        url = self._url(resource, "/resource/{}.csv")
+        wanted = tuple(column.name for column in request.columns)
+        abandoned = threading.Event()
+
+        def page(offset: int) -> FetchedFile:
+            expected = min(request.page_size, rows - offset)
+            path = workdir / f"{resource}-{offset // request.page_size + 1:05d}.csv"
+            return self._page(url, {**params, "$offset": offset}, path, wanted, expected, abandoned)
+
+        with ThreadPoolExecutor(max_workers=request.in_flight, thread_name_prefix=f"page-{resource}") as pool:
+            offsets = range(0, rows, request.page_size)
+            flying: deque[Future[FetchedFile]] = deque(pool.submit(page, offset) for offset in offsets[: request.in_flight])
+            arrived = 0
+            try:
+                for place in range(len(offsets)):
+                    file = flying.popleft().result()
+                    # the next one leaves before this one is handed over: the line is never idle while a page is stored
+                    if place + request.in_flight < len(offsets):
+                        flying.append(pool.submit(page, offsets[place + request.in_flight]))
+                    arrived += file.rows
+                    progress(arrived, rows)
+                    yield file
+            finally:
+                abandoned.set()
+                for future in flying:
+                    future.cancel()
+
+    def _page(
+        self,
+        url: str,
+        params: Mapping[str, str | int],
+        path: Path,
+        wanted: tuple[str, ...],
+        expected: int,
+        abandoned: threading.Event,
+    ) -> FetchedFile:
+        """Fetch one page to `path`; its columns and its number of rows are what was asked for."""
+
+        def still_wanted(_: int) -> None:
+            if abandoned.is_set():
+                raise _Abandoned
+
+        still_wanted(0)
+        got = self.door.download(
+            url, path, params=params, headers=self._headers, auth=self._auth, expect="csv", on_bytes=still_wanted
+        )
+        page = settle(path, proven=got.proven)
+        _same_columns(path.name, page.header, wanted)
+        host, offset = urlsplit(url).netloc, int(params["$offset"])
+        if page.rows < expected:
+            raise TransientError(f"{host} gave {page.rows:,} of {expected:,} rows from row {offset:,} on", code="short-page")
+        if page.rows > int(params["$limit"]):
+            raise DataError(f"{host} was asked for {params['$limit']:,} rows and gave {page.rows:,}", code="long-page")
+        stale = got.headers.get("X-SODA2-Data-Out-Of-Date", "").strip().lower() == "true"
+        if stale:
+            self.door.tell("warning", f"{host} says that its copy of the rows is out of date; newer rows may be missing")
+        return FetchedFile(
+            name=path.name,
+            path=path,
+            rows=page.rows,
+            bytes=page.bytes,
+            sha256=page.sha256,
+            origin=self.door.redact(f"{url}?{urlencode(params)}"),
+            metadata={
+                "request_id": got.request_id,
+                "offset": offset,
+                "rows_expected": expected,
+                "out_of_date": stale,
+                "notes": list(page.notes),
+            },
+        )
+
+    # -------------------------------------------------------------------------------------------------- a publisher
+
+    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
+        """The portal's columns, if it can take ours by our key. Raises SetupError."""
+        slug = self.account.slug
+        if not self._auth:
+            raise SetupError(
+                f"provider {slug} has no user name and password, and publishing needs them",
+                code="credentials-missing",
+                next_step=f"Enter the user name and password (or an API key's id and secret) of provider {slug}.",
+            )
+        portal = self.describe(resource)
+        if not portal.key:
+            raise SetupError(
+                f"the portal dataset {resource} has no row identifier: every upsert would append its rows once more",
+                code="row-identifier-missing",
+                next_step=f"Set {', '.join(key) or 'the key'} as the row identifier of {resource} on the portal.",
+            )
+        if key != (portal.key,):
+            raise SetupError(
+                f"the portal dataset {resource} knows its rows by {portal.key}, and we by {', '.join(key) or 'no key'}",
+                code="row-identifier-differs",
+                next_step=f"Make {portal.key} the key of the dataset here, or change the row identifier on the portal.",
+            )
+        theirs = {column.name: column for column in portal.columns}
+        wrong = []
+        for column in columns:
+            if column.name not in theirs:
+                wrong.append(f"{column.name} does not exist there")
+            elif theirs[column.name].type not in (column.type, "text"):
+                wrong.append(f"{column.name} is {theirs[column.name].type} there and {column.type} here")
+        if wrong:
+            raise SetupError(
+                f"the portal dataset {resource} cannot take our columns: {'; '.join(wrong)}",
+                code="columns-differ",
+                next_step=f"Add or change these columns of {resource} on the portal, or take them out of what is published.",
+            )
+        return portal.columns
+
+    def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
+        """Send one chunk. The portal finds each row by its row identifier, so the same chunk may be sent twice.
+
+        `Errors > 0` comes back in `Published.errors`: the caller decides.
+        """
+        if resource not in self._portal_types:
+            self.describe(resource)
+        types = self._portal_types[resource]
+        url = self._url(resource, "/resource/{}.json")
+        payload = [{name: _sent(value, types.get(name, "text"), name) for name, value in row.items()} for row in rows]
+        reply = self.door.ask(
+            "POST", url, payload=payload, headers=self._headers, auth=self._auth, repeatable=True, read_timeout=UPSERT_SECONDS,
+            expect="json",
+        )  # fmt: skip
+        answer = self.door.json(reply, url)
+        if not isinstance(answer, dict) or not any(name.startswith("Rows ") or name == "Errors" for name in answer):
+            raise DataError(f"the portal took {len(rows):,} rows of {resource} and did not answer with counts", code="no-counts")
+        return Published(
+            created=int(answer.get("Rows Created", 0)),
+            updated=int(answer.get("Rows Updated", 0)),
+            deleted=int(answer.get("Rows Deleted", 0)),
+            errors=int(answer.get("Errors", 0)),
+            reply={**answer, "request_id": reply.request_id},
+        )
+
+    def published_count(self, resource: str) -> int:
+        return self._count(resource, "")
+
+
+def _row_identifier(view: Mapping[str, Any], columns: list[Mapping[str, Any]]) -> str:
+    """The field name of the row identifier: portals give it as a field name or as a column's id, in one of two places."""
+    for said in ((view.get("metadata") or {}).get("rowIdentifier"), view.get("rowIdentifierColumnId")):
+        for column in columns:
+            if said is not None and str(said) in (column["fieldName"], str(column.get("id"))):
+                return column["fieldName"]
+    return ""
+
+
+def _refresh_rate(view: Mapping[str, Any]) -> str:
+    """The declared frequency; each portal has its own group and name for it ("Update" / "Update Frequency")."""
+    for group in ((view.get("metadata") or {}).get("custom_fields") or {}).values():
+        for name, value in group.items() if isinstance(group, dict) else ():
+            if "frequency" in name.lower():
+                return str(value)
+    return ""
+
+
+def _field(name: str) -> str:
+    if not FIELD.fullmatch(name):
+        raise SetupError(
+            f"{name!r} is not a Socrata field name",
+            code="bad-column",
+            next_step="Use the field names of the portal's API page: letters, digits and underscores.",
+        )
+    return name
+
+
+def _where(request: FetchRequest) -> str:
+    """The window as a SoQL condition, in the column's own clock; "" for all rows.
+
+    Local clocks fall back in autumn: the two UTC hours that share a local one are an empty window and a full one, so
+    windows that meet in UTC still meet here, and each row belongs to one.
+    """
+    if not request.window_column:
+        return ""
+    name = _field(request.window_column)
+    kind = {**SYSTEM_TYPES, **{column.name: column.type for column in request.columns}}.get(name)
+    if kind not in ("local_time", "instant"):
+        raise SetupError(
+            f"the window column {name} is {kind or 'not among the columns'}: a window needs a date and time",
+            code="bad-window-column",
+            next_step="Choose a date column of the dataset as its window column.",
+        )
+    bounds = ((">=", request.starts_at), ("<", request.ends_at))
+    return " AND ".join(f"{name} {sign} '{_moment(when, kind, request.time_zone)}'" for sign, when in bounds if when is not None)
+
+
+def _moment(when: datetime, kind: str, zone: str) -> str:
+    """An instant as SoQL writes it: `2020-01-01T08:00:00.000Z`, or without Z in the zone's own clock."""
+    if kind == "instant":
+        return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return when.astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat(timespec="milliseconds")
+
+
+def _same_columns(page: str, header: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Raise DataError naming the first column that is not the one asked for."""
+    if header == wanted:
+        return
+    alike = (got == want for got, want in zip(header, wanted, strict=False))
+    place = next((i for i, same in enumerate(alike) if not same), min(len(header), len(wanted)))
+    got = repr(header[place]) if place < len(header) else "nothing"
+    want = repr(wanted[place]) if place < len(wanted) else "nothing"
+    raise DataError(
+        f"{page}: column {place + 1} is {got} where {want} was asked for ({len(header)} columns came, {len(wanted)} were asked for)",
+        code="wrong-columns",
+        next_step="Compare the dataset's columns with the portal's: one may have been renamed, added or taken away.",
+    )
+
+
+def _sent(value: Any, kind: str, name: str) -> Any:
+    """A cell as SODA takes it: text or null, GeoJSON for a point."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            return _moment(value, "instant", "UTC") if value.tzinfo else value.isoformat(timespec="milliseconds")
+        case date():
+            return value.isoformat()
+        case Decimal() | float() if not math.isfinite(value):
+            raise DataError(f"column {name} holds {value}, and a portal takes finite numbers only", code="not-finite")
+        case Decimal():
+            return format(value, "f")
+        case dict() | list():
+            return value
+    if kind == "point" and isinstance(value, str) and (found := POINT.fullmatch(value)):
+        return {"type": "Point", "coordinates": [float(found[1]), float(found[2])]}
+    return str(value)
