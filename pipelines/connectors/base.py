@@ -125,6 +125,8 @@ class Connector:
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     can_fetch: ClassVar[bool] = False
     can_publish: ClassVar[bool] = False
+    #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
+    publishes_whole: ClassVar[bool] = False
     #: "https://data.example.gov", "/srv/drop": what the address field asks for
     address_hint: ClassVar[str] = ""
 
@@ -153,7 +155,9 @@ class Connector:
         """How many rows the source says that the request has."""
         raise NotImplementedError
 
-    def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
+    def fetch(
+        self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress
+    ) -> Iterator[FetchedFile]:
         """Yield the files of the request in order; `rows` is what `count` said. Memory is one chunk of one page."""
         raise NotImplementedError
 
@@ -162,9 +166,15 @@ class Connector:
         """Check that the portal can take these columns by this key; return the portal's columns. Raises SetupError."""
         raise NotImplementedError
 
+    def open_publication(self, resource: str, columns: tuple[Column, ...]) -> None:
+        """Called once before the first `upsert` of a publication; `columns` in the order wanted. Raises PipelineError."""
+
     def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
         """Send one chunk of rows, by key. Raises PipelineError; a reply lost after commit is safe to send again."""
         raise NotImplementedError
+
+    def close_publication(self, resource: str) -> None:
+        """Called once after the last `upsert`, only if all of them succeeded: what was sent becomes visible as a whole."""
 
     def published_count(self, resource: str) -> int:
         """How many rows the portal holds now."""

@@ -65,14 +65,15 @@ def count_records(path: Path) -> int:
 
 
 def header_of(path: Path) -> tuple[str, ...]:
-    """The names in the first record. Raises DataError if they are not UTF-8 or the file is empty."""
+    """The names in the first record. Raises DataError if they cannot be read or the file is empty."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # A row with a byte that is not UTF-8 is the loader's to reject; it must not hide the header that it is read with.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             return tuple(next(csv.reader(file)))
     except StopIteration:
         raise DataError(f"{path.name} has no header: the file is empty", code="empty-file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the header of {path.name} cannot be read: {error}", code="wrong-encoding") from error
+    except csv.Error as error:
+        raise DataError(f"the header of {path.name} cannot be read: {error}", code="bad-header") from error
 
 
 def settle(path: Path, *, proven: bool) -> Settled:

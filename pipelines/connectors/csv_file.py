@@ -1,0 +1,130 @@
+"""CSV files in a folder: a publication is one complete file, which replaces the last one in a single step."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipelines.connectors.base import Account, Column, Connector, Published
+from pipelines.connectors.csv_pages import count_records
+from pipelines.errors import SetupError, TransientError
+
+
+class CsvFile(Connector):
+    """A folder that takes CSV files (UTF-8, header of field names, commas, quotes doubled, LF). A resource is a file name.
+
+    A data export keeps the values as they are: a cell that begins with `=` is not disarmed for spreadsheets, because the
+    readers of these files are programs. An absent value and an empty text both become an empty cell.
+    """
+
+    kind = "csv_file"
+    label = "CSV file in a folder"
+    can_publish = True
+    publishes_whole = True
+    address_hint = "/srv/open-data"
+
+    def __init__(self, account: Account, door: Any):
+        super().__init__(account, door)
+        self._open: dict[str, tuple[TextIO, tuple[str, ...]]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """The folder. Raises SetupError if it is not one that can be written."""
+        slug, folder = self.account.slug, Path(self.account.base_url)
+        if not folder.is_absolute():
+            raise SetupError(
+                f"the address of provider {slug} is {self.account.base_url!r}, which is not a folder's whole path",
+                code="bad-address",
+                next_step=f"Enter the folder of provider {slug} from the root on, like {self.address_hint}.",
+            )
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise SetupError(
+                f"the folder {folder} does not exist or may not be written",
+                code="folder",
+                next_step=f"Create {folder} and let the user that runs the workers write there.",
+            )
+        return folder
+
+    def _path(self, resource: str) -> Path:
+        """Where the file of `resource` lies: always directly in the folder."""
+        name = resource if resource.lower().endswith(".csv") else f"{resource}.csv"
+        if not resource or resource.startswith(".") or Path(name).name != name or not name.isprintable() or "\\" in name:
+            raise SetupError(
+                f"{resource!r} is not a plain file name",
+                code="bad-resource",
+                next_step="Enter a name like requests.csv, without folders and not beginning with a dot.",
+            )
+        return self.folder / name
+
+    def test(self) -> str:
+        held = sum(1 for _ in self.folder.glob("*.csv"))
+        return f"{self.folder} can be written; it holds {held:,} CSV files"
+
+    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
+        """A file takes any columns; only its folder and its name can be wrong."""
+        self._path(resource)
+        return tuple(columns)
+
+    def open_publication(self, resource: str, columns: tuple[Column, ...]) -> None:
+        path = self._path(resource)
+        # One name for all attempts: what a killed one left is overwritten by the next. The lock dies with its process.
+        part = path.with_name(f".{path.name}.part")
+        file = part.open("a", encoding="utf-8", newline="")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # between our open and our lock its writer may have given it its name: what we hold would be the public file
+            ours = part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))
+        except BlockingIOError:
+            ours = False
+        if not ours:
+            file.close()
+            raise TransientError(f"another publication is writing {path} now", code="busy")
+        file.truncate(0)
+        names = tuple(column.name for column in columns)
+        csv.writer(file, lineterminator="\n").writerow(names)
+        self._open[resource] = (file, names)
+
+    def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
+        """Add rows to the file that is being written; nobody sees them before `close_publication`."""
+        file, names = self._open[resource]
+        csv.writer(file, lineterminator="\n").writerows([_cell(row.get(name)) for name in names] for row in rows)
+        return Published(created=len(rows))
+
+    def close_publication(self, resource: str) -> None:
+        file, _ = self._open.pop(resource)
+        path = self._path(resource)
+        with file:
+            file.flush()
+            # on disk before it has the name: after a power cut the name must not point to nothing
+            os.fsync(file.fileno())
+            path.with_name(f".{path.name}.part").replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def published_count(self, resource: str) -> int:
+        """The rows of the file that readers see; 0 while there is none."""
+        path = self._path(resource)
+        return max(count_records(path) - 1, 0) if path.exists() else 0
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            return value.isoformat()
+        case Decimal():
+            return format(value, "f")
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False)
+    return value
