@@ -1,0 +1,155 @@
+"""What the city holds: datasets, their columns, the files in the lake, and who did what to them."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.urls import reverse
+
+
+class RefreshRate(models.TextChoices):
+    """How often the public was promised new data."""
+
+    HOURLY = "hourly", "Hourly"
+    DAILY = "daily", "Daily"
+    WEEKLY = "weekly", "Weekly"
+    MONTHLY = "monthly", "Monthly"
+    QUARTERLY = "quarterly", "Quarterly"
+    YEARLY = "yearly", "Yearly"
+    IRREGULAR = "irregular", "As needed"
+
+
+class Dataset(models.Model):
+    """A thing the city publishes and describes."""
+
+    class Access(models.TextChoices):
+        PUBLIC = "public", "Public"
+        INTERNAL = "internal", "Internal"
+        RESTRICTED = "restricted", "Restricted"
+
+    slug = models.SlugField(max_length=80, unique=True)
+    title = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    department = models.CharField(max_length=120, blank=True)
+    steward = models.CharField(max_length=120, blank=True, help_text="Who answers for this dataset.")
+    steward_email = models.EmailField(blank=True)
+    licence = models.CharField(max_length=200, blank=True, help_text="Name or address of the licence.")
+    refresh_rate = models.CharField(max_length=12, choices=RefreshRate, default=RefreshRate.IRREGULAR)
+    promise_time = models.TimeField(null=True, blank=True, help_text="By what local time new data is promised, for example 07:00.")
+    access = models.CharField(max_length=12, choices=Access, default=Access.PUBLIC)
+    tags = models.CharField(max_length=300, blank=True, help_text="Words that people search for, separated by commas.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["title"]
+
+    def __str__(self):
+        return self.title
+
+    def get_absolute_url(self):
+        return reverse("dataset", args=[self.slug])
+
+
+class DatasetColumn(models.Model):
+    """One line of a dataset's dictionary. What extract learns of a source is written here; a person's words are kept."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="columns")
+    position = models.PositiveIntegerField(default=0)
+    name = models.CharField(max_length=63)
+    label = models.CharField(max_length=200, blank=True)
+    type = models.CharField(max_length=20, default="text")
+    description = models.TextField(blank=True)
+    is_published = models.BooleanField(default=True, help_text="A column that must stay inside is loaded but never published.")
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="When the source last had this column.")
+
+    class Meta:
+        ordering = ["dataset", "position", "name"]
+        constraints = [models.UniqueConstraint(fields=["dataset", "name"], name="dataset_column_once")]
+
+    def __str__(self):
+        return self.name
+
+
+class Layer(models.TextChoices):
+    """Where in the lake a file stands on its way."""
+
+    RAW = "raw", "raw"
+    STANDARD = "standard", "standard"
+    READY = "ready", "ready"
+    BACKUP = "backup", "backup"
+
+
+class CatalogEntryQuerySet(models.QuerySet):
+    def live(self):
+        """Files that the source still stands by."""
+        return self.filter(withdrawn_at=None)
+
+
+class CatalogEntry(models.Model):
+    """One file in the lake: what it is, where it lies, and its fingerprint. Never changed; withdrawn when the source takes it back.
+
+    `source` is the slug of the pipeline that brought it; `id_base` and `id_ext` are the file's name within its window.
+    """
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="entries")
+    source = models.CharField(max_length=80)
+    layer = models.CharField(max_length=12, choices=Layer)
+    id_base = models.CharField(max_length=200)
+    id_ext = models.CharField(max_length=60, blank=True)
+    window_start = models.DateTimeField()
+    window_end = models.DateTimeField()
+    pointer = models.CharField(max_length=600, unique=True, help_text="Where the file lies below the lake's address.")
+    sha256 = models.CharField(max_length=64)
+    bytes = models.BigIntegerField()
+    rows = models.BigIntegerField(null=True)
+    origin = models.CharField(max_length=2000, blank=True, help_text="The address it came from, without secrets.")
+    metadata = models.JSONField(default=dict, blank=True)
+    run_id = models.BigIntegerField(null=True, help_text="The run that brought it.")
+    created_at = models.DateTimeField(db_default=Now())
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    objects = CatalogEntryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-window_start", "source", "layer", "id_base", "id_ext"]
+        verbose_name_plural = "catalog entries"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["source", "layer", "id_base", "id_ext", "window_start"],
+                condition=Q(withdrawn_at=None),
+                name="catalog_entry_one_live_file",
+            ),
+            models.CheckConstraint(condition=Q(window_end__gt=models.F("window_start")), name="catalog_entry_window_forward"),
+            models.CheckConstraint(condition=Q(bytes__gte=0), name="catalog_entry_bytes_not_negative"),
+        ]
+        indexes = [models.Index(fields=["source", "window_start", "layer"], name="catalog_entry_by_window")]
+
+    def __str__(self):
+        return self.pointer
+
+    @property
+    def name(self):
+        return f"{self.id_base}{self.id_ext}"
+
+
+class AuditEntry(models.Model):
+    """Who did what, when and why. Written once; the database refuses to change or delete it."""
+
+    at = models.DateTimeField(db_default=Now(), db_index=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
+    actor = models.CharField(max_length=150, help_text="The user's name, or the command or schedule that acted.")
+    verb = models.CharField(max_length=40)
+    kind = models.CharField(max_length=40, help_text="What kind of thing it was done to.")
+    target = models.CharField(max_length=200)
+    reason = models.TextField(blank=True)
+    details = models.JSONField(default=dict, blank=True)
+    result = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["kind", "target", "-at"], name="audit_by_target")]
+
+    def __str__(self):
+        return f"{self.actor} {self.verb} {self.target}"

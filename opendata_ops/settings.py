@@ -1,0 +1,250 @@
+"""Every setting of Open Data Ops, in one file.
+
+Nothing needs to be set on a laptop. A city sets what it must through the environment or a `.env` file;
+`.env.example` lists every name (a test keeps it true).
+"""
+
+import secrets
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from opendata_ops import database
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+
+env = environ.Env()
+if (BASE_DIR / ".env").exists():
+    env.read_env(str(BASE_DIR / ".env"))
+
+
+def env_bool(name: str, default: bool) -> bool:
+    """Only words that plainly mean yes or no: `DEBUG=flase` must not switch anything on."""
+    value = env.str(name, "").strip().lower()
+    if value in ("", None):
+        return default
+    if value in ("1", "true", "yes", "on"):
+        return True
+    if value in ("0", "false", "no", "off"):
+        return False
+    raise ImproperlyConfigured(f"{name}={value!r} is neither yes nor no. Use true or false.")
+
+
+def kept_secret(name: str, make) -> str:
+    """A secret from the environment; else one made once and kept in var/, readable by its owner alone."""
+    value = env.str(name, "")
+    if value:
+        return value
+    path = VAR_DIR / "secrets" / name.lower()
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        fresh = path.with_suffix(f".{secrets.token_hex(4)}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(make())
+        try:
+            # link, not rename: of two processes that start at once the first one's key stays
+            path.hardlink_to(fresh)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+        return path.read_text().strip()
+
+
+def fernet_key() -> str:
+    """A fresh Fernet key, url-safe base64."""
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+# the city
+CITY_NAME = env.str("CITY_NAME", "My city")
+ENVIRONMENT = env.str("ENVIRONMENT", "local")  # a word for the top bar; "prod" also asks for a reason on every action
+TIME_ZONE = env.str("TIME_ZONE", "America/Chicago")
+USE_TZ = True
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+# safety
+DEBUG = env_bool("DEBUG", False)
+SECRET_KEY = kept_secret("SECRET_KEY", lambda: secrets.token_urlsafe(64))
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+#: The first key encrypts stored secrets, every key decrypts; `manage.py rotate_keys` re-encrypts.
+FERNET_KEYS = [key.strip() for key in kept_secret("FERNET_KEYS", fernet_key).split(",") if key.strip()]
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+#: True behind TLS, which is every real installation; `demo` and `up` on a loopback address turn it off.
+HTTPS_ONLY = env_bool("HTTPS_ONLY", not DEBUG)
+SECURE_SSL_REDIRECT = HTTPS_ONLY
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env_bool("BEHIND_PROXY", False) else None
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS_ONLY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS_ONLY
+SECURE_HSTS_PRELOAD = HTTPS_ONLY
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SECURE = HTTPS_ONLY
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 8 * 3600
+CSRF_COOKIE_SECURE = HTTPS_ONLY
+CSRF_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+    }
+}
+#: Host names, host:port or CIDRs that connectors may reach although they are private addresses.
+OUTBOUND_ALLOW = env.list("OUTBOUND_ALLOW", default=[])
+
+# the program
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "csp",
+    "django_htmx",
+    "django_q",
+    "catalog",
+    "pipelines",
+    "perfmet",
+    "opendata_ops",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "opendata_ops.middleware.PrivatePagesMiddleware",
+]
+ROOT_URLCONF = "opendata_ops.urls"
+WSGI_APPLICATION = "opendata_ops.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "opendata_ops.context.shell",
+            ],
+        },
+    }
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "today"
+LOGOUT_REDIRECT_URL = "login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = BASE_DIR / "var" / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# the database: a server of ours, or the embedded one
+DATABASE_URL = env.str("DATABASE_URL", "") or database.url(start=False)
+DATABASES = {"default": env.db_url_config(DATABASE_URL)}
+DATABASES["default"]["CONN_MAX_AGE"] = 60
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"].setdefault("OPTIONS", {}).update(application_name="opendata_ops", connect_timeout=10)
+
+#: Where city data is loaded, by alias, as PostgreSQL addresses. "default" is the control database unless WAREHOUSE_URL says otherwise.
+WAREHOUSES = {"default": env.str("WAREHOUSE_URL", "") or DATABASE_URL}
+#: The lake: a folder, or s3://bucket/prefix (credentials and AWS_ENDPOINT_URL as boto3 reads them).
+LAKE_URL = env.str("LAKE_URL", str(VAR_DIR / "lake"))
+
+# how blocks are worked off
+WORK_DIR = VAR_DIR / "work"  # files on their way into the lake; emptied after each run
+LEASE_SECONDS = 15  # a worker that says nothing for so long has lost its block
+HEARTBEAT_SECONDS = 1
+STAGE_MEMORY_MB = env.int("STAGE_MEMORY_MB", 2048)
+WORKERS = env.int("WORKERS", 2)
+PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks
+
+
+def queue(url: str) -> dict:
+    """django-q2's broker: the control database, or redis://… / sqs://region?queue_region=… by one setting."""
+    scheme = urlsplit(url).scheme
+    if not url:
+        return {"orm": "default"}
+    if scheme in ("redis", "rediss"):
+        return {"redis": url}
+    if scheme == "sqs":
+        return {"sqs": {"aws_region": urlsplit(url).netloc, **{k: v[0] for k, v in parse_qs(urlsplit(url).query).items()}}}
+    raise ImproperlyConfigured(f"QUEUE_URL={url!r}: use redis://… or sqs://region, or leave it empty for the database.")
+
+
+# The queue is a doorbell: it carries block numbers, and answers twice without harm. The safe figures were measured; checks.py refuses others.
+Q_CLUSTER = {
+    "name": "ops",
+    **queue(env.str("QUEUE_URL", "")),
+    "workers": WORKERS,
+    "queue_limit": WORKERS,
+    "bulk": 1,
+    "poll": 0.5,
+    "timeout": 6 * 3600 + 600,
+    "retry": 3 * (6 * 3600 + 900),
+    "max_attempts": 1,
+    "ack_failures": True,
+    "catch_up": False,
+    "recycle": 500,
+    "save_limit": 200,
+    "scheduler": False,
+    "label": "Queue (internal)",
+    "ALT_CLUSTERS": {},
+}
+MAX_STAGE_SECONDS = 6 * 3600  # a pipeline's own deadline may be shorter, never longer
+
+# logs: one JSON line an event on stderr, with the run id where there is one
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"redact": {"()": "pipelines.secrets.RedactFilter"}},
+    "formatters": {"json": {"()": "opendata_ops.logs.json_formatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["redact"]}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "opendata_ops": {"level": LOG_LEVEL},
+        "pipelines": {"level": LOG_LEVEL},
+        "catalog": {"level": LOG_LEVEL},
+        "django-q": {"level": "WARNING"},
+    },
+}

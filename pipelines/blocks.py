@@ -1,0 +1,481 @@
+"""The life of a block: the only module that changes a block's state.
+
+    WAITING --claim--> RUNNING --advance--> WAITING (next stage) | DONE | HELD (the pass ends before the last stage)
+                          |-----fail------> WAITING (later)      | FAILED
+                          |-----reap------> WAITING (now)        | FAILED        the lease ran out
+                          `-----cancel----> HELD
+    WAITING, FAILED --hold--> HELD        WAITING, FAILED, HELD, DONE --requeue(stage)--> WAITING
+
+Each transition is one UPDATE whose WHERE names the state or the lease that it leaves; no row changed means that somebody
+else was first. Times are the database's, so that hosts may disagree about theirs. Every claim raises the fence, and every
+exit asks for it: a worker whose lease ran out moves nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from catalog import audit
+from catalog.audit import Actor
+from pipelines.errors import LeaseLost, NotReady, PipelineError, TransientError
+from pipelines.models import COUNTS, LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, Stage, State, Trigger
+
+FIRST_RETRY_SECONDS = 30
+LONGEST_RETRY_SECONDS = 3600
+#: What the source asked for is honoured up to a day; longer is a mistake somewhere.
+LONGEST_WAIT_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a stage did with its rows: rows_in = rows_out + unchanged + rejected + duplicates."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    published: int = 0
+    bytes: int = 0
+
+    def add_up(self) -> bool:
+        return self.rows_in == self.rows_out + self.unchanged + self.rejected + self.duplicates
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended well. `is_final` ends the block here: nothing changed, so the later stages have nothing to do."""
+
+    counts: Counts
+    message: str = ""
+    mark: str = ScheduleBlock.Mark.NONE
+    is_final: bool = False
+    details: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to a press: moved, or refused with the reason in words."""
+
+    moved: bool
+    text: str
+    block_id: int
+
+
+# claim and the exits of a run
+
+
+def claim(block_id: int, *, holder: str) -> Run | None:
+    """Take a due block with a lease, and open a Run for its next stage. None: it isn't due, or somebody or a limit was first."""
+    with transaction.atomic():
+        block = ScheduleBlock.objects.select_related("pipeline").filter(pk=block_id, state=State.WAITING, due_at__lte=Now()).first()
+        if block is None:
+            return None
+        if not _has_room(block):
+            return None
+        won = ScheduleBlock.objects.filter(pk=block.pk, state=State.WAITING, fence=block.fence, due_at__lte=Now()).update(
+            state=State.RUNNING,
+            holder=holder,
+            lease_until=Now() + timedelta(seconds=settings.LEASE_SECONDS),
+            fence=F("fence") + 1,
+            attempts=F("attempts") + 1,
+            cancel_asked_at=None,
+            cancel_asked_by="",
+            progress_done=None,
+            progress_total=None,
+            changed_at=Now(),
+        )
+        if not won:
+            return None
+        block.refresh_from_db()
+        return Run.objects.create(
+            block=block,
+            stage=block.stage,
+            attempt=block.attempts,
+            fence=block.fence,
+            trigger=block.trigger,
+            asked_by=block.asked_by,
+            asked_because=block.asked_because,
+            is_forced=block.is_forced,
+            holder=holder,
+            queued_at=max(block.due_at, block.created_at),
+        )
+
+
+def _has_room(block: ScheduleBlock) -> bool:
+    """Whether the outside system of the next stage may take one more. The row lock is held for the milliseconds of a claim."""
+    pipeline = block.pipeline
+    # two blocks of a snapshot read and merge the same rows: one after the other. The pipeline's row is the turnstile.
+    if pipeline.is_snapshot or block.stage == Stage.LOAD:
+        Pipeline.objects.select_for_update(of=("self",)).get(pk=pipeline.pk)
+    if pipeline.is_snapshot and ScheduleBlock.objects.filter(pipeline=pipeline, state=State.RUNNING).exclude(pk=block.pk).exists():
+        return False
+    if block.stage == Stage.EXTRACT:
+        provider_id, same = pipeline.provider_id, Q(pipeline__provider=pipeline.provider_id, stage=Stage.EXTRACT)
+    elif block.stage == Stage.PUBLISH:
+        provider_id, same = pipeline.portal_id, Q(pipeline__portal=pipeline.portal_id, stage=Stage.PUBLISH)
+    else:
+        return True
+    provider = Provider.objects.select_for_update().get(pk=provider_id)
+    blocked = Provider.objects.filter(pk=provider_id, blocked_until__gt=Now()).exists()
+    return not blocked and ScheduleBlock.objects.filter(same, state=State.RUNNING).count() < provider.max_parallel
+
+
+def renew(run: Run, *, done: int | None = None, total: int | None = None) -> bool:
+    """Say that the run is alive; True when somebody asked to cancel it. Raises LeaseLost when the block has a new holder."""
+    mine = _mine(run)
+    if not mine.update(lease_until=Now() + timedelta(seconds=settings.LEASE_SECONDS), progress_done=done, progress_total=total):
+        raise LeaseLost(f"{run} no longer holds its block")
+    Run.objects.filter(pk=run.pk, state=RunState.RUNNING).update(beat_at=Now())
+    return mine.filter(cancel_asked_at__isnull=False).exists()
+
+
+def holds(run: Run) -> bool:
+    """Whether this run still owns its block, locked for the present transaction: the last question before a final write."""
+    return _mine(run).filter(lease_until__gt=Now()).select_for_update(of=("self",)).exists()
+
+
+def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
+    """Close a stage that went well and move the block on. Raises LeaseLost when it isn't ours any more."""
+    block = run.block
+    counts = outcome.counts
+    unchanged = outcome.is_final and outcome.mark == ScheduleBlock.Mark.UNCHANGED
+    with transaction.atomic():
+        stage, state, message = _next(block, run.stage, outcome)
+        changes = {
+            "stage": stage,
+            "state": state,
+            "attempts": 0,
+            "mark": outcome.mark or (block.mark if run.stage != Stage.EXTRACT else ""),
+            "message": message,
+            "error_code": "",
+            "next_step": "",
+            "due_at": Now(),
+            "rung_at": None,
+        }
+        if run.stage == Stage.EXTRACT and not unchanged:
+            changes["rows"] = counts.rows_in
+        if state == State.DONE:
+            changes |= {"finished_at": Now(), "superseded_at": None, "is_forced": False}
+        _leave(run, **changes)
+        _close(run, RunState.UNCHANGED if unchanged else RunState.DONE, outcome.message, counts=counts, details=outcome.details)
+        if state == State.DONE:
+            _supersede(block)
+            if not unchanged:
+                _remember_version(block)
+    block.refresh_from_db()
+    return block
+
+
+def bookkeeper(block: ScheduleBlock) -> Pipeline | ScheduleBlock:
+    """Who remembers how far source and portal are known: of a snapshot the pipeline, of a window its block."""
+    return block.pipeline if block.pipeline.is_snapshot else block
+
+
+def _remember_version(block: ScheduleBlock) -> None:
+    """All stages went well for this version of the source: the next extract may skip it."""
+    last = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
+    keeper = bookkeeper(block)
+    if last:
+        type(keeper).objects.filter(pk=keeper.pk).update(source_version=last.details.get("source_version", ""))
+
+
+def note_published(run: Run, seq: int) -> None:
+    """The portal has everything up to `seq`: the point from which a later attempt goes on. Raises LeaseLost."""
+    keeper = bookkeeper(run.block)
+    with transaction.atomic():
+        if not holds(run):
+            raise LeaseLost(f"{run} no longer holds its block")
+        type(keeper).objects.filter(pk=keeper.pk).update(published_seq=seq)
+    keeper.published_seq = seq
+
+
+def _next(block: ScheduleBlock, stage: str, outcome: Outcome) -> tuple[str, str, str]:
+    """The stage, state and message that follow a stage that went well."""
+    if outcome.is_final:
+        return stage, State.DONE, outcome.message
+    later = [name for name in block.stages if Stage.values.index(name) > Stage.values.index(stage)]
+    if later:
+        return later[0], State.WAITING, ""
+    owed = [name for name in block.pipeline.stages if Stage.values.index(name) > Stage.values.index(stage)]
+    if owed:
+        return owed[0], State.HELD, f"Stopped before {owed[0]}, as {block.asked_by} asked."
+    return stage, State.DONE, outcome.message
+
+
+def _supersede(block: ScheduleBlock) -> None:
+    """What failed before on this block is made up for; on a snapshot, what failed on its earlier blocks too."""
+    runs = Q(block=block)
+    if block.pipeline.is_snapshot:
+        earlier = Q(pipeline=block.pipeline_id, starts_at__lt=block.starts_at)
+        ScheduleBlock.objects.filter(earlier, state=State.FAILED, superseded_at=None).update(superseded_at=Now(), changed_at=Now())
+        runs |= Q(block__pipeline=block.pipeline_id, block__starts_at__lt=block.starts_at)
+    bad = [RunState.FAILED, RunState.CRASHED, RunState.CANCELLED]
+    Run.objects.filter(runs, state__in=bad, superseded_at=None).update(superseded_at=Now())
+
+
+def fail(run: Run, error: PipelineError) -> ScheduleBlock:
+    """Close a stage that failed: later, or for good. Raises LeaseLost when the block isn't ours any more."""
+    block = run.block
+    changes = {"message": error.message, "error_code": error.code, "next_step": error.next_step, "rung_at": None}
+    if isinstance(error, NotReady):
+        # nothing went wrong, so nothing is counted against it
+        changes |= _later(error.retry_after or 15 * 60, attempts=F("attempts") - 1)
+        run_state = RunState.WAITING
+    else:
+        run_state = RunState.FAILED
+        if isinstance(error, TransientError) and run.attempt < block.pipeline.max_attempts:
+            changes |= _later(error.retry_after or backoff(run.attempt))
+        else:
+            changes |= {"state": State.FAILED, "finished_at": Now()}
+    with transaction.atomic():
+        _leave(run, **changes)
+        _close(run, run_state, error.message, code=error.code, next_step=error.next_step)
+        if isinstance(error, TransientError) and error.retry_after:
+            _block_provider(run, error.retry_after)
+    block.refresh_from_db()
+    return block
+
+
+def _later(seconds: float, **changes) -> dict:
+    return {"state": State.WAITING, "due_at": Now() + timedelta(seconds=min(seconds, LONGEST_WAIT_SECONDS)), **changes}
+
+
+def _block_provider(run: Run, seconds: float) -> None:
+    """The source asked for patience: no other block of it need ask again before."""
+    pipeline = run.block.pipeline
+    provider_id = {Stage.EXTRACT: pipeline.provider_id, Stage.PUBLISH: pipeline.portal_id}.get(run.stage)
+    if provider_id:
+        until = Now() + timedelta(seconds=min(seconds, LONGEST_WAIT_SECONDS))
+        Provider.objects.filter(pk=provider_id).update(blocked_until=until)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds before the next try: doubling from half a minute to an hour, and up to a half less so that a crowd spreads out."""
+    full = min(FIRST_RETRY_SECONDS * 2 ** (attempt - 1), LONGEST_RETRY_SECONDS)
+    return full * random.uniform(0.5, 1)  # noqa: S311  a spread, not a secret
+
+
+def cancelled(run: Run) -> ScheduleBlock:
+    """Close a run that was stopped because somebody asked; the block is held until somebody lets it go on."""
+    run.block.refresh_from_db()
+    who = run.block.cancel_asked_by or "somebody"
+    with transaction.atomic():
+        _leave(run, state=State.HELD, message=f"Cancelled by {who} during {run.stage}. Nothing of it was kept.", error_code="cancelled", next_step="")
+        _close(run, RunState.CANCELLED, f"Cancelled by {who}", code="cancelled")
+    run.block.refresh_from_db()
+    return run.block
+
+
+def crash(run: Run, message: str, *, code: str = "crashed", counts_as_attempt: bool = True) -> ScheduleBlock:
+    """Close a run whose process died, hung or outgrew its memory. Raises LeaseLost when the block isn't ours any more."""
+    block = run.block
+    changes = {"message": message, "error_code": code, "next_step": "", "rung_at": None}
+    if run.attempt < block.pipeline.max_attempts or not counts_as_attempt:
+        wait = 0 if not counts_as_attempt or run.attempt == 1 else backoff(run.attempt - 1)
+        changes |= _later(wait, attempts=F("attempts") - (0 if counts_as_attempt else 1))
+    else:
+        changes |= {"state": State.FAILED, "finished_at": Now(), "next_step": "Look at the log, then re-run from this stage."}
+    with transaction.atomic():
+        _leave(run, **changes)
+        _close(run, RunState.CRASHED, message, code=code)
+    block.refresh_from_db()
+    return block
+
+
+def reap(limit: int = 200) -> list[Run]:
+    """Take back the blocks whose lease ran out; returns the runs that died with them."""
+    died = []
+    for run in Run.objects.select_related("block__pipeline").filter(
+        state=RunState.RUNNING, block__state=State.RUNNING, fence=F("block__fence"), block__lease_until__lt=Now()
+    )[:limit]:
+        try:
+            with transaction.atomic():
+                if not _mine(run).filter(lease_until__lt=Now()).select_for_update(of=("self",), skip_locked=True).exists():
+                    continue
+                if run.block.cancel_asked_at:
+                    cancelled(run)
+                else:
+                    crash(run, f"The worker {run.holder} was lost during {run.stage}: no sign of life for {settings.LEASE_SECONDS} s.", code="worker-lost")
+        except LeaseLost:
+            continue
+        died.append(run)
+    return died
+
+
+def _mine(run: Run):
+    return ScheduleBlock.objects.filter(pk=run.block_id, state=State.RUNNING, fence=run.fence, holder=run.holder)
+
+
+def _leave(run: Run, **changes) -> None:
+    changes.setdefault("state", State.WAITING)
+    cleared = {"holder": "", "lease_until": None, "progress_done": None, "progress_total": None, "cancel_asked_at": None, "cancel_asked_by": ""}
+    if not _mine(run).update(**{**cleared, "changed_at": Now(), **changes}):
+        raise LeaseLost(f"{run} no longer holds its block")
+
+
+def _close(run: Run, state: str, message: str, *, counts: Counts | None = None, code: str = "", next_step: str = "", details: dict | None = None) -> None:
+    numbers = {name: getattr(counts, name) for name in (*COUNTS, "bytes")} if counts else {}
+    Run.objects.filter(pk=run.pk, state=RunState.RUNNING).update(
+        state=state, message=message, error_code=code, next_step=next_step, finished_at=Now(), details=details or {}, **numbers
+    )
+    level = {RunState.FAILED: LogLine.Level.ERROR, RunState.CRASHED: LogLine.Level.ERROR, RunState.CANCELLED: LogLine.Level.WARNING}.get(state, LogLine.Level.INFO)
+    LogLine.objects.create(run=run, level=level, text=message or "Done.")
+
+
+# the operator's verbs
+
+
+def requeue(
+    block_id: int,
+    *,
+    actor: Actor,
+    reason: str = "",
+    stage: str | None = None,
+    stages: list[str] | None = None,
+    force: bool = False,
+    trigger: str = Trigger.BUTTON,
+    seen_fence: int | None = None,
+) -> Verdict:
+    """Run a block again, from `stage` (or through `stages`), now. A run of it that goes on, or the same wish made before, refuses it.
+
+    `seen_fence` is the block's fence as the page showed it: a press on an old page is refused instead of running twice.
+    """
+    block = ScheduleBlock.objects.select_related("pipeline").get(pk=block_id)
+    wanted = _pass(block, stage, stages)
+    if not wanted:
+        return _answer(block, actor, "run", reason, False, f"{block.pipeline.title} has none of the stages {', '.join(stages or [stage or ''])}.")
+    idle = Q(state__in=[State.FAILED, State.HELD, State.DONE])
+    # a waiting block may be hurried or changed, but the same wish twice is one wish
+    waiting = Q(state=State.WAITING) & (Q(due_at__gt=Now()) | ~Q(is_forced=force) | ~Q(stage=wanted[0]) | ~Q(stages=wanted))
+    rows = ScheduleBlock.objects.filter(pk=block_id).filter(idle | waiting)
+    if seen_fence is not None:
+        rows = rows.filter(fence=seen_fence)
+    moved = rows.update(
+        state=State.WAITING,
+        stage=wanted[0],
+        stages=wanted,
+        is_forced=force,
+        attempts=0,
+        due_at=Now(),
+        rung_at=None,
+        trigger=trigger,
+        asked_by=actor.name,
+        asked_because=reason,
+        message="",
+        error_code="",
+        next_step="",
+        finished_at=None,
+        superseded_at=None,
+        changed_at=Now(),
+    )
+    verb = "force" if force else "run"
+    if moved:
+        return _answer(block, actor, verb, reason, True, f"Asked to run {' → '.join(wanted)}.", stages=wanted)
+    return _answer(block, actor, verb, reason, False, _why_not(block_id, seen_fence))
+
+
+def open_window(
+    pipeline: Pipeline,
+    starts_at: datetime,
+    ends_at: datetime,
+    *,
+    actor: Actor,
+    reason: str = "",
+    stages: list[str],
+    force: bool = False,
+    trigger: str = Trigger.BUTTON,
+) -> Verdict:
+    """Make the block of a window that has none, to run now. Of two who ask at once the second gets the answer of `requeue`."""
+    block, is_new = ScheduleBlock.objects.get_or_create(
+        pipeline=pipeline,
+        starts_at=starts_at,
+        defaults={
+            "ends_at": ends_at,
+            "stage": stages[0],
+            "stages": stages,
+            "is_forced": force,
+            "due_at": Now(),
+            "trigger": trigger,
+            "asked_by": actor.name,
+            "asked_because": reason,
+        },
+    )
+    if not is_new:
+        return requeue(block.pk, actor=actor, reason=reason, stages=stages, force=force, trigger=trigger)
+    return _answer(block, actor, "force" if force else "run", reason, True, f"Asked to run {' → '.join(stages)}.", stages=stages)
+
+
+def _pass(block: ScheduleBlock, stage: str | None, stages: list[str] | None) -> list[str]:
+    """The stages of a new pass, in the pipeline's order."""
+    own = list(block.pipeline.stages)
+    if stages:
+        return [name for name in own if name in stages]
+    if stage:
+        return own[own.index(stage) :] if stage in own else []
+    if block.state in (State.FAILED, State.HELD, State.WAITING) and block.stage in own:
+        return own[own.index(block.stage) :]
+    return own
+
+
+def _why_not(block_id: int, seen_fence: int | None) -> str:
+    block = ScheduleBlock.objects.get(pk=block_id)
+    last = block.runs.first()
+    if block.state == State.RUNNING:
+        return f"Run {last.pk} is on it since {last.started_at:%H:%M:%S} UTC, asked by {last.asked_by}."
+    if block.state == State.WAITING and (seen_fence is None or seen_fence == block.fence):
+        return f"It is waiting its turn already, asked by {block.asked_by}."
+    if last:
+        return f"It was run since you looked: run {last.pk}, {last.get_state_display().lower()}. Look again before you press."
+    return "It changed since you looked. Look again before you press."
+
+
+def hold(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
+    """Keep a waiting or failed block from running until somebody releases it."""
+    block = ScheduleBlock.objects.get(pk=block_id)
+    message = f"Held by {actor.name}" + (f": {reason}" if reason else ".")
+    moved = ScheduleBlock.objects.filter(pk=block_id, state__in=[State.WAITING, State.FAILED]).update(
+        state=State.HELD, message=message, error_code="held", next_step="", changed_at=Now()
+    )
+    return _answer(block, actor, "hold", reason, bool(moved), "Held." if moved else f"Only a waiting or failed block can be held; this one is {block.state}.")
+
+
+def release(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
+    """Let a held block go on from the stage at which it stands."""
+    block = ScheduleBlock.objects.select_related("pipeline").get(pk=block_id)
+    stages = _pass(block, block.stage, None)
+    moved = ScheduleBlock.objects.filter(pk=block_id, state=State.HELD).update(
+        state=State.WAITING, stages=stages, attempts=0, due_at=Now(), rung_at=None, message="", error_code="", changed_at=Now()
+    )
+    return _answer(block, actor, "release", reason, bool(moved), "Released." if moved else f"Only a held block can be released; this one is {block.state}.")
+
+
+def cancel(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
+    """Stop a run that goes on; its worker obeys within seconds. A block that only waits is held at once."""
+    block = ScheduleBlock.objects.get(pk=block_id)
+    if ScheduleBlock.objects.filter(pk=block_id, state=State.RUNNING, cancel_asked_at=None).update(
+        cancel_asked_at=Now(), cancel_asked_by=actor.name, changed_at=Now()
+    ):
+        return _answer(block, actor, "cancel", reason, True, "Asked to stop; it ends within seconds.")
+    if ScheduleBlock.objects.filter(pk=block_id, state=State.WAITING).update(
+        state=State.HELD, message=f"Cancelled by {actor.name} before it began.", error_code="cancelled", changed_at=Now()
+    ):
+        return _answer(block, actor, "cancel", reason, True, "It had not begun; it is held now.")
+    block.refresh_from_db()
+    text = "It is being stopped already." if block.state == State.RUNNING else f"There is nothing to cancel: the block is {block.state}."
+    return _answer(block, actor, "cancel", reason, False, text)
+
+
+def _answer(block: ScheduleBlock, actor: Actor, verb: str, reason: str, moved: bool, text: str, **details) -> Verdict:
+    audit.write(actor, verb, kind="block", target=str(block.pk), reason=reason, result=text if moved else f"refused: {text}", **details)
+    return Verdict(moved=moved, text=text, block_id=block.pk)

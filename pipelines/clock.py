@@ -1,0 +1,90 @@
+"""Time: UTC inside, the city's clock outside. Windows, zones and the words for them; pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django.core.exceptions import ValidationError
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+def zone(name: str) -> ZoneInfo:
+    """The zone of that name. Raises ValueError with the name."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, IsADirectoryError) as error:
+        raise ValueError(f"{name!r} is not a time zone. Use a name like America/Chicago.") from error
+
+
+def validate_zone(name: str) -> None:
+    try:
+        zone(name)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+
+
+def local_instant(day: date, at: time, zone_name: str) -> datetime:
+    """The UTC instant of a local wall time. A time that the clock skips is taken at the next valid minute, a repeated one at its first."""
+    wall = datetime.combine(day, at, tzinfo=zone(zone_name))
+    return wall.astimezone(UTC)
+
+
+def day_start(day: date, zone_name: str) -> datetime:
+    return local_instant(day, time.min, zone_name)
+
+
+def windows(cadence: str, zone_name: str, since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """The (start, end) spans in UTC of a cadence that end after `since` and start before `until`, in order.
+
+    Hours are UTC hours, so a year has each exactly once; days, weeks (from Monday) and months are local, 23 to 25 hours a day.
+    """
+    if cadence == "hourly":
+        start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        while start < until:
+            if start + HOUR > since:
+                yield start, start + HOUR
+            start += HOUR
+        return
+    day = _first_day(cadence, since.astimezone(zone(zone_name)).date())
+    while (start := day_start(day, zone_name)) < until:
+        day = _next_day(cadence, day)
+        end = day_start(day, zone_name)
+        if end > since:
+            yield start, end
+
+
+def window_at(cadence: str, zone_name: str, moment: datetime) -> tuple[datetime, datetime]:
+    """The window that holds `moment`; for a cadence by hand, its local day."""
+    return next(windows("daily" if cadence == "manual" else cadence, zone_name, moment, moment + timedelta(microseconds=1)))
+
+
+def _first_day(cadence: str, day: date) -> date:
+    if cadence == "weekly":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if cadence == "monthly" else day
+
+
+def _next_day(cadence: str, day: date) -> date:
+    if cadence == "monthly":
+        return (day.replace(day=28) + timedelta(days=4)).replace(day=1)
+    return day + (7 * DAY if cadence == "weekly" else DAY)
+
+
+def window_text(starts_at: datetime, ends_at: datetime, zone_name: str) -> str:
+    """A window in words, in its own zone: "Fri Nov 20, 17:00 to 18:00", "Fri Nov 20 2026", "Nov 2026"."""
+    local = zone(zone_name)
+    start, end = starts_at.astimezone(local), ends_at.astimezone(local)
+    midnight = start.time() == end.time() == time.min
+    if midnight and (end.date() - start.date()).days == 1:
+        return f"{start:%a %b} {start.day} {start.year}"
+    if midnight and start.day == end.day == 1:
+        return f"{start:%b %Y}"
+    if midnight:
+        last = end - DAY
+        return f"{start:%a %b} {start.day} to {last:%a %b} {last.day} {last.year}"
+    again = " (second)" if start.fold else ""
+    return f"{start:%a %b} {start.day} {start.year}, {start:%H:%M}{again} to {end:%H:%M}"

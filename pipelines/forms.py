@@ -1,0 +1,174 @@
+"""What operators and stewards fill in: why they press a button, and what a provider is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+
+from pipelines import secrets
+from pipelines.connectors import base as connectors
+from pipelines.connectors import connector_for
+from pipelines.models import Pipeline, Provider, Stage
+
+
+class ActForm(forms.Form):
+    """An act on a block: why, what the page showed when it was pressed, and for a re-run the stage to begin with."""
+
+    reason = forms.CharField(
+        required=False, max_length=500, label="Why", widget=forms.Textarea(attrs={"rows": 2, "placeholder": "For the audit, for example: vendor re-sent the file"})
+    )
+    seen_fence = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    stage = forms.ChoiceField(required=False, choices=[("", "")] + Stage.choices, widget=forms.HiddenInput)
+
+    def __init__(self, *args, verb: str = "", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.verb = verb
+        # where a mistake is public, the one who makes it says why
+        self.fields["reason"].required = settings.ENVIRONMENT == "prod"
+        self.fields["reason"].error_messages["required"] = "Say why in a few words: on the production system every act leaves its reason."
+
+    def clean(self):
+        cleaned = super().clean()
+        if self.verb == "rerun" and not cleaned.get("stage"):
+            raise forms.ValidationError("Say from which stage to begin: follow a “From …” button of the block's page.")
+        return cleaned
+
+
+# providers: the form grows from what the connector declares
+
+PARAMETER, SECRET, CLEAR = "parameter_", "secret_", "clear_"
+
+
+class ProviderForm(forms.ModelForm):
+    """A provider of one kind. Use `provider_form(kind)`, which adds a field for each parameter and secret that the kind declares.
+
+    Secrets are write-only: an empty field keeps what is stored, a ticked "forget" removes it, and a new value is sealed.
+    """
+
+    kind = ""
+    declared: tuple[connectors.Parameter, ...] = ()
+
+    class Meta:
+        model = Provider
+        fields = ["slug", "title", "base_url", "time_zone", "max_parallel", "is_active", "contact"]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for declared in self.declared:
+            if declared.secret:
+                stored = (self.instance.secrets or {}).get(declared.name, "")
+                shown = f"Set ({secrets.describe(stored)}). Leave empty to keep it." if stored else "Not set."
+                field = self.fields[SECRET + declared.name]
+                field.help_text = f"{declared.help} {shown} Give the value, or env:NAME to read it from the environment.".strip()
+                if not stored:
+                    del self.fields[CLEAR + declared.name]
+            else:
+                self.fields[PARAMETER + declared.name].initial = (self.instance.parameters or {}).get(declared.name, declared.default)
+
+    def clean(self):
+        cleaned = super().clean()
+        parameters: dict[str, str] = {}
+        kept = dict(self.instance.secrets or {})
+        for declared in self.declared:
+            if not declared.secret:
+                if value := cleaned.get(PARAMETER + declared.name, ""):
+                    parameters[declared.name] = value
+                continue
+            if cleaned.get(CLEAR + declared.name):
+                kept.pop(declared.name, None)
+            if value := cleaned.get(SECRET + declared.name, ""):
+                kept[declared.name] = secrets.seal(value)
+            if declared.required and declared.name not in kept:
+                self.add_error(SECRET + declared.name, f"{declared.label} is needed.")
+        # what the kind no longer declares is not carried on
+        known = {declared.name for declared in self.declared if declared.secret}
+        self.instance.kind = self.kind
+        self.instance.parameters = parameters
+        self.instance.secrets = {name: value for name, value in kept.items() if name in known}
+        return cleaned
+
+    def add_error(self, field, error):
+        """What the model says of something that has no field here is said above the form."""
+        if hasattr(error, "error_dict"):
+            strangers = [message for name, messages in error.error_dict.items() if name not in self.fields for message in messages]
+            error.error_dict = {name: messages for name, messages in error.error_dict.items() if name in self.fields}
+            if strangers:
+                super().add_error(None, forms.ValidationError(strangers))
+            if not error.error_dict:
+                return
+        super().add_error(field, error)
+
+    def changed_words(self) -> dict[str, Any]:
+        """What changed, for the audit: old and new of plain fields, only "set" or "forgotten" of secrets."""
+        changes: dict[str, Any] = {}
+        for name in self.changed_data:
+            if name.startswith(SECRET):
+                changes[name.removeprefix(SECRET)] = "secret set"
+            elif name.startswith(CLEAR):
+                changes.setdefault(name.removeprefix(CLEAR), "secret forgotten")
+            else:
+                changes[name.removeprefix(PARAMETER)] = [_words(self.initial.get(name, self[name].initial)), _words(self.cleaned_data.get(name))]
+        return changes
+
+
+def _words(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def provider_form(kind: str) -> type[ProviderForm]:
+    """The form of a kind of provider. Raises SetupError for an unknown kind."""
+    declared = tuple(connector_for(kind).parameters)
+    fields: dict[str, Any] = {"kind": kind, "declared": declared}
+    for parameter in declared:
+        if parameter.secret:
+            fields[SECRET + parameter.name] = forms.CharField(
+                label=parameter.label,
+                required=False,
+                strip=True,
+                widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
+            )
+            fields[CLEAR + parameter.name] = forms.BooleanField(label=f"Forget {parameter.label}", required=False)
+        else:
+            fields[PARAMETER + parameter.name] = forms.CharField(
+                label=parameter.label,
+                required=parameter.required,
+                initial=parameter.default,
+                help_text=parameter.help,
+                widget=forms.TextInput(attrs={"class": "vTextField"}),
+            )
+    return type(f"{kind.title()}ProviderForm", (ProviderForm,), fields)
+
+
+class PipelineForm(forms.ModelForm):
+    """A pipeline; lists are typed as words with commas, and turned into lists."""
+
+    stages = forms.MultipleChoiceField(choices=Stage.choices, widget=forms.CheckboxSelectMultiple, help_text="The steps that this pipeline has, in this order.")
+    key = forms.CharField(required=False, help_text="Columns that name a row, with commas. Without a key the rows of a window are replaced.")
+    columns = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2, "cols": 80}), help_text="Columns to take, in order, with commas. Empty: all that the source names.")
+
+    class Meta:
+        model = Pipeline
+        exclude = ["source_version", "published_seq"]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in ("key", "columns"):
+            # a copy: the list of the class must not be shared with the instance
+            self.initial[name] = ", ".join(getattr(self.instance, name) or [])
+        warehouse = settings.WAREHOUSES
+        if "warehouse" in self.fields:
+            self.fields["warehouse"] = forms.ChoiceField(
+                choices=[(alias, alias) for alias in warehouse], initial="default", help_text="Which warehouse of the settings the rows are loaded into."
+            )
+
+    def clean_key(self) -> list[str]:
+        return _list(self.cleaned_data["key"])
+
+    def clean_columns(self) -> list[str]:
+        return _list(self.cleaned_data["columns"])
+
+
+def _list(text: str) -> list[str]:
+    return [word.strip() for word in text.replace("\n", ",").split(",") if word.strip()]

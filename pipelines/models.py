@@ -1,0 +1,477 @@
+"""How data moves: providers, pipelines, the blocks of time that they owe, and what became of each.
+
+A block's life is in `blocks.py`, the only module that changes a block's state.
+"""
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.urls import reverse
+
+from catalog.models import Dataset
+from pipelines import clock, secrets
+from pipelines.connectors import base as connectors
+from pipelines.connectors import connector_for
+from pipelines.errors import SetupError
+
+identifier = RegexValidator(r"^[a-z_][a-z0-9_]{0,62}$", "Use small letters, digits and underscores, not beginning with a digit (63 at most).")
+
+
+class Stage(models.TextChoices):
+    """The steps of the corridor, in their order; a pipeline names the ones that it has."""
+
+    EXTRACT = "extract", "extract"
+    STANDARDIZE = "standardize", "standardize"
+    ENRICH = "enrich", "enrich"
+    LOAD = "load", "load"
+    PUBLISH = "publish", "publish"
+
+
+STAGE_ORDER = [stage.value for stage in Stage]
+
+
+class State(models.TextChoices):
+    WAITING = "waiting", "Waiting"
+    RUNNING = "running", "Running"
+    DONE = "done", "Done"
+    FAILED = "failed", "Failed"
+    HELD = "held", "Held"
+
+
+class Trigger(models.TextChoices):
+    SCHEDULE = "schedule", "schedule"
+    BUTTON = "button", "button"
+    COMMAND = "command", "command"
+
+
+class Provider(models.Model):
+    """An account on an outside system: a source, a portal, or both."""
+
+    slug = models.SlugField(max_length=80, unique=True)
+    title = models.CharField(max_length=200)
+    kind = models.CharField(max_length=40)
+    base_url = models.CharField("address", max_length=500)
+    parameters = models.JSONField(default=dict, blank=True)
+    secrets = models.JSONField(default=dict, blank=True, help_text="Name to env:NAME, or to an encrypted value.")
+    time_zone = models.CharField(max_length=60, default="UTC", validators=[clock.validate_zone])
+    max_parallel = models.PositiveSmallIntegerField(
+        "blocks at once", default=2, validators=[MinValueValidator(1), MaxValueValidator(50)], help_text="More would only make it slower, or angry."
+    )
+    is_active = models.BooleanField(default=True)
+    blocked_until = models.DateTimeField(null=True, blank=True, help_text="It asked us to wait until then.")
+    contact = models.CharField(max_length=200, blank=True, help_text="Whom to call when it is down.")
+
+    class Meta:
+        ordering = ["title"]
+
+    def __str__(self):
+        return self.title
+
+    @property
+    def connector_class(self) -> type[connectors.Connector]:
+        return connector_for(self.kind)
+
+    def account(self) -> connectors.Account:
+        """Plain values for a connector, secrets resolved. Raises SetupError where a secret can't be read."""
+        opened = {}
+        for name, stored in self.secrets.items():
+            try:
+                opened[name] = secrets.reveal(stored)
+            except SetupError as error:
+                raise SetupError(f"Provider {self.slug}, secret {name!r}: {error.message}", code=error.code, next_step=error.next_step) from error
+        return connectors.Account(
+            slug=self.slug, base_url=self.base_url, parameters=self.parameters, secrets=opened, time_zone=self.time_zone
+        )
+
+    def clean(self):
+        try:
+            known = {parameter.name: parameter for parameter in self.connector_class.parameters}
+        except SetupError as error:
+            raise ValidationError({"kind": error.message}) from error
+        for field, is_secret in (("parameters", False), ("secrets", True)):
+            given = getattr(self, field)
+            if not isinstance(given, dict):
+                raise ValidationError({field: "Give names and values."})
+            for name in given:
+                if name not in known:
+                    raise ValidationError({field: f"{self.kind} has no {name!r}. It knows: {', '.join(sorted(known)) or 'none'}."})
+                if known[name].secret != is_secret:
+                    raise ValidationError({field: f"{name!r} belongs to the {'secrets' if known[name].secret else 'parameters'}."})
+
+
+class Cadence(models.TextChoices):
+    HOURLY = "hourly", "Every hour"
+    DAILY = "daily", "Every day"
+    WEEKLY = "weekly", "Every week"
+    MONTHLY = "monthly", "Every month"
+    MANUAL = "manual", "Only by hand"
+
+
+class LoadMode(models.TextChoices):
+    UPSERT = "upsert", "Insert and update by key"
+    REPLACE = "replace", "Replace the rows of the window"
+
+
+def default_stages():
+    return [Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH]
+
+
+class PipelineQuerySet(models.QuerySet):
+    def active(self):
+        """Pipelines that the schedule may run."""
+        return self.filter(is_paused=False, provider__is_active=True)
+
+
+class Pipeline(models.Model):
+    """One provider feeding one dataset.
+
+    With a `window_column` each block holds the rows whose value of it lies in the block's span. Without one the source is
+    a *snapshot*: every block reads the whole of it, and only the newest block is worth running.
+    """
+
+    slug = models.SlugField(max_length=80, unique=True)
+    title = models.CharField(max_length=200)
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="pipelines")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="pipelines")
+    resource = models.CharField(max_length=500, help_text="What to fetch there: a Socrata 4x4, an address, a file pattern.")
+    format = models.CharField(max_length=20, default="csv")
+    stages = models.JSONField(default=default_stages)
+
+    cadence = models.CharField(max_length=10, choices=Cadence, default=Cadence.DAILY)
+    due_time = models.TimeField(null=True, blank=True, help_text="Local time of day at which a block is due.")
+    settle_minutes = models.PositiveIntegerField(default=0, help_text="How long after its end a window may still change at the source.")
+    time_zone = models.CharField(max_length=60, default="UTC", validators=[clock.validate_zone])
+    starts_on = models.DateField(null=True, blank=True, help_text="The first day that is owed. Empty: the day it was made.")
+
+    key = models.JSONField(default=list, blank=True, help_text="Columns that name a row. Without them the rows of a window are replaced.")
+    window_column = models.CharField(max_length=63, blank=True)
+    version_column = models.CharField(max_length=63, blank=True, help_text="Of two rows with one key the one with the later value wins.")
+    columns = models.JSONField(default=list, blank=True, help_text="Columns to take, in order. Empty: all that the source names.")
+    types = models.JSONField(default=dict, blank=True, help_text="Column to type, where the source's own word is wrong.")
+    page_size = models.PositiveIntegerField(default=50_000, validators=[MinValueValidator(1)])
+    pages_in_flight = models.PositiveSmallIntegerField(default=3, validators=[MinValueValidator(1), MaxValueValidator(16)])
+
+    warehouse = models.CharField(max_length=40, default="default")
+    table = models.CharField(max_length=63, validators=[identifier])
+    load_mode = models.CharField(max_length=10, choices=LoadMode, default=LoadMode.UPSERT)
+
+    portal = models.ForeignKey(Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes")
+    portal_resource = models.CharField(max_length=500, blank=True)
+    publish_chunk = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(1)])
+
+    priority = models.SmallIntegerField(default=0, help_text="Higher goes first.")
+    max_attempts = models.PositiveSmallIntegerField(default=5, validators=[MinValueValidator(1)])
+    deadline_minutes = models.PositiveIntegerField(default=60, validators=[MinValueValidator(1), MaxValueValidator(360)])
+    is_paused = models.BooleanField(default=False)
+    paused_reason = models.CharField(max_length=300, blank=True)
+
+    # what a snapshot pipeline knows of its source and its portal; a windowed one keeps it on the block
+    source_version = models.CharField(max_length=200, blank=True, editable=False)
+    published_seq = models.BigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = PipelineQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["title"]
+        permissions = [("operate", "Can run, force, cancel and hold blocks")]
+
+    def __str__(self):
+        return self.title
+
+    def get_absolute_url(self):
+        return reverse("pipeline", args=[self.slug])
+
+    @property
+    def is_snapshot(self) -> bool:
+        return not self.window_column
+
+    def clean(self):
+        unknown = [stage for stage in self.stages if stage not in STAGE_ORDER] if isinstance(self.stages, list) else [self.stages]
+        if unknown or not self.stages:
+            raise ValidationError({"stages": f"Name stages out of {', '.join(STAGE_ORDER)}; not {unknown or 'none'}."})
+        if self.stages != [stage for stage in STAGE_ORDER if stage in self.stages]:
+            raise ValidationError({"stages": f"The order is {', '.join(STAGE_ORDER)}."})
+        if Stage.PUBLISH in self.stages and not (self.portal_id and self.portal_resource):
+            raise ValidationError({"portal": "The publish stage needs a portal and what to publish to there."})
+        for name in ("key", "columns"):
+            if not isinstance(getattr(self, name), list) or not all(isinstance(item, str) for item in getattr(self, name)):
+                raise ValidationError({name: "Give a list of column names."})
+        for column, kind in self.types.items() if isinstance(self.types, dict) else [("types", self.types)]:
+            if kind not in connectors.COLUMN_TYPES:
+                raise ValidationError({"types": f"{column}: {kind!r} is not one of {', '.join(connectors.COLUMN_TYPES)}."})
+        if self.load_mode == LoadMode.UPSERT and not self.key:
+            raise ValidationError({"key": "Insert and update by key needs a key. Without one, choose to replace the rows of the window."})
+
+
+class BlockQuerySet(models.QuerySet):
+    def due(self, now):
+        """Blocks that somebody should take now."""
+        return self.filter(state=State.WAITING, due_at__lte=now)
+
+    def stalled(self, now):
+        """Running blocks whose worker has said nothing for longer than its lease."""
+        return self.filter(state=State.RUNNING, lease_until__lt=now)
+
+    def running(self):
+        return self.filter(state=State.RUNNING)
+
+    def failed_for_good(self):
+        """Failed, and nothing since has made up for it."""
+        return self.filter(state=State.FAILED, superseded_at=None)
+
+
+class ScheduleBlock(models.Model):
+    """One span of time that a pipeline owes: `stage` is where it goes next, `state` is what it is now.
+
+    `starts_at` and `ends_at` are UTC instants, half-open. `stages` are the stages of the present pass; `fence` counts the
+    claims, so that a worker whose lease ran out can be told from its successor.
+    """
+
+    class Mark(models.TextChoices):
+        NONE = "", "–"
+        EMPTY = "empty", "complete and empty"
+        UNCHANGED = "unchanged", "source unchanged"
+        SUSPICIOUS = "suspicious", "suspicious"
+
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.PROTECT, related_name="blocks")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    stage = models.CharField(max_length=12, choices=Stage, default=Stage.EXTRACT)
+    state = models.CharField(max_length=8, choices=State, default=State.WAITING)
+    mark = models.CharField(max_length=10, choices=Mark, blank=True, default="")
+    due_at = models.DateTimeField()
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Claims of the present stage since it last went well.")
+
+    # the present pass: what was asked, and by whom
+    stages = models.JSONField(default=list)
+    is_forced = models.BooleanField(default=False)
+    trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.SCHEDULE)
+    asked_by = models.CharField(max_length=150, default="schedule")
+    asked_because = models.TextField(blank=True)
+
+    # the lease
+    holder = models.CharField(max_length=120, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    fence = models.BigIntegerField(default=0)
+    cancel_asked_at = models.DateTimeField(null=True)
+    cancel_asked_by = models.CharField(max_length=150, blank=True)
+
+    # what a person reads
+    message = models.TextField(blank=True)
+    error_code = models.CharField(max_length=60, blank=True)
+    next_step = models.TextField(blank=True)
+    progress_done = models.BigIntegerField(null=True)
+    progress_total = models.BigIntegerField(null=True)
+    rows = models.BigIntegerField(null=True, help_text="Rows that the source had for this window, when it was last read.")
+
+    source_version = models.CharField(max_length=200, blank=True)
+    published_seq = models.BigIntegerField(default=0)
+    rung_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    superseded_at = models.DateTimeField(null=True)
+
+    objects = BlockQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pipeline", "-starts_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["pipeline", "starts_at"], name="block_once_per_window"),
+            models.CheckConstraint(condition=Q(ends_at__gt=F("starts_at")), name="block_window_forward"),
+            models.CheckConstraint(
+                condition=(Q(state=State.RUNNING) & Q(lease_until__isnull=False) & ~Q(holder=""))
+                | (~Q(state=State.RUNNING) & Q(lease_until__isnull=True) & Q(holder="")),
+                name="block_running_iff_leased",
+            ),
+            models.CheckConstraint(condition=Q(state__in=State.values), name="block_state_known"),
+            models.CheckConstraint(condition=~Q(state=State.DONE) | Q(finished_at__isnull=False), name="block_done_has_an_end"),
+        ]
+        indexes = [
+            models.Index(fields=["due_at"], condition=Q(state=State.WAITING), name="block_waiting_by_due"),
+            models.Index(fields=["lease_until"], condition=Q(state=State.RUNNING), name="block_running_by_lease"),
+            models.Index(fields=["pipeline", "state"], condition=~Q(state=State.DONE), name="block_not_done"),
+            models.Index(fields=["starts_at"], name="block_by_start"),
+        ]
+
+    def __str__(self):
+        return f"{self.pipeline.slug} {clock.window_text(self.starts_at, self.ends_at, self.pipeline.time_zone)}"
+
+    def get_absolute_url(self):
+        return reverse("block", args=[self.pk])
+
+    @property
+    def upstream_status(self) -> int:
+        """The number that atd-mds would give: 0 not begun, 2 extracted, 5 lost in extract, 6/-6 loaded or not, 7 in publish, 8/-8 published or not."""
+        if self.state == State.DONE:
+            return 8
+        failed = self.state == State.FAILED
+        return {
+            Stage.EXTRACT: 5 if failed else 0,
+            Stage.STANDARDIZE: 2,
+            Stage.ENRICH: 2,
+            Stage.LOAD: -6 if failed else 2,
+            Stage.PUBLISH: -8 if failed else (7 if self.state == State.RUNNING else 6),
+        }[Stage(self.stage)]
+
+
+class RunState(models.TextChoices):
+    RUNNING = "running", "Running"
+    DONE = "done", "Done"
+    UNCHANGED = "unchanged", "Unchanged"
+    WAITING = "waiting", "Not ready"
+    FAILED = "failed", "Failed"
+    CRASHED = "crashed", "Crashed"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+#: The counts of a stage, in the order in which they are printed; `run --json` and `status --json` promise these names.
+COUNTS = ("rows_in", "rows_out", "inserted", "updated", "unchanged", "deleted", "rejected", "duplicates", "published")
+
+
+class Run(models.Model):
+    """One attempt at one stage of one block. Rows are conserved: rows_in = rows_out + unchanged + rejected + duplicates."""
+
+    block = models.ForeignKey(ScheduleBlock, on_delete=models.PROTECT, related_name="runs")
+    stage = models.CharField(max_length=12, choices=Stage)
+    state = models.CharField(max_length=10, choices=RunState, default=RunState.RUNNING)
+    attempt = models.PositiveSmallIntegerField()
+    fence = models.BigIntegerField()
+    trigger = models.CharField(max_length=10, choices=Trigger)
+    asked_by = models.CharField(max_length=150)
+    asked_because = models.TextField(blank=True)
+    is_forced = models.BooleanField(default=False)
+    holder = models.CharField(max_length=120)
+    queued_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    beat_at = models.DateTimeField(db_default=Now())
+
+    rows_in = models.BigIntegerField(default=0)
+    rows_out = models.BigIntegerField(default=0)
+    inserted = models.BigIntegerField(default=0)
+    updated = models.BigIntegerField(default=0)
+    unchanged = models.BigIntegerField(default=0)
+    deleted = models.BigIntegerField(default=0)
+    rejected = models.BigIntegerField(default=0)
+    duplicates = models.BigIntegerField(default=0)
+    published = models.BigIntegerField(default=0)
+    bytes = models.BigIntegerField(default=0)
+    details = models.JSONField(default=dict, blank=True)
+
+    message = models.TextField(blank=True)
+    error_code = models.CharField(max_length=60, blank=True)
+    next_step = models.TextField(blank=True)
+    superseded_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["block"], condition=Q(state=RunState.RUNNING), name="run_one_running_per_block"),
+            models.UniqueConstraint(fields=["block", "fence"], name="run_one_per_claim"),
+            models.CheckConstraint(
+                condition=~Q(state__in=[RunState.DONE, RunState.UNCHANGED])
+                | Q(rows_in=F("rows_out") + F("unchanged") + F("rejected") + F("duplicates")),
+                name="run_rows_are_conserved",
+            ),
+            models.CheckConstraint(condition=Q(state=RunState.RUNNING) | Q(finished_at__isnull=False), name="run_ended_has_an_end"),
+        ]
+        indexes = [models.Index(fields=["-started_at"], name="run_by_start"), models.Index(fields=["block", "stage", "-id"], name="run_by_stage")]
+
+    def __str__(self):
+        return f"run {self.pk}"
+
+    @property
+    def seconds(self) -> float | None:
+        return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
+
+    def counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+class LogLine(models.Model):
+    """A line of a run's story, redacted before it is written."""
+
+    class Level(models.TextChoices):
+        INFO = "info", "info"
+        WARNING = "warning", "warning"
+        ERROR = "error", "error"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="lines")
+    at = models.DateTimeField(db_default=Now())
+    level = models.CharField(max_length=8, choices=Level, default=Level.INFO)
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self):
+        return self.text
+
+
+class ImportLog(models.Model):
+    """The diary of a load: begin, a row a chunk, end or failed. A load without an end or a failure is one that died."""
+
+    class Event(models.TextChoices):
+        BEGIN = "begin", "Begin"
+        CHUNK = "chunk", "Chunk"
+        END = "end", "End"
+        FAILED = "failed", "Failed"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="import_log")
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.PROTECT, related_name="import_log")
+    at = models.DateTimeField(db_default=Now())
+    event = models.CharField(max_length=8, choices=Event)
+    file = models.CharField(max_length=600, blank=True)
+    table = models.CharField(max_length=130)
+    offset = models.BigIntegerField(default=0)
+    rows = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(null=True)
+    message = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["pipeline", "-id"], name="import_log_by_pipeline")]
+
+    def __str__(self):
+        return f"{self.event} {self.file}"
+
+
+class RejectedRow(models.Model):
+    """A row that was refused: why, the value, and where it stands; kept until it is replayed."""
+
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="rejected_rows")
+    block = models.ForeignKey(ScheduleBlock, on_delete=models.PROTECT, related_name="rejected_rows")
+    reason = models.CharField(max_length=300)
+    column = models.CharField(max_length=63, blank=True)
+    value = models.TextField(blank=True, help_text="The raw value, the first 1,000 characters of it.")
+    row_key = models.CharField(max_length=300, blank=True)
+    raw = models.JSONField(default=dict, help_text="The whole row as it came: column to text.")
+    file = models.CharField(max_length=600)
+    line = models.BigIntegerField(help_text="Line of the file on which the row begins; the header is line 1.")
+    at = models.DateTimeField(db_default=Now())
+    replayed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["pk"]
+        indexes = [models.Index(fields=["block", "run"], name="rejected_by_block")]
+
+    def __str__(self):
+        return f"{self.file}:{self.line} {self.reason}"
+
+
+class Pulse(models.Model):
+    """The last sign of life of a part of the machinery: the tick, the queue's canary, each worker host."""
+
+    name = models.CharField(max_length=120, unique=True)
+    at = models.DateTimeField(db_default=Now())
+    details = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self):
+        return self.name

@@ -1,0 +1,17 @@
+"""The stages: each takes a Run, reads one place, writes the next, and returns an Outcome; it finds its input by asking the lake."""
+
+from pipelines.blocks import Outcome
+from pipelines.models import Run, Stage
+from pipelines.stages import extract, load, publish
+from pipelines.stages.note import Note
+
+STAGES = {
+    Stage.EXTRACT: extract.extract,
+    Stage.LOAD: load.load,
+    Stage.PUBLISH: publish.publish,
+}
+
+
+def carry_out(run: Run, note: Note) -> Outcome:
+    """Do the stage of this run. Raises PipelineError, LeaseLost."""
+    return STAGES[Stage(run.stage)](run, note)

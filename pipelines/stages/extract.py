@@ -1,0 +1,178 @@
+"""Extract: source → lake, raw. Pages stream into the lake as files; a source that has not changed is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from django.db.models.functions import Now
+
+from catalog import lake
+from catalog.models import DatasetColumn, Layer
+from pipelines import blocks
+from pipelines.blocks import Counts, Outcome
+from pipelines.connectors.base import Column, FetchRequest, SourceState
+from pipelines.errors import DataError, SetupError, TransientError
+from pipelines.faults import faultpoint
+from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage
+from pipelines.stages import outside
+from pipelines.stages.note import Note
+
+
+def extract(run: Run, note: Note) -> Outcome:
+    """Fetch the block's rows. Rows in are what the source counts, rows out what lies in the lake; they must be equal."""
+    block = run.block
+    pipeline = block.pipeline
+    source = outside.connector(pipeline.provider, note.event)
+    before = source.describe(pipeline.resource)
+    version = version_of(before, pipeline)
+    if version and not run.is_forced and version == blocks.bookkeeper(block).source_version:
+        return _unchanged(block, before)
+
+    columns = wanted(before, pipeline)
+    describe_columns(pipeline, columns, note)
+    request = FetchRequest(
+        columns=columns,
+        order=tuple(pipeline.key),
+        window_column=pipeline.window_column,
+        starts_at=block.starts_at if pipeline.window_column else None,
+        ends_at=block.ends_at if pipeline.window_column else None,
+        time_zone=pipeline.time_zone,
+        page_size=pipeline.page_size,
+        in_flight=pipeline.pages_in_flight,
+    )
+    rows = source.count(pipeline.resource, request)
+    note.log(f"{pipeline.resource} of {pipeline.provider.title} has {rows:,} rows for this window")
+    note.progress(0, rows)
+
+    entries = []
+    read = size = 0
+    for fetched in source.fetch(pipeline.resource, request, rows=rows, workdir=note.workdir, progress=note.progress):
+        faultpoint("extract.page")
+        entries.append(
+            lake.shelve(
+                dataset=pipeline.dataset,
+                source=pipeline.slug,
+                layer=Layer.RAW,
+                window=(block.starts_at, block.ends_at),
+                file=fetched.path,
+                name=fetched.name,
+                sha256=fetched.sha256,
+                bytes=fetched.bytes,
+                rows=fetched.rows,
+                origin=fetched.origin,
+                metadata={**fetched.metadata, "columns": [[column.name, column.type] for column in columns]},
+                run_id=run.pk,
+            )
+        )
+        # the lake linked or uploaded the file; its copy here would pile up
+        fetched.path.unlink(missing_ok=True)
+        read += fetched.rows
+        size += fetched.bytes
+        note.log(f"{fetched.name}: {fetched.rows:,} rows, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
+
+    if rows:
+        _unmoved(source.count(pipeline.resource, request), rows, read)
+        after = source.describe(pipeline.resource)
+        if after.version != before.version:
+            note.warn("The source changed while it was read, though not in its count; the next run will read it again.")
+    lake.withdraw_others(pipeline.slug, Layer.RAW, block.starts_at, entries)
+    mark, message = _judge(block, rows)
+    return Outcome(
+        Counts(rows_in=rows, rows_out=read, bytes=size),
+        message=message or f"{read:,} rows in {len(entries)} files",
+        mark=mark,
+        details={"source_version": version, "files": len(entries), "changed_at": before.changed_at.isoformat() if before.changed_at else None},
+    )
+
+
+def version_of(state: SourceState, pipeline: Pipeline) -> str:
+    """What must be the same for a second read to be needless: the source's version, and what we ask of it."""
+    if not state.version:
+        return ""
+    asked = [
+        pipeline.resource, pipeline.columns, pipeline.types, pipeline.key, pipeline.window_column, pipeline.version_column,
+        pipeline.table, pipeline.warehouse, pipeline.load_mode, pipeline.portal_id, pipeline.portal_resource, pipeline.stages,
+    ]  # fmt: skip
+    return f"{state.version}/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+
+
+def _unchanged(block: ScheduleBlock, state: SourceState) -> Outcome:
+    """The lake, the warehouse and the portal have this version already."""
+    last = Run.objects.filter(block__pipeline=block.pipeline_id, stage=Stage.EXTRACT, state=RunState.DONE)
+    if not block.pipeline.is_snapshot:
+        last = last.filter(block=block)
+    found = last.first()
+    rows = found.rows_out if found else 0
+    since = f" since {state.changed_at:%Y-%m-%d %H:%M} UTC" if state.changed_at else ""
+    return Outcome(
+        Counts(rows_in=rows, unchanged=rows),
+        message=f"The source has not changed{since}.",
+        mark=ScheduleBlock.Mark.UNCHANGED,
+        is_final=True,
+        details={"evidence_run": found.pk if found else None},
+    )
+
+
+def wanted(state: SourceState, pipeline: Pipeline) -> tuple[Column, ...]:
+    """The columns to take, in the pipeline's order, with its own types where it names them. Raises DataError for one that is gone."""
+    told = {column.name: column for column in state.columns}
+    names = pipeline.columns or list(told)
+    needed = [*names, *pipeline.key, *filter(None, [pipeline.window_column, pipeline.version_column])]
+    gone = [name for name in dict.fromkeys(needed) if name not in told]
+    if gone:
+        raise DataError(
+            f"The source no longer has {', '.join(gone)}; it has {', '.join(told)}.",
+            code="columns-gone",
+            next_step="Change the pipeline's columns or key, or ask the provider.",
+        )
+    left_out = [name for name in pipeline.key if name not in names]
+    if left_out:
+        raise SetupError(
+            f"The key {', '.join(left_out)} is not among the columns to take.", code="key-not-taken", next_step="Add it to the pipeline's columns."
+        )
+    return tuple(
+        Column(name=name, type=pipeline.types.get(name, told[name].type), label=told[name].label, description=told[name].description) for name in names
+    )
+
+
+def describe_columns(pipeline: Pipeline, columns: tuple[Column, ...], note: Note) -> None:
+    """Keep the dictionary in step with the source: new columns are told, a steward's own words stay."""
+    known = {column.name: column for column in pipeline.dataset.columns.all()}
+    fresh = [column.name for column in columns if column.name not in known]
+    if known and fresh:
+        note.warn(f"New columns at the source: {', '.join(fresh)}.")
+    missing = sorted(set(known) - {column.name for column in columns}) if not pipeline.columns else []
+    if missing:
+        note.warn(f"Columns that the source no longer gives: {', '.join(missing)}.")
+    for position, column in enumerate(columns):
+        old = known.get(column.name)
+        if old is None:
+            old = DatasetColumn(dataset=pipeline.dataset, name=column.name, label=column.label, description=column.description)
+        elif old.type != column.type:
+            note.warn(f"{column.name} was {old.type} and is {column.type} now.")
+        old.position, old.type, old.seen_at = position, column.type, Now()
+        old.label, old.description = old.label or column.label[:200], old.description or column.description
+        old.save()
+
+
+def _unmoved(now: int, rows: int, read: int) -> None:
+    """Raise TransientError unless the source counted the same before and after, and we have them all."""
+    if now != rows or read != rows:
+        raise TransientError(
+            f"The source changed while it was read: {rows:,} rows before, {read:,} read, {now:,} after. Nothing was loaded.",
+            code="source-moved",
+            retry_after=60,
+        )
+
+
+def _judge(block: ScheduleBlock, rows: int) -> tuple[str, str]:
+    """No rows: a quiet window is empty; a snapshot that had rows and has none any more is suspicious."""
+    if rows:
+        return ScheduleBlock.Mark.NONE, ""
+    if not block.pipeline.is_snapshot:
+        return ScheduleBlock.Mark.EMPTY, "The source has no rows for this window."
+    before = ScheduleBlock.objects.filter(pipeline=block.pipeline, rows__gt=0).exclude(pk=block.pk).exists() or bool(block.rows)
+    if not before:
+        return ScheduleBlock.Mark.EMPTY, "The source has no rows."
+    return ScheduleBlock.Mark.SUSPICIOUS, "The source has no rows, and had some before. The warehouse and the portal were left as they are."

@@ -1,0 +1,173 @@
+"""Load: lake → warehouse. Every file is staged, every value judged, and the whole block merged in one transaction."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from django.conf import settings
+
+from catalog import lake
+from catalog.models import CatalogEntry, Layer
+from pipelines.blocks import Counts, Outcome
+from pipelines.connectors.base import Column
+from pipelines.errors import DataError, PipelineError, SetupError
+from pipelines.faults import InjectedFault
+from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, ScheduleBlock
+from pipelines.stages.note import Note
+from pipelines.warehouse import postgres
+
+#: The latest layer that has files is the one to load.
+LAYERS = (Layer.READY, Layer.STANDARD, Layer.RAW)
+
+
+def load(run: Run, note: Note) -> Outcome:
+    """Merge the block's files. rows_in (all files) = inserted + updated, unchanged, rejected, duplicates."""
+    block = run.block
+    pipeline = block.pipeline
+    entries = files_of(block)
+    if not entries:
+        return Outcome(Counts(), message="The lake has no rows for this window; the warehouse stays as it is.", mark=block.mark)
+    table = table_of(pipeline, entries)
+    total = sum(entry.rows or 0 for entry in entries)
+    diary = Diary(run, f"{postgres.SCHEMA}.{pipeline.table}", total)
+    diary.write(ImportLog.Event.BEGIN, message=f"{len(entries)} files, {total:,} rows")
+    try:
+        return _load(run, note, entries, table, total, diary)
+    except (PipelineError, InjectedFault) as error:
+        diary.write(ImportLog.Event.FAILED, message=str(error), offset=diary.offset)
+        raise
+
+
+def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Table, total: int, diary: Diary) -> Outcome:
+    block, pipeline = run.block, run.block.pipeline
+    with postgres.Load(
+        warehouse_of(pipeline),
+        table,
+        run_id=run.pk,
+        block_id=block.pk,
+        pipeline_id=pipeline.pk,
+        fence=run.fence,
+        replaces_block=not pipeline.is_snapshot,
+    ) as job:
+        for number, entry in enumerate(entries):
+            path = lake.lake().local_path(entry.pointer, note.workdir, sha256=entry.sha256)
+            rows = job.stage(number, path)
+            if entry.rows is not None and rows != entry.rows:
+                raise DataError(f"{entry.pointer} has {rows:,} rows; {entry.rows:,} were counted when it came.", code="rows-lost")
+            diary.chunk(entry.pointer, rows)
+            note.progress(diary.offset, total)
+        rejected = _keep_rejected(run, entries, job, note, total)
+        merged = job.merge()
+    counts = Counts(
+        rows_in=job.staged,
+        rows_out=merged.inserted + merged.updated,
+        inserted=merged.inserted,
+        updated=merged.updated,
+        unchanged=merged.unchanged,
+        deleted=merged.deleted,
+        rejected=rejected,
+        duplicates=merged.duplicates,
+    )
+    if not counts.add_up():
+        # the merge is committed; saying so loudly is all that is left, and a re-run is harmless
+        raise DataError(f"The counts do not add up: {counts}", code="rows-not-conserved", next_step="Report this with the run's number: it is a fault of the program.")
+    message = f"{merged.inserted:,} new, {merged.updated:,} changed, {merged.unchanged:,} unchanged"
+    message += f", {rejected:,} refused" * bool(rejected) + f", {merged.duplicates:,} duplicates" * bool(merged.duplicates)
+    message += f", {merged.deleted:,} replaced" * bool(merged.deleted)
+    diary.write(ImportLog.Event.END, rows=counts.rows_out, message=message, offset=diary.offset)
+    note.log(message + ", in one transaction")
+    return Outcome(counts, message=message)
+
+
+def _keep_rejected(run: Run, entries: list[CatalogEntry], job: postgres.Load, note: Note, total: int) -> int:
+    """Store every refused row with its reason. Raises DataError when most are refused: then the type is wrong, not the rows."""
+    pipeline = run.block.pipeline
+    found = job.refused()
+    kept = 0
+    reasons: dict[str, int] = {}
+    while batch := list(islice(found, 1_000)):
+        for row in batch:
+            words = f"{row.column}: {row.reason}" if row.column else row.reason
+            reasons[words] = reasons.get(words, 0) + 1
+        RejectedRow.objects.bulk_create(
+            RejectedRow(
+                run=run,
+                block=run.block,
+                reason=row.reason,
+                column=row.column,
+                value=postgres.visible(row.value),
+                row_key=" · ".join(row.raw.get(name, "") for name in pipeline.key)[:300],
+                raw={name: postgres.visible(cell) for name, cell in row.raw.items()},
+                file=entries[row.file].pointer,
+                line=row.line,
+            )
+            for row in batch
+        )
+        kept += len(batch)
+        if kept > postgres.REFUSED_ROWS and kept > total * postgres.REFUSED_SHARE:
+            worst = max(reasons, key=reasons.__getitem__)
+            raise DataError(
+                f"More than half of {total:,} rows were refused, most because of {worst}. Nothing was loaded.",
+                code="mostly-refused",
+                next_step="If the column really holds such values, set its type to text in the pipeline.",
+            )
+    for words, number in sorted(reasons.items(), key=lambda item: -item[1])[:20]:
+        note.warn(f"{number:,} rows refused: {words}")
+    return kept
+
+
+class Diary:
+    """The import log of one load."""
+
+    def __init__(self, run: Run, table: str, total: int):
+        self.run, self.table, self.total = run, table, total
+        self.offset = 0
+
+    def write(self, event: str, *, file: str = "", rows: int = 0, offset: int = 0, message: str = "") -> None:
+        ImportLog.objects.create(
+            run=self.run,
+            pipeline=self.run.block.pipeline,
+            event=event,
+            file=file,
+            table=self.table,
+            offset=offset,
+            rows=rows,
+            total=self.total,
+            message=message.replace("\x00", "\\x00"),
+        )
+
+    def chunk(self, file: str, rows: int) -> None:
+        self.write(ImportLog.Event.CHUNK, file=file, rows=rows, offset=self.offset)
+        self.offset += rows
+
+
+def files_of(block: ScheduleBlock) -> list[CatalogEntry]:
+    """The live files of the block's last layer, in the order of their names."""
+    live = CatalogEntry.objects.live().filter(source=block.pipeline.slug, window_start=block.starts_at)
+    for layer in LAYERS:
+        if found := list(live.filter(layer=layer).order_by("id_base", "id_ext")):
+            return found
+    return []
+
+
+def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> postgres.Table:
+    """The table as the files have it: their columns, with the types of the time at which they came. Raises DataError."""
+    layouts = {tuple(map(tuple, entry.metadata.get("columns", []))) for entry in entries}
+    if len(layouts) != 1:
+        raise DataError(
+            f"The {len(entries)} files of this block do not have the same columns.", code="mixed-files", next_step="Force the block, so that all are fetched again."
+        )
+    columns = tuple(Column(name=name, type=kind) for name, kind in layouts.pop())
+    missing = [name for name in pipeline.key if name not in {column.name for column in columns}]
+    if missing:
+        raise DataError(f"The files have no {', '.join(missing)}, the key.", code="key-missing", next_step="Change the pipeline's key, or force the block.")
+    return postgres.Table(pipeline.table, columns, tuple(pipeline.key), pipeline.version_column)
+
+
+def warehouse_of(pipeline: Pipeline) -> str:
+    """The address of the pipeline's warehouse. Raises SetupError for an alias that the settings don't have."""
+    try:
+        return settings.WAREHOUSES[pipeline.warehouse]
+    except KeyError:
+        known = ", ".join(settings.WAREHOUSES)
+        raise SetupError(f"The settings have no warehouse {pipeline.warehouse!r}; they have {known}.", code="no-warehouse", next_step="Name one of these in the pipeline.") from None

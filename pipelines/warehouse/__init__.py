@@ -1,0 +1,1 @@
+"""The warehouse: the only SQL on city data."""
