@@ -62,8 +62,9 @@ def _entry(text: str) -> _Entry:
     host, port = entry, None
     if "/" not in entry:
         if entry.startswith("["):
-            host, _, tail = entry[1:].partition("]")
-            port = tail.removeprefix(":") or None
+            host, closed, tail = entry[1:].partition("]")
+            # what does not close its bracket is no address: let it fail below, whole
+            host, port = (host, tail.removeprefix(":") or None) if closed else (entry, None)
         elif entry.count(":") == 1:
             host, _, port = entry.partition(":")
     if port is not None and not (port.isdigit() and 0 < int(port) < 65536):

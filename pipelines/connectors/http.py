@@ -76,12 +76,13 @@ Params = Mapping[str, str | int] | None
 
 @dataclass(frozen=True)
 class Reply:
-    """A small answer, held in memory: `body` is whole and decompressed."""
+    """A small answer, held in memory: `body` is whole and decompressed, `json` its value where JSON was asked for."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     request_id: str = ""
+    json: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Door:
 
     def get_json(self, url: str, params: Params = None, headers: Mapping[str, str] | None = None, auth: Any = None) -> Any:
         """The answer as strict JSON. Raises PipelineError."""
-        return self.json(self.ask("GET", url, params=params, headers=headers, auth=auth, expect="json"), url)
+        return self.ask("GET", url, params=params, headers=headers, auth=auth, expect="json").json
 
     def get_text(
         self, url: str, params: Params = None, headers: Mapping[str, str] | None = None, auth: Any = None, *, expect: str = "text"
@@ -199,11 +200,10 @@ class Door:
 
         It is sent again after a failure only where the caller says `repeatable`: an upsert by key is.
         """
-        reply = self.ask(
+        return self.ask(
             method, url, params=params, headers=headers, auth=auth, payload=payload, repeatable=repeatable,
             read_timeout=read_timeout, expect="json",
-        )  # fmt: skip
-        return self.json(reply, url)
+        ).json  # fmt: skip
 
     def ask(
         self,
@@ -218,11 +218,16 @@ class Door:
         expect: str = "any",
         read_timeout: float | None = None,
     ) -> Reply:
-        """One request whose answer is small. `expect` is "json", "csv", "xml", "zip", "text" or "any". Raises PipelineError."""
+        """One request whose answer is small. Raises PipelineError.
+
+        `expect` is "json" (its value is then in `Reply.json`), "csv", "xml", "zip", "text" or "any".
+        """
 
         def hold(response: requests.Response) -> Reply:
-            pieces = _Body(self, response, self.max_held_bytes).pieces(expect)
-            return Reply(response.status_code, response.headers, b"".join(pieces), _request_id(response.headers))
+            body = b"".join(_Body(self, response, self.max_held_bytes).pieces(expect))
+            # parsed here, inside the attempt: JSON that is cut or garbled usually passes, as a cut body does
+            value = self._strict_json(body, _host(url)) if expect == "json" else None
+            return Reply(response.status_code, response.headers, body, _request_id(response.headers), value)
 
         return self._walk(
             method, url, hold, params=params, headers=headers, auth=auth, payload=payload, read_timeout=read_timeout,
@@ -263,11 +268,10 @@ class Door:
 
         return self._walk("GET", url, store, params=params, headers=headers, auth=auth, repeatable=True)
 
-    def json(self, reply: Reply, url: str) -> Any:
-        """The body of `reply` as strict JSON: no NaN, no Infinity, no key twice. Raises PipelineError."""
-        host = _host(url)
+    def _strict_json(self, body: bytes, host: str) -> Any:
+        """The body as strict JSON: no NaN, no Infinity, no key twice. Raises PipelineError."""
         try:
-            text = reply.body.decode("utf-8-sig")
+            text = body.decode("utf-8-sig")
             return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice)
         except json.JSONDecodeError as error:
             place = f"line {error.lineno}, column {error.colno}"
@@ -652,7 +656,7 @@ def _worth_repeating(error: BaseException) -> bool:
     )
 
 
-_backoff = wait_exponential_jitter(initial=0.5, max=LONGEST_NAP, jitter=1)
+_backoff = wait_exponential_jitter(multiplier=0.5, max=LONGEST_NAP, jitter=1)
 
 
 def _pause(state: RetryCallState) -> float:

@@ -114,7 +114,7 @@ class Socrata(Connector):
     def _get(self, url: str, params: Mapping[str, str | int] | None = None) -> tuple[Any, str]:
         """The JSON answer and the portal's request id."""
         reply = self.door.ask("GET", url, params=params, headers=self._headers, auth=self._auth, expect="json")
-        return self.door.json(reply, url), reply.request_id
+        return reply.json, reply.request_id
 
     def test(self) -> str:
         """Ask the portal's own catalog how much it holds."""
@@ -327,7 +327,7 @@ class Socrata(Connector):
             "POST", url, payload=payload, headers=self._headers, auth=self._auth, repeatable=True, read_timeout=UPSERT_SECONDS,
             expect="json",
         )  # fmt: skip
-        answer = self.door.json(reply, url)
+        answer = reply.json
         if not isinstance(answer, dict) or not any(name.startswith("Rows ") or name == "Errors" for name in answer):
             raise DataError(f"the portal took {len(rows):,} rows of {resource} and did not answer with counts", code="no-counts")
         return Published(
