@@ -6,9 +6,7 @@ import secrets
 from structlog.contextvars import bound_contextvars
 
 #: Nothing on our pages uses a device of the reader; what a page never asks for, no injected script may have.
-PERMISSIONS_POLICY = ", ".join(
-    f"{feature}=()" for feature in ("camera", "display-capture", "geolocation", "microphone", "payment", "serial", "usb")
-)
+PERMISSIONS_POLICY = ", ".join(f"{feature}=()" for feature in ("camera", "display-capture", "geolocation", "microphone", "payment", "serial", "usb"))
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 
