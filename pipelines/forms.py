@@ -17,7 +17,10 @@ class ActForm(forms.Form):
     """An act on a block: why, what the page showed when it was pressed, and for a re-run the stage to begin with."""
 
     reason = forms.CharField(
-        required=False, max_length=500, label="Why", widget=forms.Textarea(attrs={"rows": 2, "placeholder": "For the audit, for example: vendor re-sent the file"})
+        required=False,
+        max_length=500,
+        label="Why",
+        widget=forms.Textarea(attrs={"rows": 2, "placeholder": "For the audit, for example: vendor re-sent the file"}),
     )
     seen_fence = forms.IntegerField(required=False, widget=forms.HiddenInput)
     stage = forms.ChoiceField(required=False, choices=[("", "")] + Stage.choices, widget=forms.HiddenInput)
@@ -27,7 +30,9 @@ class ActForm(forms.Form):
         self.verb = verb
         # where a mistake is public, the one who makes it says why
         self.fields["reason"].required = settings.ENVIRONMENT == "prod"
-        self.fields["reason"].error_messages["required"] = "Say why in a few words: on the production system every act leaves its reason."
+        self.fields["reason"].error_messages["required"] = (
+            "Say why in a few words: on the production system every act leaves its reason."
+        )
 
     def clean(self):
         cleaned = super().clean()
@@ -65,7 +70,9 @@ class ProviderForm(forms.ModelForm):
                 if not stored:
                     del self.fields[CLEAR + declared.name]
             else:
-                self.fields[PARAMETER + declared.name].initial = (self.instance.parameters or {}).get(declared.name, declared.default)
+                self.fields[PARAMETER + declared.name].initial = (self.instance.parameters or {}).get(
+                    declared.name, declared.default
+                )
 
     def clean(self):
         cleaned = super().clean()
@@ -92,7 +99,9 @@ class ProviderForm(forms.ModelForm):
     def add_error(self, field, error):
         """What the model says of something that has no field here is said above the form."""
         if hasattr(error, "error_dict"):
-            strangers = [message for name, messages in error.error_dict.items() if name not in self.fields for message in messages]
+            strangers = [
+                message for name, messages in error.error_dict.items() if name not in self.fields for message in messages
+            ]
             error.error_dict = {name: messages for name, messages in error.error_dict.items() if name in self.fields}
             if strangers:
                 super().add_error(None, forms.ValidationError(strangers))
@@ -109,7 +118,10 @@ class ProviderForm(forms.ModelForm):
             elif name.startswith(CLEAR):
                 changes.setdefault(name.removeprefix(CLEAR), "secret forgotten")
             else:
-                changes[name.removeprefix(PARAMETER)] = [_words(self.initial.get(name, self[name].initial)), _words(self.cleaned_data.get(name))]
+                changes[name.removeprefix(PARAMETER)] = [
+                    _words(self.initial.get(name, self[name].initial)),
+                    _words(self.cleaned_data.get(name)),
+                ]
         return changes
 
 
@@ -144,9 +156,17 @@ def provider_form(kind: str) -> type[ProviderForm]:
 class PipelineForm(forms.ModelForm):
     """A pipeline; lists are typed as words with commas, and turned into lists."""
 
-    stages = forms.MultipleChoiceField(choices=Stage.choices, widget=forms.CheckboxSelectMultiple, help_text="The steps that this pipeline has, in this order.")
-    key = forms.CharField(required=False, help_text="Columns that name a row, with commas. Without a key the rows of a window are replaced.")
-    columns = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2, "cols": 80}), help_text="Columns to take, in order, with commas. Empty: all that the source names.")
+    stages = forms.MultipleChoiceField(
+        choices=Stage.choices, widget=forms.CheckboxSelectMultiple, help_text="The steps that this pipeline has, in this order."
+    )
+    key = forms.CharField(
+        required=False, help_text="Columns that name a row, with commas. Without a key the rows of a window are replaced."
+    )
+    columns = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 80}),
+        help_text="Columns to take, in order, with commas. Empty: all that the source names.",
+    )
 
     class Meta:
         model = Pipeline
@@ -160,7 +180,9 @@ class PipelineForm(forms.ModelForm):
         warehouse = settings.WAREHOUSES
         if "warehouse" in self.fields:
             self.fields["warehouse"] = forms.ChoiceField(
-                choices=[(alias, alias) for alias in warehouse], initial="default", help_text="Which warehouse of the settings the rows are loaded into."
+                choices=[(alias, alias) for alias in warehouse],
+                initial="default",
+                help_text="Which warehouse of the settings the rows are loaded into.",
             )
 
     def clean_key(self) -> list[str]:

@@ -1,0 +1,306 @@
+"""What the pages of the lake print: the files, what they weigh, and the first rows of one."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zlib
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from typing import BinaryIO
+
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, Max, Q, Sum
+from django.utils import timezone
+
+from catalog.lake import CHUNK, PipelineError, lake
+from catalog.models import CatalogEntry, Dataset, Layer
+
+FILES_A_PAGE, PREVIEW_ROWS, PREVIEW_BYTES, PREVIEW_COLUMNS = 100, 50, 512 * 1024, 60
+#: A cell is cut for the eye; the file itself is one link away.
+CELL = 300
+
+
+@dataclass(frozen=True)
+class LakeFilters:
+    """What a list of files is narrowed to; "" and None mean all. `day` is the day that the data is about, in the city's zone."""
+
+    dataset: str = ""
+    layer: str = ""
+    day: date | None = None
+    standing: str = "live"
+    search: str = ""
+    problem: str = ""
+
+    @classmethod
+    def of(cls, given) -> LakeFilters:
+        """From a query string; what can't be read is said in `problem` and left out."""
+        problem, day = "", None
+        if text := given.get("day", "").strip():
+            try:
+                day = date.fromisoformat(text)
+            except ValueError:
+                problem = f"“{text}” is not a day. Write it like 2026-11-20; all days are shown."
+        standing = given.get("standing", "live")
+        return cls(
+            dataset=given.get("dataset", ""),
+            layer=given.get("layer", "") if given.get("layer", "") in Layer.values else "",
+            day=day,
+            standing=standing if standing in ("live", "withdrawn", "all") else "live",
+            search=given.get("q", "").strip(),
+            problem=problem,
+        )
+
+    def files(self):
+        """The entries that the filters ask for, newest data first."""
+        entries = CatalogEntry.objects.select_related("dataset").order_by("-window_start", "source", "layer", "id_base", "-pk")
+        if self.dataset:
+            entries = entries.filter(dataset__slug=self.dataset)
+        if self.layer:
+            entries = entries.filter(layer=self.layer)
+        if self.day:
+            zone = timezone.get_current_timezone()
+            start = datetime.combine(self.day, time.min, zone)
+            end = datetime.combine(self.day + timedelta(days=1), time.min, zone)
+            entries = entries.filter(window_start__lt=end, window_end__gt=start)
+        if self.standing == "live":
+            entries = entries.live()
+        elif self.standing == "withdrawn":
+            entries = entries.exclude(withdrawn_at=None)
+        if self.search:
+            words = Q(pointer__icontains=self.search) | Q(sha256__istartswith=self.search) | Q(source__icontains=self.search)
+            entries = entries.filter(words)
+        return entries
+
+
+@dataclass(frozen=True)
+class LayerTotal:
+    layer: str
+    files: int
+    bytes: int
+    rows: int
+    withdrawn_files: int
+    withdrawn_bytes: int
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
+class LakePage:
+    """`free_space` is in bytes, or None where nobody can say (a bucket); `trouble` says why the lake itself can't be asked."""
+
+    filters: LakeFilters
+    page: Page
+    found_files: int
+    found_bytes: int
+    found_rows: int
+    totals: list[LayerTotal]
+    datasets: list[tuple[str, str]]
+    place: str
+    free_space: int | None
+    trouble: str
+
+    @property
+    def all_files(self) -> int:
+        return sum(total.files for total in self.totals)
+
+    @property
+    def all_bytes(self) -> int:
+        return sum(total.bytes + total.withdrawn_bytes for total in self.totals)
+
+
+def lake_page(filters: LakeFilters, page: str | int = 1) -> LakePage:
+    """The list of files, in four queries."""
+    files = filters.files()
+    found = files.order_by().aggregate(files=Count("pk"), bytes=Sum("bytes"), rows=Sum("rows"))
+    live = Q(withdrawn_at=None)
+    totals = [
+        LayerTotal(
+            layer=row["layer"],
+            files=row["n"],
+            bytes=row["size"] or 0,
+            rows=row["lines"] or 0,
+            withdrawn_files=row["gone"],
+            withdrawn_bytes=row["gone_size"] or 0,
+            newest=row["newest"],
+        )
+        for row in CatalogEntry.objects.order_by("layer")
+        .values("layer")
+        .annotate(
+            n=Count("pk", filter=live),
+            size=Sum("bytes", filter=live),
+            lines=Sum("rows", filter=live),
+            gone=Count("pk", filter=~live),
+            gone_size=Sum("bytes", filter=~live),
+            newest=Max("created_at"),
+        )
+    ]
+    totals.sort(key=lambda total: Layer.values.index(total.layer))
+    paginator = Paginator(files, FILES_A_PAGE)
+    paginator.count = found["files"]  # counted above, with the sums
+    place, free, trouble = "", None, ""
+    try:
+        shelf = lake()
+        place, free = shelf.describe(), shelf.free_space()
+    except PipelineError as error:
+        trouble = f"{error.message} {error.next_step}".strip()
+    return LakePage(
+        filters=filters,
+        page=paginator.get_page(page),
+        found_files=found["files"],
+        found_bytes=found["bytes"] or 0,
+        found_rows=found["rows"] or 0,
+        totals=totals,
+        datasets=list(Dataset.objects.order_by("title").values_list("slug", "title")),
+        place=place,
+        free_space=free,
+        trouble=trouble,
+    )
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows of a file. `header` empty: it is no table, and `text` has its beginning. `trouble` says what could not be read."""
+
+    header: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    text: str = ""
+    is_cut: bool = False
+    oddities: list[str] = field(default_factory=list)
+    trouble: str = ""
+
+
+def preview(stream: BinaryIO, name: str) -> Preview:
+    """The beginning of a file as a table or as text; at most PREVIEW_BYTES are read, whatever is in it. Raises PipelineError when the lake does."""
+    beginning, cut, trouble = _beginning(stream, name)
+    text = beginning.decode("utf-8-sig", errors="replace")
+    oddities = []
+    # a character cut in two by our own limit is not the file's fault
+    if "\ufffd" in (text[:-1] if cut else text):
+        oddities.append("Some bytes are not UTF-8; they are shown as �.")
+    if "\x00" in text:
+        oddities.append("It holds NUL bytes, which are shown as ␀.")
+    text = text.replace("\x00", "␀")
+    if not text:
+        return Preview(oddities=oddities, trouble=trouble or "The file is empty: it has no bytes.")
+    if ".csv" not in name.lower():
+        return Preview(text=text[:8000], is_cut=cut or len(text) > 8000, oddities=oddities, trouble=trouble)
+    return _table(text, cut, oddities, trouble)
+
+
+def _table(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview:
+    lines: list[list[str]] = []
+    try:
+        for line in csv.reader(io.StringIO(text, newline="")):
+            lines.append(line)
+            if len(lines) > PREVIEW_ROWS + 1:
+                break
+    except csv.Error as error:
+        trouble = f"It can't be read as CSV after row {max(len(lines) - 1, 0):,}: {error}."
+    more = len(lines) > PREVIEW_ROWS + 1
+    if cut and not more and lines:
+        lines.pop()  # half a row, cut by our own limit
+        more = True
+    if not lines:
+        return Preview(
+            text=text[:8000],
+            is_cut=True,
+            oddities=oddities,
+            trouble=trouble or "Its first row alone is larger than what is shown here.",
+        )
+    header, rows = lines[0], lines[1 : PREVIEW_ROWS + 1]
+    ragged = [number for number, row in enumerate(rows, 1) if len(row) != len(header)]
+    if ragged:
+        oddities.append(f"{len(ragged)} of these rows have more or fewer values than the header, the first is row {ragged[0]}.")
+    if len(header) > PREVIEW_COLUMNS:
+        oddities.append(f"The first {PREVIEW_COLUMNS} of {len(header)} columns are shown.")
+    return Preview(
+        header=[_cell(value) for value in header[:PREVIEW_COLUMNS]],
+        rows=[[_cell(value) for value in row[:PREVIEW_COLUMNS]] for row in rows],
+        is_cut=more,
+        oddities=oddities,
+        trouble=trouble,
+    )
+
+
+def _cell(value: str) -> str:
+    return value if len(value) <= CELL else f"{value[:CELL]}…"
+
+
+def _beginning(stream: BinaryIO, name: str) -> tuple[bytes, bool, str]:
+    """At most PREVIEW_BYTES of what the file says, whether there is more, and what went wrong while unpacking."""
+    if not name.lower().endswith(".gz"):
+        read = stream.read(PREVIEW_BYTES + 1)
+        return read[:PREVIEW_BYTES], len(read) > PREVIEW_BYTES, ""
+    unpack = zlib.decompressobj(wbits=31)
+    out = b""
+    try:
+        while len(out) <= PREVIEW_BYTES and not unpack.eof and (packed := stream.read(64 * 1024)):
+            # max_length: a small file that unpacks to gigabytes must not fill the memory
+            out += unpack.decompress(packed, PREVIEW_BYTES + 1 - len(out))
+    except zlib.error as error:
+        return out, False, f"It can't be unpacked: {error}."
+    return out[:PREVIEW_BYTES], len(out) > PREVIEW_BYTES, ""
+
+
+@dataclass(frozen=True)
+class FilePage:
+    entry: CatalogEntry
+    preview: Preview
+    place: str
+    newer: CatalogEntry | None
+    facts: list[tuple[str, str]]
+
+
+def file_page(entry: CatalogEntry) -> FilePage:
+    """One file with its first rows, in one query; where the lake can't give it, the preview says so."""
+    try:
+        shelf = lake()
+        place = shelf.describe()
+        with shelf.open(entry.pointer) as stream:
+            shown = preview(stream, entry.name)
+    except PipelineError as error:
+        place, shown = "", Preview(trouble=f"{error.message} {error.next_step}".strip())
+    newer = None
+    if entry.withdrawn_at:
+        same = {name: getattr(entry, name) for name in ("source", "layer", "id_base", "id_ext", "window_start")}
+        newer = CatalogEntry.objects.filter(**same).live().first()
+    return FilePage(
+        entry=entry,
+        preview=shown,
+        place=place,
+        newer=newer,
+        facts=[(str(key), _fact(value)) for key, value in entry.metadata.items()],
+    )
+
+
+def _fact(value) -> str:
+    text = str(value)
+    return text if len(text) <= 500 else f"{text[:500]}…"
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a file is still the one that was catalogued."""
+
+    is_equal: bool
+    text: str
+
+
+def check(entry: CatalogEntry) -> Check:
+    """Read the whole file again and compare its fingerprint; flat in memory."""
+    try:
+        with lake().open(entry.pointer) as stream:
+            digest, size = hashlib.sha256(), 0
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except PipelineError as error:
+        return Check(False, f"It could not be checked: {error.message} {error.next_step}".strip())
+    if digest.hexdigest() == entry.sha256:
+        return Check(True, f"Equal: {size:,} bytes, and their sha256 is the catalogued one.")
+    return Check(
+        False,
+        f"Not equal: {size:,} bytes with sha256 {digest.hexdigest()[:12]}…, catalogued were {entry.bytes:,} bytes with {entry.sha256[:12]}…. "
+        "Somebody changed the file; run its block again from extract.",
+    )

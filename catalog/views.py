@@ -1,0 +1,114 @@
+"""The lake's pages: what lies there, one file, its bytes, and whether they are still the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.http import content_disposition_header
+
+from catalog import audit, selectors
+from catalog.audit import Actor
+from catalog.exports import csv_response
+from catalog.gates import act, needs_view
+from catalog.lake import PipelineError
+from catalog.lake import lake as the_lake
+from catalog.models import CatalogEntry, Layer
+
+PIECE = 256 * 1024
+
+
+@needs_view
+def lake(request: HttpRequest) -> HttpResponse:
+    filters = selectors.LakeFilters.of(request.GET)
+    if request.GET.get("format") == "csv":
+        return csv_response(
+            "lake.csv",
+            [
+                "dataset",
+                "pipeline",
+                "layer",
+                "file",
+                "window_start",
+                "window_end",
+                "bytes",
+                "rows",
+                "sha256",
+                "pointer",
+                "origin",
+                "arrived_at",
+                "withdrawn_at",
+            ],
+            (
+                [
+                    e.dataset.slug,
+                    e.source,
+                    e.layer,
+                    e.name,
+                    e.window_start,
+                    e.window_end,
+                    e.bytes,
+                    e.rows,
+                    e.sha256,
+                    e.pointer,
+                    e.origin,
+                    e.created_at,
+                    e.withdrawn_at,
+                ]
+                for e in filters.files().iterator(chunk_size=2000)
+            ),
+        )
+    page = selectors.lake_page(filters, request.GET.get("page", 1))
+    return render(request, "catalog/lake.html", {"lake": page, "layers": Layer.values})
+
+
+@needs_view
+def lake_file(request: HttpRequest, pk: int) -> HttpResponse:
+    return render(request, "catalog/file.html", {"file": selectors.file_page(_entry(pk))})
+
+
+@needs_view
+def lake_download(request: HttpRequest, pk: int) -> HttpResponse:
+    """The bytes as they lie in the lake, streamed."""
+    entry = _entry(pk)
+    try:
+        body = _Body(entry.pointer)
+    except PipelineError as error:
+        messages.error(request, f"It can't be downloaded: {error.message} {error.next_step}".strip())
+        return redirect("lake_file", pk=pk)
+    response = StreamingHttpResponse(body, content_type="application/octet-stream")
+    response["Content-Length"] = str(body.size)
+    response["Content-Disposition"] = content_disposition_header(True, entry.name)
+    return response
+
+
+@act
+def lake_check(request: HttpRequest, pk: int) -> HttpResponse:
+    entry = _entry(pk)
+    answer = selectors.check(entry)
+    audit.write(Actor.of(request.user), "check", kind="file", target=entry.pointer, result=answer.text)
+    messages.add_message(request, messages.SUCCESS if answer.is_equal else messages.ERROR, answer.text)
+    return redirect("lake_file", pk=pk)
+
+
+def _entry(pk: int) -> CatalogEntry:
+    return get_object_or_404(CatalogEntry.objects.select_related("dataset"), pk=pk)
+
+
+class _Body:
+    """The file as pieces; Django calls `close` when the answer is sent or the reader has gone."""
+
+    def __init__(self, pointer: str):
+        self._held = ExitStack()
+        self.size = the_lake().size(pointer)
+        self._stream = self._held.enter_context(the_lake().open(pointer))
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._stream.read(PIECE):
+            yield piece
+
+    def close(self) -> None:
+        self._held.close()

@@ -1,0 +1,534 @@
+"""Datasets as the city sees them: the list, one dataset from source to promise, and who did what to anything (the audit)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+from django.db.models import Count, Prefetch, Q, Sum
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.utils import timezone
+
+from catalog.exports import csv_response
+from catalog.gates import needs_view
+from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
+from opendata_ops import selectors
+from pipelines import clock
+from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
+from pipelines.selectors import blocks, faces, schedule
+from pipelines.selectors.faces import Face
+
+BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 60, 100
+
+
+# the list
+
+
+@dataclass(frozen=True)
+class DatasetLine:
+    """A dataset as one line: how it is, what was promised, what is newest, and how many files and rows of it there are."""
+
+    dataset: Dataset
+    face: Face
+    promise: str
+    newest: datetime | None
+    finished: datetime | None
+    rows: int | None
+    pipelines: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class DatasetFilters:
+    search: str = ""
+    department: str = ""
+    access: str = ""
+    standing: str = ""
+
+    @classmethod
+    def of(cls, given) -> DatasetFilters:
+        standing = given.get("standing", "")
+        return cls(
+            search=given.get("q", "").strip(),
+            department=given.get("department", ""),
+            access=given.get("access", "") if given.get("access", "") in Dataset.Access.values else "",
+            standing=standing if standing in STANDINGS else "",
+        )
+
+    def datasets(self):
+        found = Dataset.objects.order_by("title")
+        if self.search:
+            words = Q(title__icontains=self.search) | Q(slug__icontains=self.search) | Q(tags__icontains=self.search)
+            found = found.filter(words | Q(description__icontains=self.search) | Q(steward__icontains=self.search))
+        if self.department:
+            found = found.filter(department=self.department)
+        return found.filter(access=self.access) if self.access else found
+
+
+#: What a list of datasets can be narrowed to, and the looks that belong to it.
+STANDINGS = {"trouble": "In trouble", "late": "Late", "fine": "Fine", "none": "Nothing yet"}
+
+
+@dataclass(frozen=True)
+class DatasetList:
+    filters: DatasetFilters
+    lines: list[DatasetLine]
+    counts: dict[str, int]
+    departments: list[str]
+    all: int
+
+
+def dataset_list(filters: DatasetFilters, now: datetime) -> DatasetList:
+    """Every dataset that the filters ask for, the ones in trouble first; six queries."""
+    datasets = list(filters.datasets())
+    feeding: dict[int, list[Pipeline]] = defaultdict(list)
+    for pipeline in schedule.pipelines_with_newest():
+        feeding[pipeline.dataset_id].append(pipeline)
+    late = {promise.dataset.pk for promise in selectors.late_promises([one for some in feeding.values() for one in some], now)}
+    trouble: dict[int, list[Face]] = defaultdict(list)
+    for problem in schedule.troubles(now):
+        trouble[problem.pipeline_id].append(problem.face)
+    held = {
+        row["dataset"]: row
+        for row in CatalogEntry.objects.live().order_by().values("dataset").annotate(files=Count("pk"), size=Sum("bytes"))
+    }
+    lines = [_dataset_line(one, feeding.get(one.pk, []), trouble, one.pk in late, held.get(one.pk, {})) for one in datasets]
+    counts = {name: sum(_standing(line.face) == name for line in lines) for name in STANDINGS}
+    if filters.standing:
+        lines = [line for line in lines if _standing(line.face) == filters.standing]
+    lines.sort(key=lambda line: (_LOUDNESS.get(line.face.look, 9), line.dataset.title.lower()))
+    departments = list(
+        Dataset.objects.exclude(department="").order_by("department").values_list("department", flat=True).distinct()
+    )
+    return DatasetList(filters, lines, counts, departments, all=len(datasets))
+
+
+NOTHING, FINE, NO_PIPELINE = Face("queued", "Nothing yet"), Face("ok", "Up to date"), Face("unchanged", "No pipeline")
+_LOUDNESS = {"failed": 0, "crashed": 0, "suspicious": 1, "late": 2, "paused": 3, "queued": 4, "unchanged": 5}
+
+
+def _standing(face: Face) -> str:
+    if face.look == "late":
+        return "late"
+    return {"ok": "fine", "queued": "none", "unchanged": "none"}.get(face.look, "trouble")
+
+
+def _dataset_line(
+    dataset: Dataset, feeding: list[Pipeline], trouble: dict[int, list[Face]], is_late: bool, held: dict
+) -> DatasetLine:
+    bad = [face for pipeline in feeding for face in trouble.get(pipeline.pk, [])]
+    newest = max((pipeline.newest_end for pipeline in feeding if pipeline.newest_end), default=None)
+    if bad:
+        face = faces.worst(bad)
+    elif is_late:
+        face = faces.LATE
+    elif not feeding:
+        face = NO_PIPELINE
+    elif all(pipeline.is_paused for pipeline in feeding):
+        face = faces.PAUSED
+    else:
+        face = FINE if newest else NOTHING
+    rows = [pipeline.newest_rows for pipeline in feeding if pipeline.newest_rows is not None]
+    return DatasetLine(
+        dataset=dataset,
+        face=face,
+        promise=selectors.promise_words(dataset),
+        newest=newest,
+        finished=max((pipeline.newest_finish for pipeline in feeding if pipeline.newest_finish), default=None),
+        rows=sum(rows) if rows else None,
+        pipelines=len(feeding),
+        files=held.get("files", 0),
+        bytes=held.get("size") or 0,
+    )
+
+
+# one dataset
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Whether the public's promise is kept; `words` say it, `face` None where nothing was promised."""
+
+    words: str
+    face: Face | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One pipeline of the dataset: its newest block with the chain of its rows, its last 90 blocks, and its next time."""
+
+    pipeline: Pipeline
+    block: ScheduleBlock | None
+    face: Face
+    chain: blocks.Chain | None
+    window: str
+    bar: list[schedule.Square]
+    first: ScheduleBlock | None
+    cadence: str
+    next_due: datetime | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the timeline: a run, or an edit."""
+
+    at: datetime
+    face: Face
+    kind: str
+    text: str
+    who: str
+    href: str
+
+
+@dataclass(frozen=True)
+class DatasetPage:
+    dataset: Dataset
+    feeds: list[Feed]
+    promise: Promise
+    columns: list[DatasetColumn]
+    timeline: list[Event]
+    shown: str
+    files: int
+    bytes: int
+    first_data: datetime | None
+    newest_data: datetime | None
+    finished: datetime | None
+    published: datetime | None
+    rejected_open: int
+    rejected_replayed: int
+    now: datetime
+
+    @property
+    def undescribed(self) -> int:
+        return sum(not column.description for column in self.columns)
+
+    @property
+    def withheld(self) -> int:
+        return sum(not column.is_published for column in self.columns)
+
+
+def dataset_page(dataset: Dataset, now: datetime, shown: str = "all") -> DatasetPage:
+    """All that the page of a dataset prints; twelve queries, or eleven, whatever its history. `shown` is "all", "runs" or "edits"."""
+    pipelines = list(schedule.pipelines_with_newest().filter(dataset=dataset).order_by("title"))
+    for pipeline in pipelines:
+        pipeline.dataset = dataset
+    feeds = _feeds(pipelines, now)
+    span = ScheduleBlock.objects.filter(pipeline__in=pipelines, state=State.DONE).order_by()
+    first = span.filter(rows__gt=0).order_by("starts_at").values_list("starts_at", flat=True).first()
+    published = (
+        Run.objects.filter(block__pipeline__in=pipelines, stage=Stage.PUBLISH, state=RunState.DONE)
+        .order_by("-pk")
+        .values_list("finished_at", flat=True)
+        .first()
+    )
+    rejected = RejectedRow.objects.filter(block__pipeline__in=pipelines, run__superseded_at=None).aggregate(
+        open=Count("pk", filter=Q(replayed_at=None)), replayed=Count("pk", filter=~Q(replayed_at=None))
+    )
+    files = CatalogEntry.objects.live().filter(dataset=dataset).aggregate(files=Count("pk"), size=Sum("bytes"))
+    return DatasetPage(
+        dataset=dataset,
+        feeds=feeds,
+        promise=promise_of(dataset, pipelines, now),
+        columns=list(dataset.columns.all()),
+        timeline=_timeline(dataset, pipelines, shown),
+        shown=shown,
+        files=files["files"],
+        bytes=files["size"] or 0,
+        first_data=first,
+        newest_data=max((pipeline.newest_end for pipeline in pipelines if pipeline.newest_end), default=None),
+        finished=max((pipeline.newest_finish for pipeline in pipelines if pipeline.newest_finish), default=None),
+        published=published,
+        rejected_open=rejected["open"],
+        rejected_replayed=rejected["replayed"],
+        now=now,
+    )
+
+
+def promise_of(dataset: Dataset, pipelines: list[Pipeline], now: datetime) -> Promise:
+    """The refresh rate against the newest done block. Asks nothing: the pipelines carry what is newest of each."""
+    promised = selectors.promised_by(dataset, now)
+    if promised is None:
+        return Promise("Nothing was promised: it is refreshed as needed.", None, "")
+    words = f"{selectors.promise_words(dataset)}."
+    through, since = promised
+    newest = max((pipeline.newest_end for pipeline in pipelines if pipeline.newest_end), default=None)
+    if selectors.late_promises(pipelines, now):
+        late = blocks.span_words((now - since).total_seconds())
+        return Promise(words, Face("late", "Late"), f"late by {late}" if newest else f"nothing has arrived; late by {late}")
+    if newest is None:
+        return Promise(words, Face("queued", "Not due yet"), "nothing has arrived yet")
+    return Promise(words, Face("ok", "Kept"), "the newest data is here in time")
+
+
+def _feeds(pipelines: list[Pipeline], now: datetime) -> list[Feed]:
+    """The newest block of each pipeline with its chain, and the bar of its last blocks; three queries, or four."""
+    recent: dict[int, list[ScheduleBlock]] = {pipeline.pk: [] for pipeline in pipelines}
+    newest_first = ScheduleBlock.objects.filter(starts_at__lte=now).order_by("-starts_at")[:BAR_BLOCKS]
+    for pipeline in Pipeline.objects.filter(pk__in=list(recent)).prefetch_related(
+        Prefetch("blocks", queryset=newest_first, to_attr="recent")
+    ):
+        recent[pipeline.pk] = pipeline.recent
+    told: dict[int, ScheduleBlock] = {}
+    for pipeline in pipelines:
+        for block in recent[pipeline.pk]:
+            block.pipeline = pipeline
+        # a block that waits its first turn says nothing yet; the one before it does
+        told[pipeline.pk] = next((block for block in recent[pipeline.pk] if block.fence), next(iter(recent[pipeline.pk]), None))
+    runs = _runs_of([block for block in told.values() if block])
+    elsewhere = {block_id: named for block_id, own in runs.items() if (named := blocks.evidence_run(own))}
+    earlier = _blocks_of_runs(elsewhere.values())
+    feeds = []
+    for pipeline in pipelines:
+        block = told[pipeline.pk]
+        own = runs.get(block.pk, []) if block else []
+        chain = blocks.reconcile(own, pipeline.stages, earlier.get(elsewhere.get(block.pk), [])) if block else None
+        squares = [_square(one, now) for one in reversed(recent[pipeline.pk])]
+        feeds.append(
+            Feed(
+                pipeline=pipeline,
+                block=block,
+                face=faces.of_block(block, now) if block else NOTHING,
+                chain=chain,
+                window=clock.window_text(block.starts_at, block.ends_at, pipeline.time_zone) if block else "",
+                bar=squares,
+                first=recent[pipeline.pk][-1] if recent[pipeline.pk] else None,
+                cadence=schedule.cadence_words(pipeline),
+                next_due=schedule.next_due(pipeline, now),
+            )
+        )
+    return feeds
+
+
+def _runs_of(some: Iterable[ScheduleBlock]) -> dict[int, list[Run]]:
+    found: dict[int, list[Run]] = defaultdict(list)
+    for run in Run.objects.filter(block__in=list(some)):
+        found[run.block_id].append(run)
+    return found
+
+
+def _blocks_of_runs(run_ids: Iterable[int]) -> dict[int, list[Run]]:
+    """Run to all runs of its block, for the blocks that hold the evidence of others; no query where there are none."""
+    wanted = set(run_ids)
+    if not wanted:
+        return {}
+    found: dict[int, list[Run]] = defaultdict(list)
+    for run in Run.objects.filter(block__runs__in=wanted).distinct():
+        found[run.block_id].append(run)
+    return {run.pk: some for some in found.values() for run in some if run.pk in wanted}
+
+
+def _square(block: ScheduleBlock, now: datetime) -> schedule.Square:
+    face = faces.of_block(block, now)
+    rows = f", {block.rows:,} rows" if block.rows is not None else ""
+    words = clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone)
+    return schedule.Square(face, f"{words}: {face.word.lower()}{rows}", href=block.get_absolute_url())
+
+
+_STAGE_WORDS = {
+    "extract": "Extracted",
+    "standardize": "Standardized",
+    "enrich": "Enriched",
+    "load": "Loaded",
+    "publish": "Published",
+}
+
+
+def _timeline(dataset: Dataset, pipelines: list[Pipeline], shown: str) -> list[Event]:
+    """What happened to the dataset, newest first: runs that moved or broke something, and what people did. At most TIMELINE lines."""
+    events: list[Event] = []
+    if shown != "edits":
+        runs = Run.objects.filter(block__pipeline__in=pipelines).exclude(state=RunState.WAITING).select_related("block__pipeline")
+        events += [_run_event(run) for run in runs.order_by("-pk")[:TIMELINE]]
+    if shown != "runs":
+        mine = Q(kind="dataset", target=dataset.slug) | Q(kind="pipeline", target__in=[pipeline.slug for pipeline in pipelines])
+        events += [_edit_event(entry) for entry in AuditEntry.objects.filter(mine)[:TIMELINE]]
+    return sorted(events, key=lambda event: event.at, reverse=True)[:TIMELINE]
+
+
+def _run_event(run: Run) -> Event:
+    face = faces.of_run(run)
+    word = _STAGE_WORDS[run.stage] if face.look == "ok" else f"{run.stage.capitalize()} {face.word.lower()}"
+    who = run.asked_by + (f", {run.asked_because}" if run.asked_because else "")
+    text = run.message or ("going on" if run.state == RunState.RUNNING else "said nothing")
+    return Event(run.finished_at or run.started_at, Face(face.look, word), "run", text, who, run.block.get_absolute_url())
+
+
+def _edit_event(entry: AuditEntry) -> Event:
+    text = entry.result or ", ".join(entry.details.get("changed", {})) or entry.target
+    refused = entry.result.startswith("refused")
+    reason = f" Because: {entry.reason}" if entry.reason else ""
+    return Event(
+        entry.at, Face("unchanged" if refused else "ok", entry.verb.capitalize()), "edit", f"{text}{reason}", entry.actor, ""
+    )
+
+
+# the audit
+
+
+@dataclass(frozen=True)
+class AuditFilters:
+    """What the audit is narrowed to; `before` is the entry after which a page goes on."""
+
+    user: str = ""
+    verb: str = ""
+    kind: str = ""
+    target: str = ""
+    day: date | None = None
+    before: int | None = None
+    problem: str = ""
+
+    @classmethod
+    def of(cls, given) -> AuditFilters:
+        problem, day = "", None
+        if text := given.get("day", "").strip():
+            try:
+                day = date.fromisoformat(text)
+            except ValueError:
+                problem = f"“{text}” is not a day. Write it like 2026-11-20; all days are shown."
+        before = given.get("before", "")
+        return cls(
+            user=given.get("user", "").strip(),
+            verb=given.get("verb", ""),
+            kind=given.get("kind", ""),
+            target=given.get("target", "").strip(),
+            day=day,
+            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+            problem=problem,
+        )
+
+    def entries(self):
+        """Newest first."""
+        found = AuditEntry.objects.order_by("-pk")
+        for name, value in (("actor", self.user), ("verb", self.verb), ("kind", self.kind)):
+            if value:
+                found = found.filter(**{name: value})
+        if self.target:
+            found = found.filter(target__icontains=self.target)
+        if self.day:
+            zone = timezone.get_current_timezone()
+            start = datetime.combine(self.day, time.min, zone)
+            found = found.filter(at__gte=start, at__lt=datetime.combine(self.day + timedelta(days=1), time.min, zone))
+        return found
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    entry: AuditEntry
+    href: str
+    refused: bool
+    details: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class AuditPage:
+    filters: AuditFilters
+    lines: list[AuditLine]
+    total: int
+    next_before: int | None
+    actors: list[str]
+    verbs: list[str]
+    kinds: list[str]
+
+
+def audit_page(filters: AuditFilters) -> AuditPage:
+    """The audit, newest first, a page at a time by key; five queries."""
+    entries = filters.entries()
+    page = list((entries.filter(pk__lt=filters.before) if filters.before else entries)[: AUDIT_A_PAGE + 1])
+    words = {
+        name: list(AuditEntry.objects.order_by(name).values_list(name, flat=True).distinct()[:200])
+        for name in ("actor", "verb", "kind")
+    }
+    return AuditPage(
+        filters=filters,
+        lines=[_audit_line(entry) for entry in page[:AUDIT_A_PAGE]],
+        total=entries.count(),
+        next_before=page[AUDIT_A_PAGE - 1].pk if len(page) > AUDIT_A_PAGE else None,
+        actors=words["actor"],
+        verbs=words["verb"],
+        kinds=words["kind"],
+    )
+
+
+def _audit_line(entry: AuditEntry) -> AuditLine:
+    details = entry.details if isinstance(entry.details, dict) else {"details": entry.details}
+    pairs = []
+    for name, value in details.items():
+        if isinstance(value, dict):
+            pairs += [(str(key), _detail(inner)) for key, inner in value.items()]
+        else:
+            pairs.append((str(name), _detail(value)))
+    return AuditLine(entry, _target_href(entry), entry.result.startswith("refused"), pairs)
+
+
+def _detail(value) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return f"{value[0] or 'nothing'} → {value[1] or 'nothing'}"
+    text = " → ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _target_href(entry: AuditEntry) -> str:
+    """The page of what it was done to; empty where it has none."""
+    if entry.kind == "block" and entry.target.isdecimal():
+        return reverse("block", args=[entry.target])
+    if entry.kind in ("pipeline", "dataset"):
+        return reverse(entry.kind, args=[entry.target])
+    return reverse("workers") if entry.kind == "workers" else ""
+
+
+# the views
+
+
+@needs_view
+def datasets(request: HttpRequest) -> HttpResponse:
+    page = dataset_list(DatasetFilters.of(request.GET), timezone.now())
+    if request.GET.get("format") == "csv":
+        return csv_response(
+            "datasets.csv",
+            ["dataset", "title", "state", "promise", "newest_data", "last_run", "rows", "pipelines", "files", "bytes", "department", "steward", "access"],
+            (
+                [
+                    line.dataset.slug, line.dataset.title, line.face.word, line.promise, line.newest, line.finished, line.rows, line.pipelines,
+                    line.files, line.bytes, line.dataset.department, line.dataset.steward, line.dataset.access,
+                ]
+                for line in page.lines
+            ),
+        )  # fmt: skip
+    return render(
+        request, "opendata_ops/datasets/list.html", {"page": page, "standings": STANDINGS, "accesses": Dataset.Access.choices}
+    )
+
+
+@needs_view
+def dataset(request: HttpRequest, slug: str) -> HttpResponse:
+    one = get_object_or_404(Dataset, slug=slug)
+    if request.GET.get("format") == "csv":
+        return csv_response(
+            f"{one.slug}-columns.csv",
+            ["position", "name", "label", "type", "description", "is_published", "seen_at"],
+            ([c.position, c.name, c.label, c.type, c.description, c.is_published, c.seen_at] for c in one.columns.all()),
+        )
+    shown = request.GET.get("show", "all")
+    page = dataset_page(one, timezone.now(), shown if shown in ("runs", "edits") else "all")
+    return render(request, "opendata_ops/datasets/page.html", {"page": page})
+
+
+@needs_view
+def audit(request: HttpRequest) -> HttpResponse:
+    filters = AuditFilters.of(request.GET)
+    if request.GET.get("format") == "csv":
+        return csv_response(
+            "audit.csv",
+            ["at", "who", "verb", "kind", "target", "reason", "result", "details"],
+            (
+                [e.at, e.actor, e.verb, e.kind, e.target, e.reason, e.result, e.details]
+                for e in filters.entries().iterator(chunk_size=2000)
+            ),
+        )
+    return render(request, "opendata_ops/datasets/audit.html", {"page": audit_page(filters)})
