@@ -12,6 +12,7 @@ urlpatterns = [
     path("pipelines/<slug:slug>/resume/", schedule.resume, name="resume"),
     path("runs/", schedule.runs, name="runs"),
     path("running/", schedule.running, name="running"),
+    path("blocks/", schedule.block_list, name="blocks"),
     path("blocks/<int:pk>/", blocks.block, name="block"),
     path("blocks/<int:pk>/fragment/", blocks.block_fragment, name="block_fragment"),
     path("blocks/<int:pk>/rejected.csv", blocks.rejected_csv, name="rejected_csv"),

@@ -37,13 +37,16 @@ CANCELLED = Face("cancelled", "Cancelled")
 PAUSED = Face("paused", "Paused")
 LATE = Face("late", "Late")
 MISSING = Face("missing", "Never ran")
+PAUSED_GAP = Face("paused", "Not run while paused")
+NOTHING_YET = Face("queued", "Nothing yet")
 COVERED = Face("due", "Covered by a later reading")
 NOT_YET = Face("due", "Not yet")
 NOT_OWED = Face("due", "Nothing owed")
 
 #: From the loudest to the quietest: of several blocks in one cell the first of these is shown.
 WORST_FIRST = [
-    FAILED, CRASHED, SUSPICIOUS, MISSING, OVERDUE, LATE, HELD, CANCELLED, RUNNING, RETRY, WAITING, OK, UNCHANGED, EMPTY, RECOVERED, COVERED, NOT_YET, NOT_OWED,
+    FAILED, CRASHED, SUSPICIOUS, MISSING, OVERDUE, LATE, HELD, PAUSED, PAUSED_GAP, CANCELLED, RUNNING, RETRY, WAITING, OK, UNCHANGED, EMPTY,
+    RECOVERED, COVERED, NOT_YET, NOT_OWED, NOTHING_YET,
 ]  # fmt: skip
 
 _RUNS = {
