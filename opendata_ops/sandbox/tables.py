@@ -13,6 +13,7 @@ import random
 import re
 import threading
 import time
+import zlib
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -391,7 +392,7 @@ class Dataset:
             ":id": (lambda record: self.sid(record.seq), "row_identifier"),
             ":created_at": (lambda record: record.created, "fixed_timestamp"),
             ":updated_at": (lambda record: record.updated, "fixed_timestamp"),
-            ":version": (lambda record: f"rv-{self.id[:4]}~{hash(record.updated) & 0xFFFFFF:06x}", "row_version"),
+            ":version": (lambda record: f"rv-{self.id[:4]}~{zlib.crc32(record.updated.encode()) & 0xFFFFFF:06x}", "row_version"),
         }
         for place, column in enumerate(self.columns):
             known[column.name] = (_getter(place, column.type), column.soda_type)
@@ -405,11 +406,10 @@ class Dataset:
             self._turn += 1
             turn = self._turn
         places = self._matching(version, rows, query, compiler)
-        if query.aggregates or not query.order:
-            for expression, _ in query.order:
-                if not query.aggregates:
-                    compiler.value(expression)
-            return rows, (places if query.aggregates else Shuffled(places, turn))
+        if query.aggregates:
+            return rows, places
+        if not query.order:
+            return rows, Shuffled(places, turn)
         return rows, self._ordered(version, rows, places, query, compiler, turn)
 
     def _matching(self, version: int, rows: Sequence[Record], query: soql.Query, compiler: soql.Compiler) -> Sequence[int]:
@@ -552,7 +552,7 @@ class Dataset:
         old = str(values[place])
         digits = re.search(r"\d+$", old)
         step = self._next_seq + number + 1_000_000
-        # the width may grow: a key is text, and a made dataset's keys must go on growing
+        # far past the last key: a made dataset's keys must go on growing
         fresh = f"{old[: digits.start()]}{int(digits[0]) + step:0{len(digits[0])}d}" if digits else f"{old}-{step}"
         return (*values[:place], fresh, *values[place + 1 :])
 

@@ -1,0 +1,340 @@
+"""The practice city: what it publishes, as plain data, and the servers that it runs.
+
+`DATASETS` says ids, columns, keys and stewards, `ACCOUNT` who may publish and `ZONE` what its clocks show; whoever sets up
+providers and pipelines for practice reads them from here. `City` is the servers themselves: a *source* that the city's
+offices fill, and an empty *portal* for the public to which publishing goes. Other kinds of server join `City.servers`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from . import rows
+from .soda import Portal
+from .tables import Column, Dataset
+from .wire import LocalServer
+
+NAME = "Practice City"
+ZONE = "America/Los_Angeles"
+#: new service requests a day, and days that the source shows when it starts
+REQUESTS_A_DAY = 600
+DAYS_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who may publish on the practice portal."""
+
+    user: str
+    password: str
+
+
+ACCOUNT = Account("publisher@practice.city", "practice-only")
+
+
+@dataclass(frozen=True)
+class CityColumn:
+    """A column as the city wants it. `type` is one of the catalog's COLUMN_TYPES, `source_type` the dataTypeName at the source.
+
+    Where the two do not agree (a date kept as text), some rows do not fit and are to be rejected on the way.
+    """
+
+    name: str
+    type: str = "text"
+    label: str = ""
+    source_type: str = ""
+    description: str = ""
+
+    @property
+    def portal_type(self) -> str:
+        """The dataTypeName on the portal."""
+        return _DATA_TYPES.get(self.type, self.type)
+
+
+_DATA_TYPES = {"local_time": "calendar_date", "instant": "date", "boolean": "checkbox", "json": "text"}
+_COLUMN_TYPES = {"calendar_date": "local_time", "date": "instant", "checkbox": "boolean"}
+
+
+@dataclass(frozen=True)
+class CityDataset:
+    """One table of the city: `id` at the source, `target_id` on the portal, and what its pipeline needs to know.
+
+    `key` names the column whose values should be unique (some are not); `source_key` says whether the source enforces it as its
+    row identifier. `window_column` is "" for a table that is always read whole.
+    """
+
+    id: str
+    target_id: str
+    title: str
+    description: str
+    key: str
+    columns: tuple[CityColumn, ...]
+    window_column: str = ""
+    source_key: bool = False
+    cadence: str = "daily"
+    licence: str = "CC0 1.0 Universal"
+    steward: str = ""
+    refresh_rate: str = "Daily"
+    category: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def _columns(*told: tuple[str, ...]) -> tuple[CityColumn, ...]:
+    return tuple(CityColumn(*entry) for entry in told)
+
+
+def _as_city(columns: tuple[Column, ...]) -> tuple[CityColumn, ...]:
+    return tuple(CityColumn(column.name, _COLUMN_TYPES.get(column.type, column.type), column.label, column.type) for column in columns)
+
+
+SERVICE_REQUESTS = CityDataset(
+    id="srq0-2026",
+    target_id="pub0-srqs",
+    title="MyCity 311 Service Requests",
+    description="Requests for service that residents make by phone, on the web and in the app, with what became of them.",
+    key="srnumber",
+    source_key=True,
+    window_column="createddate",
+    columns=_as_city(rows.LA311_COLUMNS),
+    steward="Office of Customer Service",
+    category="City Services",
+    tags=("311", "requests"),
+)
+BUILDING_PERMITS = CityDataset(
+    id="bpm0-2026",
+    target_id="pub0-bpms",
+    title="Building Permits",
+    description="Permits applied for in the last two years, with their state. Issue dates are typed by hand at the counter.",
+    key="permit_number",
+    columns=_columns(
+        ("permit_number", "text", "Permit Number"),
+        ("permit_type", "text", "Permit Type"),
+        ("work_description", "text", "Work Description"),
+        ("status", "text", "Status"),
+        ("applied_date", "local_time", "Applied Date", "calendar_date"),
+        ("issued_date", "local_time", "Issued Date", "text"),
+        ("final_date", "local_time", "Final Date", "calendar_date"),
+        ("valuation", "number", "Valuation", "text", "US dollars"),
+        ("contractor", "text", "Contractor"),
+        ("address", "text", "Address"),
+        ("zip_code", "text", "ZIP Code"),
+        ("council_district", "number", "Council District", "number"),
+        ("latitude", "number", "Latitude", "number"),
+        ("longitude", "number", "Longitude", "number"),
+    ),
+    steward="Department of Building and Safety",
+    category="Housing and Development",
+    tags=("permits", "construction"),
+)
+STREET_TREES = CityDataset(
+    id="tre0-2026",
+    target_id="pub0-tree",
+    title="Street Trees",
+    description="Trees in the public way. Planting dates before the inventory were copied from paper.",
+    key="tree_id",
+    columns=_columns(
+        ("tree_id", "text", "Tree ID"),
+        ("species", "text", "Species"),
+        ("latin_name", "text", "Latin Name"),
+        ("diameter_in", "number", "Diameter (in)", "text", "inches at breast height"),
+        ("planted_date", "local_time", "Planted Date", "text"),
+        ("condition", "text", "Condition"),
+        ("address", "text", "Address"),
+        ("zip_code", "text", "ZIP Code"),
+        ("council_district", "number", "Council District", "number"),
+        ("location", "point", "Location", "point"),
+    ),
+    steward="Bureau of Street Services",
+    refresh_rate="Weekly",
+    category="Environment",
+    tags=("trees",),
+)
+INSPECTIONS = CityDataset(
+    id="ins0-2026",
+    target_id="pub0-insp",
+    title="Restaurant Inspections",
+    description="Inspections of restaurants in the last year, with score and grade.",
+    key="serial_number",
+    columns=_columns(
+        ("serial_number", "text", "Serial Number"),
+        ("facility_name", "text", "Facility Name"),
+        ("inspection_date", "local_time", "Inspection Date", "text"),
+        ("score", "number", "Score", "text", "0 to 100"),
+        ("grade", "text", "Grade"),
+        ("inspection_type", "text", "Inspection Type"),
+        ("violation", "text", "Violation"),
+        ("address", "text", "Address"),
+        ("zip_code", "text", "ZIP Code"),
+        ("council_district", "number", "Council District", "number"),
+        ("latitude", "number", "Latitude", "number"),
+        ("longitude", "number", "Longitude", "number"),
+    ),
+    steward="Department of Public Health",
+    refresh_rate="Weekly",
+    category="Health",
+    tags=("food", "inspections"),
+)
+PET_LICENCES = CityDataset(
+    id="pet0-2026",
+    target_id="pub0-pets",
+    title="Pet Licenses",
+    description="Active licences of cats, dogs, goats and pigs. A licence number may have been given to two animals.",
+    key="license_number",
+    columns=_as_city(rows.PET_COLUMNS),
+    licence="Public Domain",
+    steward="Animal Services",
+    refresh_rate="Monthly",
+    category="Community",
+    tags=("pets",),
+)
+DATASETS = (SERVICE_REQUESTS, BUILDING_PERMITS, STREET_TREES, INSPECTIONS, PET_LICENCES)
+
+#: id → (rows, generator) of the tables that do not move by themselves
+_STILL: dict[str, tuple[int, rows.Generator]] = {
+    BUILDING_PERMITS.id: (2000, rows.building_permits),
+    STREET_TREES.id: (5000, rows.street_trees),
+    INSPECTIONS.id: (1200, rows.restaurant_inspections),
+    PET_LICENCES.id: (51_754, lambda today: rows.seattle_pets()),
+}
+
+
+class City:
+    """The servers of the practice city. `port` 0 lets the system choose; otherwise the servers take `port`, `port` + 1, ….
+
+    `state` is a folder in which published rows survive a restart. `clock` tells the city's time. With `pulse` seconds the source
+    changes by itself that often while the city runs: requests that are due by the clock come in and are closed; in a quiet
+    minute one is edited. Use it as a context manager, or `start()` and `stop()`.
+    """
+
+    def __init__(self, *, port: int = 0, state: str | Path | None = None, pulse: float = 0.0, clock: Callable[[], datetime] | None = None):
+        self.pulse = pulse
+        self.clock = clock or (lambda: datetime.now(ZoneInfo(ZONE)))
+        self.state = Path(state) if state else None
+        self.source = Portal(port=port)
+        self.portal = Portal(port=port + 1 if port else 0, accounts={ACCOUNT.user: ACCOUNT.password}, state=self.state)
+        #: what is said when the city is ready → the server
+        self.servers: dict[str, LocalServer] = {"source": self.source, "portal": self.portal}
+        self._requests = rows.ServiceRequests(REQUESTS_A_DAY, starts=date(2020, 1, 1), days=1)
+        self._first = self._requests.first_on(self._first_day())
+        self._shown: dict[int, rows.Row] = {}
+        self._quiet = 0
+        self._stopping = threading.Event()
+        self._heart: threading.Thread | None = None
+        today = self.clock().date()
+        for told in DATASETS:
+            self.source.add(_source_dataset(told, today))
+            self.portal.add(_portal_dataset(told))
+        self.tick()
+
+    def _first_day(self) -> date:
+        """The first day that the source shows: 30 days back, or that of the city's first start where it is kept."""
+        day = self.clock().date() - timedelta(days=DAYS_SHOWN)
+        if not self.state:
+            return day
+        kept = self.state / "city.json"
+        if kept.exists():
+            return date.fromisoformat(json.loads(kept.read_text())["first_day"])
+        self.state.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps({"first_day": day.isoformat()}))
+        partial.replace(kept)
+        return day
+
+    def tick(self) -> int:
+        """Bring the source's requests to the clock's now; returns how many rows were added or changed.
+
+        The rows are a function of the moment alone, so that a city that was restarted tells the same story.
+        """
+        now = self.clock().replace(tzinfo=None).isoformat(timespec="milliseconds")
+        names = [column.name for column in rows.LA311_COLUMNS]
+        changed = []
+        number = self._first
+        while (row := self._requests.at(number, now))[1] <= now:
+            if self._shown.get(number) != row:
+                self._shown[number] = row
+                changed.append(dict(zip(names, row, strict=True)))
+            number += 1
+        if not changed and self._shown:
+            self._quiet += 1
+            row = self._shown[max(self._shown) - self._quiet % min(len(self._shown), 50)]
+            changed.append({"srnumber": row[0], "actiontaken": "SR Updated", "updateddate": now})
+        self.source.dataset(SERVICE_REQUESTS.id).publish(changed)
+        return len(changed)
+
+    def start(self) -> City:
+        for server in self.servers.values():
+            server.start()
+        self._stopping.clear()
+        if self.pulse or self.state:
+            self._heart = threading.Thread(target=self._live, name="practice-city", daemon=True)
+            self._heart.start()
+        return self
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._heart:
+            self._heart.join()
+            self._heart = None
+        for server in self.servers.values():
+            server.stop()
+
+    def __enter__(self) -> City:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _live(self) -> None:
+        """Until the city stops: a tick each pulse, and what was published kept within two seconds."""
+        waited = 0.0
+        while not self._stopping.wait(1.0):
+            waited += 1.0
+            self.portal.keep()
+            if self.pulse and waited >= self.pulse:
+                waited = 0.0
+                self.tick()
+
+
+def _about(told: CityDataset) -> dict[str, object]:
+    return {
+        "description": told.description,
+        "attribution": told.steward,
+        "category": told.category,
+        "tags": told.tags,
+        "licence": told.licence,
+        "update_frequency": told.refresh_rate,
+        "contact_email": "opendata@practice.city",
+    }
+
+
+def _source_dataset(told: CityDataset, today: date) -> Dataset:
+    columns = (
+        rows.PET_COLUMNS
+        if told is PET_LICENCES
+        else [Column(column.name, column.source_type or "text", column.label, column.description) for column in told.columns]
+    )
+    key = told.key if told.source_key else ""
+    # changed when its day began: a restarted city does not look as if everything were new
+    moment = int(datetime(today.year, today.month, today.day, tzinfo=ZoneInfo(ZONE)).timestamp())
+    if told.id not in _STILL:
+        return Dataset(told.id, told.title, columns, key=key, rows_updated_at=moment, **_about(told))
+    count, generate = _STILL[told.id]
+
+    @cache
+    def made() -> list[rows.Row]:
+        return generate(today)
+
+    # made when first asked for: the city starts at once
+    return Dataset.made(told.id, told.title, columns, count, lambda i: made()[i], key=key, rows_updated_at=moment, **_about(told))
+
+
+def _portal_dataset(told: CityDataset) -> Dataset:
+    columns = [Column(column.name, column.portal_type, column.label, column.description) for column in told.columns]
+    return Dataset(told.target_id, told.title, columns, key=told.key, **_about(told))
