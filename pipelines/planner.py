@@ -183,7 +183,7 @@ def queue_depth() -> int:
 
 @dataclass(frozen=True)
 class Order:
-    """Blocks to run: those of `pipelines` in [starts_at, ends_at), or just `block_ids`.
+    """Blocks to run: those of `pipelines` whose window ends after `starts_at` and not after `ends_at`, or just `block_ids`.
 
     `which` is "missing" (owed, never ran), "failed", "incomplete" (anything but done), or "all". `stages` None means: from
     where each block stands, or all of them for a block that is done. `force` ignores that the source is unchanged.
@@ -249,10 +249,12 @@ def _windows(order: Order, pipeline: Pipeline, now: datetime) -> list[tuple[tupl
         cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
         explicit = order.starts_at is not None or order.ends_at is not None
         source = clock.windows(cadence, pipeline.time_zone, since, until) if explicit else owed_windows(pipeline, since, until)
-        windows = {start: (start, end) for start, end in source if start >= since and (end <= until or pipeline.is_snapshot)}
+        windows = {start: (start, end) for start, end in source if end <= until or pipeline.is_snapshot}
         if not explicit:
             windows = {start: window for start, window in windows.items() if due_at(pipeline, *window) <= now}
-        have = have.filter(starts_at__gte=since, starts_at__lt=until)
+        have = have.filter(ends_at__gt=since, starts_at__lt=until)
+        if not pipeline.is_snapshot:
+            have = have.filter(ends_at__lte=until)
     found = {block.starts_at: block for block in have}
     for block in found.values():
         windows.setdefault(block.starts_at, (block.starts_at, block.ends_at))
