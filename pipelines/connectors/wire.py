@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -138,13 +139,20 @@ def _guarded_pools(allow: AllowList, connect_timeout: float) -> dict[str, type[H
     }
 
 
+@lru_cache(maxsize=8)
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    """Certificates checked against `ca_file`, sockets timed. Shared by all doors: reading the authorities takes a while."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.sslsocket_class = _TimedTLSSocket
+    return context
+
+
 class GuardedAdapter(HTTPAdapter):
     """requests' way to urllib3, with guarded pools, our own TLS context and no proxies from the environment."""
 
     def __init__(self, allow: AllowList, connect_timeout: float, ca_file: str):
         self._pools = _guarded_pools(allow, connect_timeout)
-        self._tls = ssl.create_default_context(cafile=ca_file)
-        self._tls.sslsocket_class = _TimedTLSSocket
+        self._tls = _tls_context(ca_file)
         super().__init__(pool_maxsize=8)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:

@@ -1,0 +1,596 @@
+"""The Socrata connector, against the practice city's portal."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import threading
+import tracemalloc
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from opendata_ops.sandbox.faults import Fault
+from opendata_ops.sandbox.soda import Portal
+from opendata_ops.sandbox.tables import Dataset
+from opendata_ops.sandbox.wire import Reply
+from pipelines.connectors.base import Account, Column, FetchRequest
+from pipelines.connectors.http import Door
+from pipelines.connectors.socrata import Socrata
+from pipelines.errors import DataError, PipelineError, SetupError, TransientError
+from tests.pipelines.connectors.servers import Told
+
+CANARY = "c4nary-secret-value"
+ID = "rq3b-xjk8"
+COLUMNS = (
+    ("srnumber", "text", "SRNumber"),
+    ("createddate", "calendar_date", "CreatedDate"),
+    ("seen", "date", "Seen"),
+    ("nc", "number", "NC"),
+    ("anonymous", "checkbox", "Anonymous"),
+    ("place", "point", "Place"),
+    ("address", "text", "Address"),
+)
+START = datetime(2020, 1, 1)
+
+
+def row(n: int) -> dict:
+    return {
+        "srnumber": f"1-{n:06d}",
+        "createddate": (START + timedelta(hours=n)).isoformat(timespec="milliseconds"),
+        "seen": (START + timedelta(hours=n)).isoformat(timespec="milliseconds") + "Z",
+        "nc": str(n % 99) if n % 7 else None,
+        "anonymous": n % 2 == 0,
+        "place": {"type": "Point", "coordinates": [-118.25, 34.05]} if n % 3 else None,
+        "address": f'{n} "MAIN", ST\nAPT {n}' if n % 5 == 0 else f"{n} ELM ST",
+    }
+
+
+def dataset(rows: int = 250, **more) -> Dataset:
+    return Dataset(ID, "MyLA311", COLUMNS, [row(n) for n in range(rows)], **{"key": "srnumber", "rows_updated_at": 1_600_000_000, **more})
+
+
+@pytest.fixture
+def portal():
+    with Portal(dataset(), accounts={"publisher": CANARY}) as portal:
+        yield portal
+    assert not portal.mistakes
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def city(portal, events):
+    """Make a connector for the portal: `city()`, `city(user="…")`."""
+    doors = []
+
+    def make(url: str = "", user: str = "publisher", password: str = CANARY, token: str = "token-123", allow=("127.0.0.0/8",), **door) -> Socrata:
+        doors.append(
+            Door(
+                allow,
+                sleep=lambda seconds: None,
+                secrets=[CANARY, token],
+                owner="provider la-311",
+                on_event=lambda *event: events.append(event),
+                **door,
+            )
+        )
+        secrets = {"password": password, "app_token": token}
+        return Socrata(Account("la-311", url or portal.url, {"user": user}, secrets, "America/Los_Angeles"), doors[-1])
+
+    yield make
+    for door in doors:
+        door.close()
+
+
+def request(names: str = "srnumber createddate nc address", **more) -> FetchRequest:
+    types = {"createddate": "local_time", "seen": "instant", "nc": "number", "anonymous": "boolean", "place": "point"}
+    columns = tuple(Column(name, types.get(name, "text")) for name in names.split())
+    return FetchRequest(columns, **{"order": ("srnumber",), "page_size": 100, "time_zone": "America/Los_Angeles", **more})
+
+
+def fetched(connector: Socrata, asked: FetchRequest, rows: int, workdir) -> list:
+    return list(connector.fetch(ID, asked, rows=rows, workdir=workdir, progress=lambda so_far, expected: None))
+
+
+def rows_of(files) -> list[dict]:
+    found = []
+    for file in files:
+        with file.path.open(encoding="utf-8", newline="") as page:
+            found += list(csv.DictReader(page))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ describe
+
+
+def test_one_metadata_request_tells_all_that_a_source_says_of_itself(portal, city):
+    portal.dataset(ID).update_frequency = "Daily"
+    state = city().describe(ID)
+    assert (state.title, state.version, state.changed_at, state.key) == (
+        "MyLA311", "1600000000", datetime.fromtimestamp(1_600_000_000, UTC), "srnumber",
+    )  # fmt: skip
+    assert [(column.name, column.type, column.label) for column in state.columns] == [
+        ("srnumber", "text", "SRNumber"), ("createddate", "local_time", "CreatedDate"), ("seen", "instant", "Seen"), ("nc", "number", "NC"),
+        ("anonymous", "boolean", "Anonymous"), ("place", "point", "Place"), ("address", "text", "Address"),
+    ]  # fmt: skip
+    assert state.refresh_rate == "Daily"
+    assert [(asked.method, asked.path) for asked in portal.requests] == [("GET", f"/api/views/{ID}.json")]
+
+
+def test_the_version_moves_when_the_rows_do(portal, city):
+    before = city().describe(ID).version
+    portal.touch(ID)
+    assert city().describe(ID).version != before
+
+
+def a_view(**more) -> dict:
+    columns = [
+        {"id": 11, "fieldName": "a", "name": "A", "dataTypeName": "text"},
+        {"id": 22, "fieldName": "b", "name": "B", "dataTypeName": "location"},
+        {"id": 33, "fieldName": ":@computed_region_x", "name": "x", "dataTypeName": "number"},
+    ]
+    return {"id": ID, "name": "n", "columns": columns, "viewLastModified": 5, **more}
+
+
+@pytest.mark.parametrize(
+    ("view", "key"),
+    [
+        ({"metadata": {"rowIdentifier": "b"}}, "b"),
+        ({"metadata": {"rowIdentifier": 22}}, "b"),
+        ({"metadata": {"rowIdentifier": "22"}}, "b"),
+        ({"rowIdentifierColumnId": 11}, "a"),
+        ({"metadata": {"rowIdentifier": 0}, "rowIdentifierColumnId": 22}, "b"),
+        ({"metadata": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_row_identifier_is_found_wherever_the_portal_keeps_it(city, view, key):
+    with Told(Reply.of(a_view(**view))) as told:
+        state = city(told.url).describe(ID)
+    assert state.key == key
+    assert [column.name for column in state.columns] == ["a", "b"]  # computed regions are the portal's own
+    assert (state.version, state.columns[1].type) == ("5", "text")  # no rowsUpdatedAt: the view's own clock
+
+
+@pytest.mark.parametrize("resource", ["", "rq3b", "RQ3B-XJK8", "rq3b-xjk8/../x", "rq3b-xjk8?x=1", "../../etc"])
+def test_what_is_not_a_dataset_id_is_never_asked_for(portal, city, resource):
+    with pytest.raises(SetupError) as caught:
+        city().describe(resource)
+    assert (caught.value.code, portal.requests) == ("bad-resource", [])
+
+
+def test_a_dataset_without_columns_is_not_a_table(city):
+    with Told(Reply.of({"id": ID, "name": "a map", "columns": []})) as told, pytest.raises(SetupError) as caught:
+        city(told.url).describe(ID)
+    assert caught.value.code == "not-a-table"
+
+
+@pytest.mark.parametrize(("change", "code"), [({"private": True}, "http-403"), ({"retired": True}, "http-410")])
+def test_a_closed_dataset_is_told_in_the_portals_words(portal, city, change, code):
+    for name, value in change.items():
+        setattr(portal.dataset(ID), name, value)
+    with pytest.raises(SetupError) as caught:
+        city(user="", password="").describe(ID)
+    assert (caught.value.code, bool(caught.value.next_step)) == (code, True)
+
+
+def test_a_missing_dataset_is_told_with_its_next_step(city):
+    with pytest.raises(SetupError, match="says 404: Not found") as caught:
+        city().describe("gone-gone")
+    assert "id" in caught.value.next_step
+
+
+def test_a_private_dataset_is_read_with_the_credentials(portal, city):
+    portal.dataset(ID).private = True
+    assert city().describe(ID).title == "MyLA311"
+
+
+# ------------------------------------------------------------------------------------------------------------- address
+
+
+def test_http_is_for_listed_hosts_only(city, monkeypatch):
+    for url in ("http://data.example.gov", "HTTP://data.example.gov/"):
+        with pytest.raises(SetupError) as caught:
+            city(url).describe(ID)
+        assert caught.value.code == "plain-http"
+
+
+def test_an_address_without_a_scheme_means_https(city):
+    assert city("data.example.gov/").base == "https://data.example.gov"
+
+
+def test_the_test_button_asks_one_small_question(portal, city):
+    assert "its catalog lists 1 entries" in city().test()
+    assert len(portal.requests) == 1
+    with Told() as told, pytest.raises(SetupError, match="not as a Socrata portal does"):
+        city(told.url).test()
+
+
+def test_the_app_token_travels_in_its_header_and_nowhere_else(portal, city, tmp_path):
+    connector = city()
+    fetched(connector, request(), connector.count(ID, request()), tmp_path)
+    assert {asked.headers["x-app-token"] for asked in portal.requests} == {"token-123"}
+    assert not [asked for asked in portal.requests if "token-123" in asked.target]
+
+
+# --------------------------------------------------------------------------------------------------------------- count
+
+
+@pytest.mark.parametrize("name", ["count", "COUNT", "count_1"])
+def test_a_count_is_taken_by_value_whatever_its_name(portal, city, name):
+    portal.count_key = name
+    assert city().count(ID, request()) == 250
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '[{"count": "many"}]', '[{"a": 1, "b": 2}]', "7"])
+def test_an_answer_that_is_no_count_is_refused(city, body):
+    with Told(Reply(200, body.encode())) as told, pytest.raises(DataError) as caught:
+        city(told.url).count(ID, request())
+    assert caught.value.code == "no-count"
+
+
+# --------------------------------------------------------------------------------------------------------------- fetch
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 8])
+@pytest.mark.parametrize("rows", [0, 1, 99, 100, 101, 250])
+def test_every_row_comes_once_and_in_order(portal, city, tmp_path, rows, in_flight):
+    portal.datasets.clear()
+    portal.add(dataset(rows))
+    asked, seen = request("srnumber address nc", in_flight=in_flight), []
+    connector = city()
+    assert connector.count(ID, asked) == rows
+    files = list(connector.fetch(ID, asked, rows=rows, workdir=tmp_path, progress=lambda *so_far: seen.append(so_far)))
+    assert rows_of(files) == [{"srnumber": row(n)["srnumber"], "address": row(n)["address"], "nc": row(n)["nc"] or ""} for n in range(rows)]
+    assert [file.rows for file in files] == [min(100, rows - start) for start in range(0, rows, 100)]
+    assert seen == [(min(start + 100, rows), rows) for start in range(0, rows, 100)]
+
+
+def test_a_page_tells_where_it_came_from_and_what_it_is(portal, city, tmp_path):
+    files = fetched(city(), request(), 250, tmp_path)
+    assert [file.name for file in files] == [f"{ID}-00001.csv", f"{ID}-00002.csv", f"{ID}-00003.csv"]
+    for file in files:
+        stored = file.path.read_bytes()
+        assert (file.bytes, file.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
+        assert (file.metadata["request_id"] != "", file.metadata["out_of_date"]) == (True, False)
+    assert [file.metadata["offset"] for file in files] == [0, 100, 200]
+    assert f"{portal.url}/resource/{ID}.csv?" in files[0].origin
+
+
+def test_columns_order_and_page_are_said_in_each_request(portal, city, tmp_path):
+    fetched(city(), request(), 250, tmp_path)
+    pages = [asked for asked in portal.requests if asked.path.endswith(".csv")]
+    assert {asked.query["$select"] for asked in pages} == {"srnumber,createddate,nc,address"}
+    assert {asked.query["$order"] for asked in pages} == {"srnumber,:id"}
+    assert sorted((asked.query["$offset"], asked.query["$limit"]) for asked in pages) == [("0", "100"), ("100", "100"), ("200", "100")]
+
+
+def test_no_more_pages_than_allowed_are_in_flight_or_ahead_of_the_reader(portal, city, tmp_path):
+    portal.latency = 0.02
+    busy, most, lock = set(), [], threading.Lock()
+    answer = portal.answer
+
+    def watched(asked, fault):
+        with lock:
+            busy.add(asked.query["$offset"])
+            most.append(len(busy))
+        reply = answer(asked, fault)
+        with lock:
+            busy.discard(asked.query["$offset"])
+        return reply
+
+    portal.answer = watched
+    pages = city().fetch(ID, request(page_size=10, in_flight=3), rows=250, workdir=tmp_path, progress=lambda *_: None)
+    first = next(pages)
+    assert len(most) <= 4  # the one handed over, and three on their way
+    assert [first, *pages][-1].rows == 10
+    assert max(most) <= 3
+
+
+def test_pages_in_flight_stop_when_the_reader_goes(portal, city, tmp_path):
+    pages = city().fetch(ID, request(page_size=10, in_flight=3), rows=250, workdir=tmp_path, progress=lambda *_: None)
+    next(pages)
+    pages.close()
+    asked = len(portal.requests)
+    assert asked <= 4
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("page-")]
+    assert not list(tmp_path.glob("*.part"))
+
+
+WINDOWS = [
+    ("createddate", "createddate >= '2020-01-02T00:00:00.000' AND createddate < '2020-01-03T00:00:00.000'", 24),
+    ("seen", "seen >= '2020-01-02T08:00:00.000Z' AND seen < '2020-01-03T08:00:00.000Z'", 24),
+]
+
+
+@pytest.mark.parametrize(("column", "where", "rows"), WINDOWS)
+def test_a_window_is_asked_for_in_the_columns_own_clock(portal, city, tmp_path, column, where, rows):
+    zone = ZoneInfo("America/Los_Angeles")
+    asked = request(
+        f"srnumber {column}",
+        window_column=column,
+        starts_at=datetime(2020, 1, 2, tzinfo=zone).astimezone(UTC),
+        ends_at=datetime(2020, 1, 3, tzinfo=zone).astimezone(UTC),
+    )
+    connector = city()
+    assert connector.count(ID, asked) == rows
+    assert sum(file.rows for file in fetched(connector, asked, rows, tmp_path)) == rows
+    assert {asked.query["$where"] for asked in portal.requests} == {where}
+
+
+def test_windows_that_meet_in_utc_meet_on_the_local_clock_through_both_changes_of_the_year(portal, city):
+    """2020 in Los Angeles: no hour from 2 to 3 on 8 March, two of them from 1 to 2 on 1 November; each row belongs to one window."""
+    zone = ZoneInfo("America/Los_Angeles")
+    for day in (date(2020, 3, 8), date(2020, 11, 1)):
+        portal.datasets.clear()
+        local = [datetime(day.year, day.month, day.day) + timedelta(minutes=15 * quarter) for quarter in range(96)]
+        portal.add(Dataset(ID, "n", COLUMNS[:2], [{"srnumber": str(n), "createddate": when.isoformat()} for n, when in enumerate(local)]))
+        start = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+        end = (datetime(day.year, day.month, day.day, tzinfo=zone) + timedelta(days=1)).astimezone(UTC)
+        hours = [start + timedelta(hours=n) for n in range(int((end - start) / timedelta(hours=1)) + 1)]
+        counts = [
+            city().count(ID, request("srnumber createddate", window_column="createddate", starts_at=a, ends_at=b))
+            for a, b in itertools.pairwise(hours)
+        ]
+        assert (sum(counts), len(counts)) == (96, 23 if day.month == 3 else 25)
+
+
+@pytest.mark.parametrize("column", ["address", "absent"])
+def test_a_window_needs_a_column_with_a_time(portal, city, column):
+    asked = request("srnumber address", window_column=column, starts_at=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(SetupError) as caught:
+        city().count(ID, asked)
+    assert (caught.value.code, portal.requests) == ("bad-window-column", [])
+
+
+@pytest.mark.parametrize("name", ["a' OR '1'='1", "a,b", "a b", "count(*)", "a\n", ""])
+def test_a_name_that_is_no_field_name_is_never_sent(portal, city, tmp_path, name):
+    for asked in (FetchRequest((Column(name),)), FetchRequest((Column("a"),), order=(name,))):
+        with pytest.raises(SetupError):
+            fetched(city(), asked, 1, tmp_path)
+    assert portal.requests == []
+
+
+# --------------------------------------------------------------------------------------------------- fetch, when it fails
+
+
+def test_a_cut_body_without_a_length_is_caught_by_its_rows(portal, city, tmp_path):
+    """Cut at the end of a line, no Content-Length: valid CSV, and nothing but the count shows it."""
+    portal.fail(Fault("cut_at_line", part=0.4), path=r"offset=200")
+    with pytest.raises(TransientError, match=r"gave \d+ of 50 rows from row 200 on") as caught:
+        fetched(city(), request(), 250, tmp_path)
+    assert caught.value.code == "short-page"
+
+
+@pytest.mark.parametrize("offset", [0, 100, 200])
+def test_a_page_with_a_row_too_few_is_not_taken(portal, city, tmp_path, offset):
+    portal.fail(Fault("missing_row"), path=rf"offset={offset}")
+    with pytest.raises(TransientError, match=rf"gave {49 if offset == 200 else 99} of"):
+        fetched(city(), request(), 250, tmp_path)
+
+
+def test_a_source_that_grew_gives_its_new_rows_with_the_last_page(portal, city, tmp_path):
+    files = fetched(city(), request(), 240, tmp_path)
+    assert [(file.rows, file.metadata["rows_expected"]) for file in files][-1] == (50, 40)
+
+
+@pytest.mark.parametrize("fault", [Fault("cut"), Fault("cut_chunked"), Fault("html"), Fault("empty"), Fault(503), Fault("lost_reply")])
+def test_a_bad_page_is_asked_for_again_and_the_rows_are_whole(portal, city, tmp_path, fault):
+    portal.fail(fault, path=r"offset=100", times=2)
+    assert [found["srnumber"] for found in rows_of(fetched(city(), request(), 250, tmp_path))] == [f"1-{n:06d}" for n in range(250)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Fault("cut"), "cut-body"), (Fault("html"), "html-instead"), (Fault(500), "http-500"), (Fault("empty"), "empty-body"), (Fault(404), "http-404")],
+)
+def test_a_page_that_stays_bad_names_its_fault_and_leaves_no_part_behind(portal, city, tmp_path, fault, code):
+    portal.fail(fault, path=r"offset=100", times=99)
+    with pytest.raises(PipelineError) as caught:
+        fetched(city(), request(), 250, tmp_path)
+    assert caught.value.code == code
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".csv"}
+
+
+def test_a_header_that_changed_names_the_column(portal, city, tmp_path):
+    portal.fail(Fault("wrong_columns"), times=9)
+    with pytest.raises(DataError, match=r"column 1 is '.*' where 'srnumber' was asked for") as caught:
+        fetched(city(), request(), 250, tmp_path)
+    assert caught.value.code == "wrong-columns"
+
+
+def test_a_column_that_went_away_is_told_in_the_portals_words(portal, city, tmp_path):
+    portal.alter(ID, remove=["nc"])
+    with pytest.raises(SetupError, match="No such column: nc"):
+        fetched(city(), request(), 250, tmp_path)
+
+
+def test_a_byte_order_mark_does_not_become_a_column(portal, city, tmp_path):
+    portal.fail(Fault("bom"), times=3)
+    files = fetched(city(), request(), 250, tmp_path)
+    assert {file.metadata["notes"][0] for file in files} == {"byte order mark taken off"}
+    assert rows_of(files)[0]["srnumber"] == "1-000000"
+    assert all(file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest() for file in files)
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b"\xff"])
+def test_a_bad_byte_in_a_cell_is_left_to_the_loader(city, tmp_path, byte):
+    body = b'"srnumber"\n"1"\n"a' + byte + b'b"\n"3"\n'
+    with Told(Reply(200, body, "text/csv")) as told:
+        [file] = fetched(city(told.url), request("srnumber"), 3, tmp_path)
+    assert (file.rows, file.path.read_bytes()) == (3, body)
+
+
+def test_a_portal_whose_copy_is_behind_is_said_so(portal, city, events, tmp_path):
+    portal.fail(Fault("out_of_date"), path=r"offset=100")
+    files = fetched(city(), request(), 250, tmp_path)
+    assert [file.metadata["out_of_date"] for file in files] == [False, True, False]
+    assert [text for level, text in events if level == "warning" and "out of date" in text]
+
+
+def test_packed_pages_are_the_same_pages(portal, city, tmp_path):
+    plain = [file.sha256 for file in fetched(city(), request(), 250, tmp_path)]
+    portal.compress = True
+    assert [file.sha256 for file in fetched(city(), request(), 250, tmp_path)] == plain
+
+
+def test_memory_does_not_grow_with_the_rows(portal, city, tmp_path):
+    columns = [("id", "number"), ("text", "text")]
+    portal.add(Dataset.made("made-rows", "Many", columns, 120_000, lambda n: (str(n), "x" * 80)))
+    asked = FetchRequest((Column("id", "number"), Column("text")), page_size=20_000)
+    connector = city()
+
+    def peak(rows: int) -> int:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert sum(file.rows for file in connector.fetch("made-rows", asked, rows=rows, workdir=tmp_path, progress=lambda *_: None)) == rows
+        return tracemalloc.get_traced_memory()[1] - before
+
+    # the portal's own pages are in the figure too: both runs have three of them at once
+    tracemalloc.start()
+    small, large = peak(60_000), peak(120_000)
+    tracemalloc.stop()
+    assert large < small * 1.5
+
+
+# ----------------------------------------------------------------------------------------------------------- preflight
+
+OURS = (Column("srnumber"), Column("createddate", "local_time"), Column("nc", "number"))
+
+
+def test_a_portal_that_fits_is_told_with_its_further_columns(city):
+    columns = city().preflight(ID, columns=OURS, key=("srnumber",))
+    assert [column.name for column in columns] == [name for name, *_ in COLUMNS]
+
+
+def test_without_a_row_identifier_nothing_is_published(portal, city):
+    portal.dataset(ID).key = ""
+    with pytest.raises(SetupError, match="no row identifier: every upsert would append") as caught:
+        city().preflight(ID, columns=OURS, key=("srnumber",))
+    assert caught.value.code == "row-identifier-missing"
+
+
+@pytest.mark.parametrize("key", [("nc",), (), ("srnumber", "nc")])
+def test_a_key_that_is_not_the_portals_is_refused(city, key):
+    with pytest.raises(SetupError) as caught:
+        city().preflight(ID, columns=OURS, key=key)
+    assert caught.value.code == "row-identifier-differs"
+
+
+def test_columns_that_the_portal_does_not_have_or_holds_otherwise_are_each_named(city):
+    wrong = (*OURS, Column("colour"), Column("size"), Column("seen", "local_time"), Column("address", "number"))
+    with pytest.raises(SetupError) as caught:
+        city().preflight(ID, columns=wrong, key=("srnumber",))
+    assert caught.value.message.endswith(
+        "cannot take our columns: colour does not exist there; size does not exist there; seen is instant there and local_time here"
+    )  # a number is taken as text
+
+
+@pytest.mark.parametrize("missing", ["user", "password"])
+def test_publishing_without_credentials_is_refused_before_anything_is_sent(portal, city, missing):
+    with pytest.raises(SetupError) as caught:
+        city(**{missing: ""}).preflight(ID, columns=OURS, key=("srnumber",))
+    assert (caught.value.code, portal.requests) == ("credentials-missing", [])
+
+
+def test_a_wrong_password_names_the_provider_and_not_the_password(city):
+    with pytest.raises(SetupError) as caught:
+        city(password="wrong-password").preflight(ID, columns=OURS, key=("srnumber",))
+    assert caught.value.code == "http-401"
+    assert caught.value.next_step == "Check the user name and password of provider la-311."
+    assert "wrong-password" not in caught.value.message
+
+
+# -------------------------------------------------------------------------------------------------------------- upsert
+
+
+def stored(portal, srnumber: str) -> dict:
+    for line in portal.dataset(ID)._rows:
+        values = dict(zip([name for name, *_ in COLUMNS], line.values, strict=True))
+        if values["srnumber"] == srnumber:
+            return values
+    raise AssertionError(f"the portal does not hold {srnumber}")
+
+
+def test_an_upsert_creates_updates_and_counts(portal, city):
+    connector = city()
+    done = connector.upsert(ID, [row(1), {"srnumber": "1-000002", "nc": 5}, {"srnumber": "new", "nc": None}])
+    assert (done.created, done.updated, done.deleted, done.errors) == (1, 2, 0, 0)
+    assert connector.published_count(ID) == 251
+    assert done.reply["request_id"]
+
+
+def test_values_arrive_as_they_were(portal, city):
+    sent = {
+        "srnumber": "typed", "createddate": datetime(2020, 5, 1, 8, 30), "seen": datetime(2020, 5, 1, 8, 30, tzinfo=timezone(timedelta(hours=-7))),
+        "nc": Decimal("1E+2"), "anonymous": True, "place": "POINT (-118.25 34.05)", "address": 'q"uote, é\nline',
+    }  # fmt: skip
+    assert city().upsert(ID, [sent]).errors == 0
+    assert stored(portal, "typed") == {
+        "srnumber": "typed", "createddate": "2020-05-01T08:30:00.000", "seen": "2020-05-01T15:30:00.000Z", "nc": "100", "anonymous": True,
+        "place": {"type": "Point", "coordinates": [-118.25, 34.05]}, "address": 'q"uote, é\nline',
+    }  # fmt: skip
+
+
+def test_a_reply_that_is_lost_after_the_commit_doubles_nothing(portal, city):
+    portal.fail(Fault("lost_reply"), method="POST")
+    connector = city()
+    assert connector.upsert(ID, [{"srnumber": f"new-{n}"} for n in range(500)]).errors == 0
+    assert [asked.method for asked in portal.requests].count("POST") == 2
+    assert connector.published_count(ID) == 750
+
+
+@pytest.mark.parametrize("fault", [503, 429, 504])
+def test_a_busy_portal_is_asked_again(portal, city, fault):
+    portal.fail(fault, method="POST", times=2)
+    assert city().upsert(ID, [{"srnumber": "new"}]).created == 1
+
+
+def test_rows_that_the_portal_refused_are_counted_and_left_to_the_caller(portal, city):
+    portal.fail(Fault("row_errors", n=83), method="POST")
+    done = city().upsert(ID, [row(n) for n in range(200)])
+    assert (done.errors, done.updated) == (83, 117)
+
+
+def test_a_field_that_the_portal_does_not_know_is_told_in_its_words(city):
+    with pytest.raises(SetupError, match="Illegal field name sent: colour"):
+        city().upsert(ID, [{"srnumber": "1", "colour": "red"}])
+
+
+def test_an_upsert_that_is_not_answered_with_counts_is_not_believed(portal, city):
+    connector = city()
+    connector.describe(ID)
+    portal.answer = lambda asked, fault: Reply.of({"ok": 1})
+    with pytest.raises(DataError) as caught:
+        connector.upsert(ID, [{"srnumber": "1"}])
+    assert caught.value.code == "no-counts"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
+def test_a_value_that_is_no_finite_number_names_its_column(city, value):
+    with pytest.raises(DataError, match="column nc holds"):
+        city().upsert(ID, [{"srnumber": "1", "nc": value}])
+
+
+def test_no_failure_of_the_portal_shows_a_secret(portal, city, events, tmp_path):
+    told = []
+    echo = Fault("status", code=400, body=f'{{"message":"{CANARY}"}}')
+    for fault in (Fault(403), Fault(500), Fault("html"), Fault("cut"), Fault("redirect"), echo):
+        for act in (
+            lambda: city().describe(ID),
+            lambda: fetched(city(), request(), 250, tmp_path),
+            lambda: city().upsert(ID, [row(1)]),
+        ):
+            portal.faults.clear()
+            portal.fail(fault, times=99)
+            with pytest.raises(PipelineError) as caught:
+                act()
+            told += [caught.value.message, caught.value.next_step]
+    assert CANARY not in repr(told) + repr(events)
