@@ -4,6 +4,7 @@ Nothing needs to be set on a laptop. A city sets what it must through the enviro
 `.env.example` lists every name (a test keeps it true).
 """
 
+import json
 import secrets
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -110,6 +111,10 @@ CONTENT_SECURITY_POLICY = {
 }
 #: Host names, host:port or CIDRs that connectors may reach although they are private addresses.
 OUTBOUND_ALLOW = env.list("OUTBOUND_ALLOW", default=[])
+if (VAR_DIR / "practice.json").exists():
+    # the practice city of `demo` is made of servers on this machine: commands in another terminal may reach them too
+    _port = json.loads((VAR_DIR / "practice.json").read_text())["port"]
+    OUTBOUND_ALLOW += [f"127.0.0.1:{_port}", f"127.0.0.1:{_port + 1}"]
 
 # the program
 INSTALLED_APPS = [

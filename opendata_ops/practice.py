@@ -1,0 +1,123 @@
+"""The practice city as this console's configuration: its providers, datasets, pipelines and three people. For `demo` and for tests.
+
+The servers themselves are in `sandbox`; here stands only what a steward would have typed. One pipeline is wrong on purpose,
+so that a newcomer has something to find and to repair: the README's tour tells how.
+"""
+
+from __future__ import annotations
+
+from datetime import time, timedelta
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.utils import timezone
+
+from catalog.audit import Actor
+from catalog.models import Dataset, DatasetColumn, RefreshRate
+from opendata_ops import accounts
+from opendata_ops.sandbox import city
+from pipelines import clock, planner, secrets
+from pipelines.models import Cadence, Pipeline, Provider, Trigger
+
+#: Who may log in. The passwords are public: a practice city listens on this machine only.
+PEOPLE = ((accounts.VIEWER, "vera", "practice-viewer"), (accounts.OPERATOR, "otto", "practice-operator"), (accounts.STEWARD, "stella", "practice-steward"))
+SOURCE, PORTAL = "practice-source", "practice-portal"
+#: The pipeline that publishes to a dataset that the portal does not have, until a steward corrects it.
+BROKEN = city.INSPECTIONS
+BROKEN_TARGET = "pub0-insq"
+ACTOR = Actor("demo")
+
+
+@transaction.atomic
+def create(source_url: str, portal_url: str) -> list[tuple[str, str, str]]:
+    """Make the practice city's configuration, or bring its addresses up to date. Returns (role, user name, password)."""
+    source, _ = Provider.objects.update_or_create(
+        slug=SOURCE,
+        defaults={"base_url": source_url},
+        create_defaults={
+            "title": "City offices (practice)",
+            "kind": "socrata",
+            "base_url": source_url,
+            "time_zone": city.ZONE,
+            "max_parallel": 2,
+            "contact": "help@practice.city",
+        },
+    )
+    portal, _ = Provider.objects.update_or_create(
+        slug=PORTAL,
+        defaults={"base_url": portal_url},
+        create_defaults={
+            "title": "Open data portal (practice)",
+            "kind": "socrata",
+            "base_url": portal_url,
+            "parameters": {"user": city.ACCOUNT.user},
+            "secrets": {"password": secrets.seal(city.ACCOUNT.password)},
+            "time_zone": city.ZONE,
+            "max_parallel": 2,
+        },
+    )
+    for told in city.DATASETS:
+        _pipeline(told, source, portal)
+    return [_person(*person) for person in PEOPLE]
+
+
+def _pipeline(told: city.CityDataset, source: Provider, portal: Provider) -> None:
+    slug = told.title.removeprefix("MyCity ").lower().replace(" ", "-")
+    if Pipeline.objects.filter(slug=slug).exists():
+        return
+    dataset = Dataset.objects.create(
+        slug=slug,
+        title=told.title,
+        description=told.description,
+        department=told.steward,
+        steward=told.steward,
+        steward_email="opendata@practice.city",
+        licence=told.licence,
+        refresh_rate=RefreshRate(told.refresh_rate.lower()),
+        promise_time=time(9),
+        tags=", ".join(told.tags),
+    )
+    DatasetColumn.objects.bulk_create(
+        DatasetColumn(dataset=dataset, position=n, name=column.name, label=column.label, type=column.type, description=column.description)
+        for n, column in enumerate(told.columns)
+    )
+    pipeline = Pipeline(
+        slug=slug,
+        title=told.title,
+        provider=source,
+        dataset=dataset,
+        resource=told.id,
+        key=[told.key],
+        window_column=told.window_column,
+        version_column="updateddate" if told.window_column else "",
+        types={column.name: column.type for column in told.columns if column.source_type not in ("", column.portal_type)},
+        table=slug.replace("-", "_"),
+        cadence=Cadence(told.cadence),
+        due_time=time(0, 30) if told.window_column else time(0, 5),
+        time_zone=city.ZONE,
+        starts_on=(timezone.now().astimezone(clock.zone(city.ZONE)) - timedelta(days=city.DAYS_SHOWN)).date(),
+        portal=portal,
+        portal_resource=BROKEN_TARGET if told is BROKEN else told.target_id,
+        page_size=10_000,
+    )
+    pipeline.full_clean()
+    pipeline.save()
+
+
+def _person(role: str, name: str, password: str) -> tuple[str, str, str]:
+    user, is_new = get_user_model().objects.get_or_create(username=name)
+    if is_new:
+        user.set_password(password)
+        user.save()
+    accounts.add_to(user, role)
+    return role, name, password
+
+
+def start() -> int:
+    """Ask for the main job at once: every pipeline's owed blocks. Returns how many blocks were asked for."""
+    planner.tick()
+    moved = 0
+    for pipeline in Pipeline.objects.filter(provider__slug=SOURCE).select_related("provider"):
+        placed = planner.place(planner.Order([pipeline]), actor=ACTOR, reason="the demo began", trigger=Trigger.COMMAND)
+        moved += len(placed.moved)
+    return moved
