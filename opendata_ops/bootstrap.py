@@ -83,7 +83,10 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(error, file=sys.stderr)
         return 2
-    execute_from_command_line(list(argv))
+    try:
+        execute_from_command_line(list(argv))
+    except KeyboardInterrupt:
+        return 130  # what a shell expects of a program ended by Ctrl-C; a traceback would say nothing more
     return 0
 
 

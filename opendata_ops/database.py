@@ -40,7 +40,7 @@ from opendata_ops.bootstrap import PROJECT, folder_of_ours, held, keep_owner, lo
 NAME = "opendata_ops"  # of the role, of the database and of the system user
 OUTSIDE = Path("/var/lib/opendata_ops")
 START_SECONDS = 120  # recovery after a crash replays at most max_wal_size
-STOP_SECONDS = 20
+STOP_SECONDS = 8
 MIGRATION_LOCK = 0x0DA7A_0B5  # any fixed number: hosts that migrate the same database take turns
 
 CONFIGURATION = """\
@@ -123,6 +123,11 @@ def is_running() -> bool:
             return False
         return True
     return embedded().answers()
+
+
+def is_alive() -> bool:
+    """True when the embedded server's main process lives; cheap, asks only the system."""
+    return embedded().is_alive()
 
 
 def where() -> Path:
@@ -320,12 +325,13 @@ class EmbeddedServer:
         fd = lock_file(self.var / "database.users")
         fcntl.flock(fd, fcntl.LOCK_SH)
         self._users, self._users_pid = fd, os.getpid()
-        atexit.register(self._leave)
+        atexit.register(self.leave)
 
-    def _leave(self) -> None:
-        """At exit: the last user stops the server. A forked child is not a user of its own and changes nothing."""
+    def leave(self) -> None:
+        """This process no longer uses the server (called at exit); the last user stops it. A forked child is no user of its own."""
         if self._users is None or self._users_pid != os.getpid():
             return
+        atexit.unregister(self.leave)
         try:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -349,6 +355,10 @@ class EmbeddedServer:
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
             pass
         return None
+
+    def is_alive(self) -> bool:
+        """True when the main process lives, whether or not it takes connections yet."""
+        return self._postmaster() is not None
 
     def _somebody_lives(self) -> bool:
         """True while any process of a server on this data holds the lock that each of them inherits."""
@@ -378,7 +388,7 @@ class EmbeddedServer:
         process = self._postmaster()
         if process is None:
             return
-        for request, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+        for request, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 2), (signal.SIGKILL, 5)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(request)
             if self._within(seconds, lambda: not self._somebody_lives()):

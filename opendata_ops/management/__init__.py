@@ -1,0 +1,1 @@
+"""Commands of the console itself: `demo` and `up`."""

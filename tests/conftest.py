@@ -1,0 +1,85 @@
+"""What every test stands on: a database of its own, a lake of its own, and a word for programs that may be missing.
+
+The tests' database lies on the embedded server, or on the server that `DATABASE_URL` names; it carries this process's number,
+so that two runs on one machine do not meet. Programs that the tests start find it through the environment.
+"""
+
+import os
+
+import environ
+import psutil
+import pytest
+
+from opendata_ops import bootstrap, database
+
+EMBEDDED = database.is_embedded()  # asked once: below, the environment names the tests' database
+TEST_DATABASE = f"test_opendata_ops_{os.getpid()}"
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): programs of bootstrap.PROGRAMS; without them it is skipped, in CI it fails")
+    _point_at(database.url(start=False))
+
+
+def _point_at(url: str) -> None:
+    """Settings, warehouse and the programs that tests start: all use the tests' database on that server, none the real one."""
+    from django.conf import settings
+
+    test_url = f"{url.rsplit('/', 1)[0]}/{TEST_DATABASE}"
+    server = {name: value for name, value in environ.Env.db_url_config(url).items() if name in ("HOST", "PORT", "USER", "PASSWORD")}
+    settings.DATABASES["default"].update(server, TEST={"NAME": TEST_DATABASE})
+    settings.DATABASE_URL = os.environ["DATABASE_URL"] = test_url
+    settings.WAREHOUSES = {"default": test_url}
+    os.environ.pop("WAREHOUSE_URL", None)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings():
+    """Start the server when the first test asks for the database, and clear what killed runs left on it."""
+    from django.db import connections
+
+    if EMBEDDED:
+        server = database.embedded()
+        server.start()
+        _point_at(server.url())
+        with server.connected("postgres") as cursor:
+            cursor.execute("SELECT datname FROM pg_database WHERE datname ~ '^test_opendata_ops_[0-9]+$'")
+            for (name,) in cursor.fetchall():
+                if not psutil.pid_exists(int(name.rsplit("_", 1)[1])):
+                    cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    # the connection may have read its settings already
+    from django.conf import settings
+
+    connections["default"].settings_dict.update(settings.DATABASES["default"])
+
+
+@pytest.fixture(autouse=True)
+def lake_folder(tmp_path, settings, monkeypatch):
+    """Each test has an empty lake, which the programs that it starts share."""
+    folder = tmp_path / "lake"
+    settings.LAKE_URL = str(folder)
+    monkeypatch.setenv("LAKE_URL", str(folder))
+    return folder
+
+
+# programs that pip cannot bring: `@pytest.mark.needs("chromium")`
+
+_missed: dict[str, int] = {}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name in {name for mark in item.iter_markers("needs") for name in mark.args}:
+        program = next((program for program in bootstrap.PROGRAMS if program.name == name), None)
+        if program is None:
+            raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which bootstrap.PROGRAMS does not name")
+        if bootstrap.missing(program):
+            _missed[name] = _missed.get(name, 0) + 1
+            if IN_CI:
+                pytest.fail(f"{name} is missing; in CI that is a failure, not a reason to skip", pytrace=False)
+            pytest.skip(f"{name} is not installed")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for name, tests in sorted(_missed.items()):
+        terminalreporter.write_line(f"NOT TESTED: {tests} tests need {name}, which is not installed here.", yellow=True)
