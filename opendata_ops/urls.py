@@ -22,4 +22,3 @@ urlpatterns = [
     path("", include("pipelines.urls")),
     path("", include("catalog.urls")),
 ]
-handler403 = "opendata_ops.views.forbidden"

@@ -212,6 +212,12 @@ def host(address: str) -> str:
 
 
 @register.filter
+def pace(run) -> str:
+    """Rows a second of a run; a dash where nothing can be said."""
+    return f"{run.rows_in / run.seconds:,.0f}" if run.seconds and run.rows_in else "–"
+
+
+@register.filter
 def percent(part, whole) -> int:
     """`part` of `whole` in whole per cent, 0 where the whole is unknown."""
     return min(100, round(100 * (part or 0) / whole)) if whole else 0

@@ -1,0 +1,118 @@
+/* Open Data Ops: what JavaScript adds. Every page works without it; nothing here is the only way to do a thing. */
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  root.classList.add("js");
+
+  /* "/" goes to the search, as the field itself says. */
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, textarea, select");
+    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      document.getElementById("q")?.focus();
+    }
+  });
+
+  /* A button that was pressed is not pressed twice; the server would refuse it in words, this saves the reader the words. */
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    setTimeout(() => event.target.querySelectorAll("button").forEach((button) => { button.disabled = true; }), 0);
+  });
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) document.querySelectorAll("form[method=post] button").forEach((button) => { button.disabled = false; });
+  });
+
+  /* A grid of blocks: drag over cells, or press x on one (x again on another takes the span between). The dates of the form follow. */
+  const grid = document.querySelector("table[data-pick]");
+  const form = document.getElementById("order");
+  if (grid && form) pickable(grid, form);
+
+  function pickable(table, order) {
+    const cells = [...table.querySelectorAll("td[data-from]")].sort((a, b) => (a.dataset.from < b.dataset.from ? -1 : a.dataset.from > b.dataset.from ? 1 : 0));
+    const note = document.getElementById("picked");
+    let anchor = null;
+    let last = null;
+    let dragging = false;
+    cells.forEach((cell) => { if (!cell.querySelector("a")) cell.tabIndex = 0; });
+
+    function pick(from, to) {
+      const [first, end] = [cells.indexOf(from), cells.indexOf(to)].sort((a, b) => a - b);
+      cells.forEach((cell, place) => cell.classList.toggle("picked", place >= first && place <= end));
+      const chosen = cells.slice(first, end + 1);
+      order.elements.from.value = chosen[0].dataset.from;
+      order.elements.to.value = chosen[chosen.length - 1].dataset.to;
+      const count = (...looks) => chosen.filter((cell) => looks.includes(cell.dataset.look)).length;
+      const parts = [`${chosen.length} ${chosen.length === 1 ? "block" : "blocks"} picked`, `${count("missing")} never ran`, `${count("failed", "crashed")} failed`];
+      note.textContent = parts.join(", ") + ".";
+    }
+
+    const cellOf = (target) => target instanceof Element ? target.closest("td[data-from]") : null;
+    table.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || event.pointerType === "touch") return;
+      anchor = last = cellOf(event.target);
+      dragging = false;
+    });
+    table.addEventListener("pointerover", (event) => {
+      const cell = cellOf(event.target);
+      if (!anchor || !cell || !(event.buttons & 1) || cell === last) return;
+      dragging = true;
+      last = cell;
+      pick(anchor, cell);
+    });
+    table.addEventListener("dragstart", (event) => event.preventDefault());
+    table.addEventListener("click", (event) => {
+      const cell = cellOf(event.target);
+      if (dragging) event.preventDefault();
+      else if (cell && !event.target.closest("a")) pick(event.shiftKey && anchor ? anchor : cell, cell);
+      dragging = false;
+    });
+    table.addEventListener("keydown", (event) => {
+      const cell = cellOf(event.target);
+      if (event.key !== "x" || !cell) return;
+      const from = event.shiftKey || !table.querySelector(".picked") || !anchor ? cell : anchor;
+      pick(from, cell);
+      anchor = anchor && from === anchor ? null : cell;
+    });
+  }
+
+  /* Charts: the numbers stand in a JSON block and once more in a table. Colours come from the stylesheet, so both themes fit. */
+  document.querySelectorAll("[data-chart]").forEach((figure) => {
+    const source = document.getElementById(figure.dataset.chart);
+    if (source && window.uPlot) draw(figure, JSON.parse(source.textContent));
+  });
+
+  function colour(name) {
+    const probe = document.createElement("span");
+    probe.className = `plot__${name}`;
+    document.body.append(probe);
+    const value = getComputedStyle(probe).color;
+    probe.remove();
+    return value;
+  }
+
+  function draw(figure, data) {
+    const series = Object.entries(data[figure.dataset.series]);
+    const unit = figure.dataset.unit || "";
+    const axis = { stroke: colour("ink"), grid: { stroke: colour("rule"), width: 1 }, ticks: { stroke: colour("rule"), width: 1 }, font: "11px system-ui, sans-serif" };
+    const words = (plot, value) => (value == null ? "–" : `${value.toLocaleString("en-US")}${unit && ` ${unit}`}`);
+    const plot = new uPlot(
+      {
+        width: Math.max(figure.clientWidth, 280),
+        height: 240,
+        tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), data.zone),
+        axes: [axis, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
+        scales: { y: { range: (chart, low, high) => [0, Math.max(high, 1) * 1.05] } },
+        series: [
+          { value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
+          ...series.map(([label], place) => {
+            const stroke = colour("abcde"[place % 5]);
+            return { label, stroke, width: 1.5, spanGaps: true, points: { show: true, size: 5, stroke, fill: stroke }, value: words };
+          }),
+        ],
+      },
+      [data.x, ...series.map(([, values]) => values)],
+      figure,
+    );
+    new ResizeObserver(() => plot.setSize({ width: Math.max(figure.clientWidth, 280), height: 240 })).observe(figure);
+  }
+})();
