@@ -642,19 +642,19 @@ def _spoil(page: Page, fault: Fault, headers: dict[str, str]) -> None:
         case "nulls_kept":
             page.nulls_kept = True
         case "nul" | "bad_utf8":
-            page.rows = _stained(page, "\x00" if fault.kind == "nul" else "\udcff")
+            page.rows = _stained(page.rows, page.types, "\x00" if fault.kind == "nul" else "\udcff")
         case "out_of_date":
             headers["X-SODA2-Data-Out-Of-Date"] = "true"
         case "count_key":
             page.names = [str(fault["name"]) if name == "count" else name for name in page.names]
 
 
-def _stained(page: Page, stain: str) -> Iterator[Sequence[Any]]:
-    """The page's rows with `stain` in the first text of the first row that has one."""
+def _stained(rows: Iterable[Sequence[Any]], types: Sequence[str], stain: str) -> Iterator[Sequence[Any]]:
+    """The rows with `stain` in the first text of the first row that has one."""
     done = False
-    for row in page.rows:
+    for row in rows:
         if not done:
-            for place, (value, kind) in enumerate(zip(row, page.types, strict=False)):
+            for place, (value, kind) in enumerate(zip(row, types, strict=False)):
                 if kind == "text" and value:
                     row = [*row[:place], value[:1] + stain + value[1:], *row[place + 1 :]]
                     done = True
