@@ -213,11 +213,12 @@ class Attempt:
         return asked
 
     def _ended(self) -> ScheduleBlock:
-        _, status = os.waitpid(self.pid, 0)
+        _, status, usage = os.wait4(self.pid, 0)
         self.pid = 0
         said = self.message
         if said and "done" in said:
-            outcome = Outcome(**{**said["done"], "counts": Counts(**said["done"]["counts"])})
+            details = {**said["done"]["details"], "peak_memory_mb": usage.ru_maxrss // 1024}
+            outcome = Outcome(**{**said["done"], "counts": Counts(**said["done"]["counts"]), "details": details})
             return self._close(lambda: blocks.advance(self.run, outcome))
         if said and "lost" in said:
             return self._lost()

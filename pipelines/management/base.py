@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import getpass
 import json
+import logging
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +30,10 @@ class OpsCommand(BaseCommand):
 
     def handle(self, *args, **options):
         self.as_json = options["json"]
+        if "LOG_LEVEL" not in os.environ:
+            # what a person should know is said in words below; the same as JSON lines would only hide it
+            for name in ("pipelines", "catalog"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             code = self.act(**options)
         except PipelineError as error:

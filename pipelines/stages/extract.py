@@ -162,7 +162,6 @@ def _unmoved(now: int, rows: int, read: int) -> None:
         raise TransientError(
             f"The source changed while it was read: {rows:,} rows before, {read:,} read, {now:,} after. Nothing was loaded.",
             code="source-moved",
-            retry_after=60,
         )
 
 

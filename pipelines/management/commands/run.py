@@ -69,11 +69,11 @@ class Command(OpsCommand):
             return self._nothing(refused)
         with Steps(quiet=self.as_json, write=self.say) as steps:
             try:
-                runner.work_off([*moved, *waiting], workers=options["workers"], on_step=steps)
+                results = runner.work_off([*moved, *waiting], workers=options["workers"], on_step=steps)
             except KeyboardInterrupt:
                 self.say("Stopped. The blocks that were running go back to the queue.")
                 return FAILED
-        return self._report([*moved, *waiting], last)
+        return self._report({result.block_id: result.text for result in results}, last)
 
     def _nothing(self, refused: list) -> int:
         if self.as_json:
@@ -107,14 +107,14 @@ class Command(OpsCommand):
         self.say(f"{len(moved)} blocks queued. Next: python3 manage.py status")
         return DONE
 
-    def _report(self, block_ids: list[int], since_run: int) -> int:
-        blocks = list(reports.blocks_with_runs(pk__in=block_ids))
+    def _report(self, results: dict[int, str], since_run: int) -> int:
+        blocks = list(reports.blocks_with_runs(pk__in=list(results)))
         if self.as_json:
             self.print_json({"blocks": [reports.report(block, since_run=since_run) for block in blocks]})
         went_well = all(block.state == State.DONE or _stopped_as_asked(block) for block in blocks)
         for block in blocks:
             told = reports.reconcile(block.runs.all(), block.pipeline.stages, reports.earlier_runs(block.runs.all()))
-            self.say(f"{block}: {block.state}{f' ({block.mark})' if block.mark else ''}. {told.sentence}. {block.message}".replace("..", "."))
+            self.say(f"{block}: {block.state}{f' ({block.mark})' if block.mark else ''}. {told.sentence}. {results[block.pk]}".replace("..", "."))
             if block.next_step:
                 self.say(f"  Next: {block.next_step}")
             if block.state == State.WAITING:
