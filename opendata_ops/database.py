@@ -373,7 +373,9 @@ class EmbeddedServer:
 
     def _clear_the_dead(self) -> None:
         """After a crash: wait for the dead server's children, end those that linger, and remove its pid file."""
-        if not self._within(5, lambda: not self._somebody_lives()):
+        if self._process is not None:
+            self._process.poll()  # reaps it
+        if not self._within(3, lambda: not self._somebody_lives()):
             _kill_servers_on(self.data)
             if not self._within(5, lambda: not self._somebody_lives()):
                 raise DatabaseUnavailable(

@@ -28,7 +28,8 @@ def _point_at(url: str) -> None:
 
     test_url = f"{url.rsplit('/', 1)[0]}/{TEST_DATABASE}"
     server = {name: value for name, value in environ.Env.db_url_config(url).items() if name in ("HOST", "PORT", "USER", "PASSWORD")}
-    settings.DATABASES["default"].update(server, TEST={"NAME": TEST_DATABASE})
+    settings.DATABASES["default"].update(server)  # in place: the connection looks at this very dictionary
+    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = TEST_DATABASE
     settings.DATABASE_URL = os.environ["DATABASE_URL"] = test_url
     settings.WAREHOUSES = {"default": test_url}
     os.environ.pop("WAREHOUSE_URL", None)
@@ -37,8 +38,6 @@ def _point_at(url: str) -> None:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings():
     """Start the server when the first test asks for the database, and clear what killed runs left on it."""
-    from django.db import connections
-
     if EMBEDDED:
         server = database.embedded()
         server.start()
@@ -48,10 +47,6 @@ def django_db_modify_db_settings():
             for (name,) in cursor.fetchall():
                 if not psutil.pid_exists(int(name.rsplit("_", 1)[1])):
                     cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    # the connection may have read its settings already
-    from django.conf import settings
-
-    connections["default"].settings_dict.update(settings.DATABASES["default"])
 
 
 @pytest.fixture(autouse=True)
