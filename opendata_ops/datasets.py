@@ -16,10 +16,9 @@ from django.utils import timezone
 from catalog.exports import csv_response
 from catalog.gates import needs_view
 from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
-from opendata_ops import selectors
 from pipelines import clock
 from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
-from pipelines.selectors import blocks, faces, schedule
+from pipelines.selectors import blocks, faces, promises, schedule
 from pipelines.selectors.faces import Face
 
 BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 60, 100
@@ -89,7 +88,7 @@ def dataset_list(filters: DatasetFilters, now: datetime) -> DatasetList:
     feeding: dict[int, list[Pipeline]] = defaultdict(list)
     for pipeline in schedule.pipelines_with_newest():
         feeding[pipeline.dataset_id].append(pipeline)
-    late = {promise.dataset.pk for promise in selectors.late_promises([one for some in feeding.values() for one in some], now)}
+    late = {promise.dataset.pk for promise in promises.late_promises([one for some in feeding.values() for one in some], now)}
     trouble: dict[int, list[Face]] = defaultdict(list)
     for problem in schedule.troubles(now):
         trouble[problem.pipeline_id].append(problem.face)
@@ -137,7 +136,7 @@ def _dataset_line(
     return DatasetLine(
         dataset=dataset,
         face=face,
-        promise=selectors.promise_words(dataset),
+        promise=promises.promise_words(dataset),
         newest=newest,
         finished=max((pipeline.newest_finish for pipeline in feeding if pipeline.newest_finish), default=None),
         rows=sum(rows) if rows else None,
@@ -252,13 +251,13 @@ def dataset_page(dataset: Dataset, now: datetime, shown: str = "all") -> Dataset
 
 def promise_of(dataset: Dataset, pipelines: list[Pipeline], now: datetime) -> Promise:
     """The refresh rate against the newest done block. Asks nothing: the pipelines carry what is newest of each."""
-    promised = selectors.promised_by(dataset, now)
+    promised = promises.promised_by(dataset, now)
     if promised is None:
         return Promise("Nothing was promised: it is refreshed as needed.", None, "")
-    words = f"{selectors.promise_words(dataset)}."
+    words = f"{promises.promise_words(dataset)}."
     through, since = promised
     newest = max((pipeline.newest_end for pipeline in pipelines if pipeline.newest_end), default=None)
-    if selectors.late_promises(pipelines, now):
+    if promises.late_promises(pipelines, now):
         late = blocks.span_words((now - since).total_seconds())
         return Promise(words, Face("late", "Late"), f"late by {late}" if newest else f"nothing has arrived; late by {late}")
     if newest is None:
@@ -491,7 +490,7 @@ def datasets(request: HttpRequest) -> HttpResponse:
     if request.GET.get("format") == "csv":
         return csv_response(
             "datasets.csv",
-            ["dataset", "title", "state", "promise", "newest_data", "last_run", "rows", "pipelines", "files", "bytes", "department", "steward", "access"],
+            "dataset title state promise newest_data last_run rows pipelines files bytes department steward access".split(),
             (
                 [
                     line.dataset.slug, line.dataset.title, line.face.word, line.promise, line.newest, line.finished, line.rows, line.pipelines,

@@ -13,8 +13,8 @@ from pipelines.connectors import connector_for
 from pipelines.models import Pipeline, Provider, Stage
 
 
-class ActForm(forms.Form):
-    """An act on a block: why, what the page showed when it was pressed, and for a re-run the stage to begin with."""
+class ReasonForm(forms.Form):
+    """Why an act is done."""
 
     reason = forms.CharField(
         required=False,
@@ -22,17 +22,25 @@ class ActForm(forms.Form):
         label="Why",
         widget=forms.Textarea(attrs={"rows": 2, "placeholder": "For the audit, for example: vendor re-sent the file"}),
     )
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # where a mistake is public, the one who makes it says why
+        self.fields["reason"].required = settings.ENVIRONMENT == "prod"
+        self.fields["reason"].error_messages["required"] = (
+            "Say why in a few words: on the production system every act leaves its reason."
+        )
+
+
+class ActForm(ReasonForm):
+    """An act on a block: why, what the page showed when it was pressed, and for a re-run the stage to begin with."""
+
     seen_fence = forms.IntegerField(required=False, widget=forms.HiddenInput)
     stage = forms.ChoiceField(required=False, choices=[("", "")] + Stage.choices, widget=forms.HiddenInput)
 
     def __init__(self, *args, verb: str = "", **kwargs):
         super().__init__(*args, **kwargs)
         self.verb = verb
-        # where a mistake is public, the one who makes it says why
-        self.fields["reason"].required = settings.ENVIRONMENT == "prod"
-        self.fields["reason"].error_messages["required"] = (
-            "Say why in a few words: on the production system every act leaves its reason."
-        )
 
     def clean(self):
         cleaned = super().clean()

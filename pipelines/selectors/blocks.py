@@ -14,6 +14,8 @@ from django.db.models import Count, Q, QuerySet
 from catalog.models import AuditEntry, CatalogEntry
 from pipelines import clock
 from pipelines.models import ImportLog, LogLine, Pulse, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
+from pipelines.selectors import faces
+from pipelines.selectors.faces import Face
 
 #: What a page shows at once; the rest is one link away.
 LOG_LINES, REJECTED_ROWS, AUDIT_ROWS, IMPORT_ROWS, FILES = 300, 50, 20, 60, 100
@@ -43,6 +45,26 @@ ICONS = {Stage.EXTRACT: "lake", Stage.STANDARDIZE: "lake", Stage.ENRICH: "lake",
 
 
 @dataclass(frozen=True)
+class Joint:
+    """The sign between two hops; `kind` is "", "differs" (explained) or "broken" (not)."""
+
+    sign: str
+    kind: str
+    title: str
+
+
+HOP_FACES = {
+    "ok": Face("ok", "ok"),
+    "refused": Face("suspicious", "rejected"),
+    "differs": Face("failed", "differs"),
+    "failed": Face("failed", "failed"),
+    "running": Face("running", "running"),
+    "behind": Face("late", "not yet"),
+    "unreached": Face("unchanged", "not reached"),
+}
+
+
+@dataclass(frozen=True)
 class Hop:
     """One place on the way. `rows` stand there (None: nothing has arrived yet); `difference` rows of the place before are unexplained.
 
@@ -64,6 +86,47 @@ class Hop:
     @property
     def lost(self) -> int:
         return self.rejected + self.duplicates
+
+    @property
+    def surplus(self) -> int:
+        """Rows that are here and were not at the hop before."""
+        return max(-(self.difference or 0), 0)
+
+    @property
+    def face(self) -> Face:
+        return HOP_FACES[self.state]
+
+    @property
+    def look(self) -> str:
+        """The hop's colour; one that only waits for the hop before it stays quiet, for that one is to be repaired."""
+        return "unchanged" if self.state == "behind" else self.face.look
+
+    @property
+    def joint(self) -> Joint:
+        """What stands between this hop and the one before it."""
+        if self.state == "failed" and self.rows is None:
+            return Joint("≠", "broken", "nothing arrived")
+        if self.difference:
+            return Joint(
+                f"{-self.difference:+,}",
+                "broken",
+                f"{abs(self.difference):,} rows {'are missing' if self.difference > 0 else 'are too many'} here",
+            )
+        if self.rows is None or self.state in ("behind", "running"):
+            return Joint(
+                "–",
+                "",
+                {"running": "being worked on", "behind": "not compared: what stands here is of an earlier pass"}.get(
+                    self.state, "not reached"
+                ),
+            )
+        if self.lost:
+            return Joint(
+                f"{-self.lost:+,}",
+                "differs",
+                f"{self.rejected:,} rejected and kept with their reasons, {self.duplicates:,} duplicates",
+            )
+        return Joint("=", "", "same count")
 
 
 @dataclass(frozen=True)
@@ -523,6 +586,101 @@ def _again(block: ScheduleBlock) -> list[Button]:
     return [Button("force", "Force"), *later]
 
 
+# what happened, in sentences
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What happened and what to do; `tone` is "" (alarm), "calm", "late" or "suspicious"."""
+
+    headline: str
+    advice: str
+    tone: str
+
+
+def telling(block: ScheduleBlock, chain: Chain, waits: Sequence[str]) -> Telling:
+    """The sentence at the top of the page, and the one that says what to do. Pure."""
+    if block.state == State.RUNNING:
+        if block.cancel_asked_at:
+            return Telling(
+                f"{block.cancel_asked_by or 'Somebody'} asked to stop it.",
+                "It ends within seconds, and nothing half-done stays.",
+                "late",
+            )
+        return Telling(f"{block.stage.capitalize()} is running, asked by {_asked(block)}.", "Nothing to do.", "calm")
+    if block.state == State.FAILED:
+        return _telling_of_failure(block)
+    if block.state == State.HELD:
+        tone = "suspicious" if block.mark == ScheduleBlock.Mark.SUSPICIOUS else "late"
+        advice = block.next_step or f"Nothing of it runs until somebody releases it, at {block.stage}, or runs it again."
+        return Telling(block.message or "Somebody held it and did not say why.", advice, tone)
+    if block.state == State.WAITING:
+        if block.message:
+            advice = " ".join(filter(None, [block.next_step, *waits]))
+            return Telling(block.message, advice, "late")
+        return Telling(f"It waits for {block.stage}, asked by {_asked(block)}.", " ".join(waits), "calm")
+    return _telling_of_success(block, chain)
+
+
+def _asked(block: ScheduleBlock) -> str:
+    who = "the schedule" if block.asked_by == "schedule" else block.asked_by
+    return f"{who} (“{block.asked_because}”)" if block.asked_because else who
+
+
+def _telling_of_failure(block: ScheduleBlock) -> Telling:
+    headline = block.message or f"It failed at {block.stage}, and left no message."
+    if block.superseded_at:
+        return Telling(headline, "A later run made it good. Nothing to do.", "calm")
+    return Telling(headline, block.next_step or f"Read the log below, then try {block.stage} again.", "")
+
+
+def _telling_of_success(block: ScheduleBlock, chain: Chain) -> Telling:
+    if block.mark == ScheduleBlock.Mark.SUSPICIOUS:
+        advice = block.next_step or "Ask the provider whether this is right. If it is, there is nothing to do; else run it again."
+        return Telling(block.message or "It is done, and something about it is unusual.", advice, "suspicious")
+    if chain.adds_up is False:
+        hop = chain.first_differs
+        where = f" at the hop “{hop.name}”" if hop else ""
+        return Telling(
+            f"It is done, but the counts do not agree{where}.",
+            f"Run it again from {hop.key if hop else block.stage}; twice is harmless.",
+            "",
+        )
+    if block.mark in (ScheduleBlock.Mark.EMPTY, ScheduleBlock.Mark.UNCHANGED):
+        return Telling(block.message or f"It is {block.get_mark_display()}.", "Nothing to do.", "calm")
+    last = chain.hops[-1]
+    if chain.adds_up and last.rows is not None:
+        rejected = sum(hop.rejected for hop in chain.hops)
+        kept = (
+            f" {rejected:,} {'row was' if rejected == 1 else 'rows were'} rejected and {'is' if rejected == 1 else 'are'} kept below."
+            if rejected
+            else ""
+        )
+        headline = f"{last.rows:,} {'row is' if last.rows == 1 else 'rows are'} {last.where}, and every row of the source is accounted for.{kept}"
+        return Telling(headline, block.message, "calm")
+    return Telling(block.message or "It is done.", "", "calm")
+
+
+def standing_words(block: ScheduleBlock, face: Face) -> str:
+    """The state with its stage: "Failed at publish", "Running load", "Waiting for extract"."""
+    if block.state == State.DONE or block.superseded_at:
+        return face.word
+    joiner = {State.RUNNING: "", State.FAILED: "at ", State.WAITING: "for ", State.HELD: "before "}[State(block.state)]
+    return f"{face.word}{',' if face.word == 'Overdue' else ''} {joiner}{block.stage}"
+
+
+def try_words(block: ScheduleBlock) -> str:
+    """Which try it is: "try 3 of 5", "tried 5 of 5 times"; empty where nothing was tried or all went well."""
+    most = block.pipeline.max_attempts
+    if block.state == State.RUNNING:
+        return f"try {block.attempts} of {most}"
+    if block.state == State.WAITING and block.attempts:
+        return f"try {block.attempts + 1} of {most} next"
+    if block.state == State.FAILED and block.attempts:
+        return f"tried {block.attempts} of {most} times"
+    return ""
+
+
 # the page
 
 
@@ -574,11 +732,31 @@ class BlockStory:
     rejections: Rejections
     loads: Loads
     audit: list[AuditEntry]
-    waits: list[str]
+    face: Face
+    telling: Telling
     buttons: list[Button]
     before: ScheduleBlock | None
     after: ScheduleBlock | None
     now: datetime
+
+    @property
+    def standing(self) -> str:
+        return standing_words(self.block, self.face)
+
+    @property
+    def tries(self) -> str:
+        return try_words(self.block)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the page should look again by itself."""
+        return self.block.state in (State.RUNNING, State.WAITING)
+
+    @property
+    def shown_rejected(self) -> list[tuple[RejectedRow, int | None]]:
+        """The rejected rows of the page, each with the number of the file in which it stands, where that is among the files."""
+        known = {entry.pointer: entry.pk for entry in self.files}
+        return [(row, known.get(row.file)) for row in self.rejections.page.object_list]
 
     @property
     def last_run(self) -> Run | None:
@@ -644,7 +822,8 @@ def block_story(
         rejections=_rejections(block, chain, runs, page, all_rejected),
         loads=_loads(block, runs),
         audit=list(AuditEntry.objects.filter(kind="block", target=str(block.pk))[:AUDIT_ROWS]),
-        waits=why_waiting(block, surroundings(block, now)) if block.state == State.WAITING else [],
+        face=faces.of_block(block, now),
+        telling=telling(block, chain, why_waiting(block, surroundings(block, now)) if block.state == State.WAITING else []),
         buttons=buttons(block),
         before=next((neighbour for neighbour in neighbours if neighbour.starts_at < block.starts_at), None),
         after=next((neighbour for neighbour in neighbours if neighbour.starts_at > block.starts_at), None),

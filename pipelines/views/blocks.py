@@ -13,7 +13,7 @@ from django_htmx.http import HttpResponseStopPolling
 
 from catalog.audit import Actor
 from catalog.exports import csv_response
-from catalog.gates import act, needs_operate, needs_view
+from catalog.gates import OPERATE, act, needs_operate, needs_view
 from pipelines import blocks, planner
 from pipelines.forms import ActForm
 from pipelines.models import ScheduleBlock, State, Trigger
@@ -24,14 +24,14 @@ VERBS = ("run", "force", "rerun", "cancel", "hold", "release")
 
 @needs_view
 def block(request: HttpRequest, pk: int) -> HttpResponse:
-    return render(request, "pipelines/block.html", {"story": _story(request, pk)})
+    return render(request, "pipelines/block.html", {"story": _story(request, pk), "may_operate": request.user.has_perm(OPERATE)})
 
 
 @needs_view
 def block_fragment(request: HttpRequest, pk: int) -> HttpResponse:
     """The moving part of the page. A block that neither runs nor waits answers 286, and htmx asks no more."""
     story = _story(request, pk)
-    response = render(request, "pipelines/_block_live.html", {"story": story})
+    response = render(request, "pipelines/_block_fragment.html", {"story": story, "may_operate": request.user.has_perm(OPERATE)})
     if story.block.state in (State.RUNNING, State.WAITING):
         return response
     return HttpResponseStopPolling(response.content)
@@ -92,7 +92,7 @@ def block_confirm(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     one = _one_block(pk)
     proposal = _proposal(one, verb, request.GET.get("stage", ""))
     form = ActForm(initial={"seen_fence": one.fence, "stage": proposal.stage}, verb=verb)
-    return render(request, "pipelines/block_confirm.html", {"block": one, "proposal": proposal, "form": form})
+    return render(request, "pipelines/block_confirm.html", {"one": one, "proposal": proposal, "form": form})
 
 
 @act
@@ -101,7 +101,7 @@ def block_act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     form = ActForm(request.POST, verb=verb)
     proposal = _proposal(one, verb, request.POST.get("stage", ""))
     if not form.is_valid():
-        return render(request, "pipelines/block_confirm.html", {"block": one, "proposal": proposal, "form": form}, status=422)
+        return render(request, "pipelines/block_confirm.html", {"one": one, "proposal": proposal, "form": form}, status=422)
     moved, text = _do(one, proposal, Actor.of(request.user), form.cleaned_data["reason"], form.cleaned_data["seen_fence"])
     messages.add_message(request, messages.SUCCESS if moved else messages.ERROR, text if moved else f"Nothing was done. {text}")
     return redirect(one)

@@ -1,0 +1,141 @@
+"""What stewards edit of the catalog: datasets and their dictionaries. Files and the audit are history: to be read, never changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count
+
+from catalog import audit
+from catalog.audit import Actor
+from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
+
+
+def words(value: Any) -> Any:
+    """A field's value as the audit keeps it: plain JSON, short."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def changed_words(form) -> dict[str, list]:
+    """Field to [old, new] of what a form changed."""
+    return {name: [words(form.initial.get(name)), words(form.cleaned_data.get(name))] for name in form.changed_data}
+
+
+class Audited:
+    """A ModelAdmin whose every save leaves a line in the audit: who, what, and which fields from what to what."""
+
+    #: the word for it in the audit, and the field that names it there
+    audit_kind = ""
+    audit_name = "slug"
+
+    def audit_changes(self, form) -> dict:
+        return changed_words(form)
+
+    def save_model(self, request, obj, form, change):
+        super().save_model(request, obj, form, change)
+        changes = self.audit_changes(form)
+        if change and not changes:
+            return
+        self.write_audit(request, obj, "edit" if change else "create", changes)
+
+    def write_audit(self, request, obj, verb: str, changes: dict) -> None:
+        fields = ", ".join(changes)
+        audit.write(
+            Actor.of(request.user),
+            verb,
+            kind=self.audit_kind,
+            target=str(getattr(obj, self.audit_name)),
+            result=f"{'Changed' if verb == 'edit' else 'Made with'} {fields}." if fields else "Made.",
+            changed=changes,
+        )
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """History: may be looked at, by those who may see it; nobody adds, changes or deletes it here."""
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    def has_delete_permission(self, request, obj=None):
+        return False
+
+
+class ColumnInline(admin.TabularInline):
+    model = DatasetColumn
+    extra = 0
+    fields = ["position", "name", "label", "type", "description", "is_published", "seen_at"]
+    readonly_fields = ["seen_at"]
+
+
+@admin.register(Dataset)
+class DatasetAdmin(Audited, admin.ModelAdmin):
+    audit_kind = "dataset"
+    list_display = ["title", "slug", "department", "steward", "refresh_rate", "promise_time", "access", "feeds", "updated_at"]
+    list_filter = ["refresh_rate", "access", "department"]
+    search_fields = ["title", "slug", "tags", "description"]
+    prepopulated_fields = {"slug": ["title"]}
+    inlines = [ColumnInline]
+    fieldsets = [
+        (None, {"fields": ["title", "slug", "description", "tags"]}),
+        ("Who answers for it", {"fields": ["department", "steward", "steward_email"]}),
+        ("What the public may expect", {"fields": ["refresh_rate", "promise_time", "access", "licence"]}),
+    ]
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).annotate(pipeline_count=Count("pipelines"))
+
+    @admin.display(description="pipelines", ordering="pipeline_count")
+    def feeds(self, dataset) -> int:
+        return dataset.pipeline_count
+
+    def has_delete_permission(self, request, obj=None):
+        # pipelines, files and with them the evidence hang on it
+        if obj is None or obj.pipelines.exists() or obj.entries.exists():
+            return False
+        return super().has_delete_permission(request, obj)
+
+    def get_prepopulated_fields(self, request, obj=None):
+        # a slug is part of every address and every file's place: it is chosen once
+        return {} if obj else self.prepopulated_fields
+
+    def get_readonly_fields(self, request, obj=None):
+        return ["slug"] if obj else []
+
+    def save_formset(self, request, form, formset, change):
+        super().save_formset(request, form, formset, change)
+        if not change:
+            return
+        changes = {
+            one.instance.name: changed_words(one)
+            for one in formset.forms
+            if one.has_changed() and one not in formset.deleted_forms
+        }
+        named = {f"column {name}": list(changed) for name, changed in changes.items()}
+        named |= {f"column {one.name}": "deleted" for one in formset.deleted_objects}
+        if named:
+            self.write_audit(request, form.instance, "edit", named)
+
+
+@admin.register(CatalogEntry)
+class CatalogEntryAdmin(ReadOnlyAdmin):
+    list_display = ["pointer", "dataset", "source", "layer", "window_start", "bytes", "rows", "created_at", "withdrawn_at"]
+    list_filter = ["layer", "dataset"]
+    search_fields = ["pointer", "sha256", "source"]
+    list_select_related = ["dataset"]
+    show_full_result_count = False
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ["at", "actor", "verb", "kind", "target", "reason", "result"]
+    list_filter = ["verb", "kind"]
+    search_fields = ["actor", "target", "reason"]
+    date_hierarchy = "at"
+    show_full_result_count = False

@@ -1,0 +1,373 @@
+"""What stewards edit of the pipelines: providers and pipelines. Blocks, runs and logs are history; verbs on blocks are actions."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+
+from catalog import audit
+from catalog.admin import Audited, ReadOnlyAdmin
+from catalog.audit import Actor
+from pipelines import blocks, clock, planner, secrets
+from pipelines.connectors import base as connectors
+from pipelines.errors import PipelineError, SetupError
+from pipelines.forms import CLEAR, PARAMETER, SECRET, PipelineForm, ProviderForm, ReasonForm, provider_form
+from pipelines.models import ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock
+from pipelines.stages import outside
+
+#: An action on more blocks than this belongs on a pipeline's page, where a preview shows them.
+MOST_AT_ONCE = 500
+
+
+@admin.register(Provider)
+class ProviderAdmin(Audited, admin.ModelAdmin):
+    """The form grows from what the connector of the kind declares; the kind is chosen first, once."""
+
+    audit_kind = "provider"
+    list_display = ["title", "slug", "kind", "base_url", "time_zone", "max_parallel", "is_active", "blocked_until"]
+    list_filter = ["kind", "is_active"]
+    search_fields = ["title", "slug", "base_url"]
+    readonly_fields = ["kind_label", "blocked_until"]
+    actions = ["test_connections"]
+    change_form_template = "admin/pipelines/provider/change_form.html"
+
+    # choosing the kind
+
+    def add_view(self, request, form_url="", extra_context=None):
+        if request.GET.get("kind", "") not in connectors.REGISTRY:
+            if not self.has_add_permission(request):
+                raise PermissionDenied
+            return self._choose_kind(request)
+        return super().add_view(request, form_url, extra_context)
+
+    def _choose_kind(self, request: HttpRequest) -> HttpResponse:
+        kinds = sorted(connectors.REGISTRY.values(), key=lambda kind: kind.label)
+        context = {**self.admin_site.each_context(request), "title": "Which kind of provider?", "kinds": kinds, "opts": self.opts}
+        return TemplateResponse(request, "admin/pipelines/provider/choose_kind.html", context)
+
+    # the form of the kind
+
+    def _kind(self, request: HttpRequest, obj: Provider | None) -> str:
+        return obj.kind if obj else request.GET.get("kind", "")
+
+    def _form(self, request: HttpRequest, obj: Provider | None) -> type[ProviderForm]:
+        kind = self._kind(request, obj)
+        try:
+            return provider_form(kind)
+        except SetupError:
+            # its connector is gone from the program: the rest of it can still be looked at
+            return type("UnknownKindForm", (ProviderForm,), {"kind": kind})
+
+    def get_form(self, request, obj=None, change=False, **kwargs):
+        return super().get_form(request, obj, change=change, **{**kwargs, "form": self._form(request, obj)})
+
+    def get_fieldsets(self, request, obj=None):
+        declared = self._form(request, obj).declared
+        plain = [PARAMETER + parameter.name for parameter in declared if not parameter.secret]
+        stored = (obj.secrets if obj else {}) or {}
+        secret = []
+        for parameter in declared:
+            if parameter.secret:
+                secret.append(SECRET + parameter.name)
+                if parameter.name in stored:
+                    secret.append(CLEAR + parameter.name)
+        sets = [(None, {"fields": ["title", "slug", "kind_label", "base_url", *plain]})]
+        if secret:
+            words = "Values are encrypted before they are stored and never shown again."
+            sets.append(("Secrets", {"fields": secret, "description": words}))
+        sets.append(("How it is treated", {"fields": ["time_zone", "max_parallel", "is_active", "contact", "blocked_until"]}))
+        return sets
+
+    def get_readonly_fields(self, request, obj=None):
+        return [*self.readonly_fields, "slug"] if obj else self.readonly_fields
+
+    @admin.display(description="kind")
+    def kind_label(self, provider) -> str:
+        kind = connectors.REGISTRY.get(provider.kind)
+        return (
+            f"{kind.label} ({provider.kind})" if kind else f"{provider.kind or 'chosen'}: no connector of this kind is installed"
+        )
+
+    def get_prepopulated_fields(self, request, obj=None):
+        return {} if obj else {"slug": ["title"]}
+
+    def get_changeform_initial_data(self, request):
+        return {
+            name: value for name, value in super().get_changeform_initial_data(request).items() if not name.startswith(SECRET)
+        }
+
+    def has_delete_permission(self, request, obj=None):
+        if obj is None or obj.pipelines.exists() or obj.publishes.exists():
+            return False
+        return super().has_delete_permission(request, obj)
+
+    def audit_changes(self, form) -> dict:
+        return form.changed_words()
+
+    # Test connection: a POST, for it goes out
+
+    def get_urls(self):
+        test = path("<int:pk>/test/", self.admin_site.admin_view(self.test_view), name="pipelines_provider_test")
+        return [test, *super().get_urls()]
+
+    def test_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        provider = get_object_or_404(Provider, pk=pk)
+        if request.method == "POST":
+            self._test(request, provider)
+        else:
+            messages.info(request, "Press “Test connection” to ask: looking at a page never asks an outside system.")
+        return redirect("admin:pipelines_provider_change", provider.pk)
+
+    @admin.action(description="Test the connection", permissions=["change"])
+    def test_connections(self, request, queryset):
+        for provider in queryset[:20]:
+            self._test(request, provider)
+
+    def _test(self, request: HttpRequest, provider: Provider) -> None:
+        """One small question to the outside system; the answer in its sentence, without secrets."""
+        try:
+            said, level = outside.connector(provider).test(), messages.SUCCESS
+        except PipelineError as error:
+            said, level = f"{error.message} {error.next_step}".strip(), messages.ERROR
+        said = secrets.redact(said)
+        audit.write(Actor.of(request.user), "test", kind="provider", target=provider.slug, result=said)
+        messages.add_message(request, level, f"{provider.title}: {said}")
+
+
+@admin.register(Pipeline)
+class PipelineAdmin(Audited, admin.ModelAdmin):
+    audit_kind = "pipeline"
+    form = PipelineForm
+    list_display = ["title", "slug", "provider", "dataset", "cadence", "due_time", "table", "portal", "is_paused"]
+    list_filter = ["cadence", "is_paused", "provider"]
+    search_fields = ["title", "slug", "resource", "table", "portal_resource"]
+    list_select_related = ["provider", "dataset", "portal"]
+    autocomplete_fields = ["dataset"]
+    readonly_fields = ["next_windows", "is_paused", "paused_reason"]
+    fieldsets = [
+        (None, {"fields": ["title", "slug", "dataset", "provider", "resource", "format", "stages"]}),
+        (
+            "When it is owed",
+            {
+                "fields": [
+                    "cadence",
+                    "due_time",
+                    "settle_minutes",
+                    "time_zone",
+                    "starts_on",
+                    "next_windows",
+                    "is_paused",
+                    "paused_reason",
+                ]
+            },
+        ),
+        (
+            "Which rows",
+            {
+                "fields": ["key", "window_column", "version_column", "columns", "types", "page_size", "pages_in_flight"],
+                "description": "Without a window column every block reads the whole of the source.",
+            },
+        ),
+        ("Where they are loaded", {"fields": ["warehouse", "table", "load_mode"]}),
+        ("Where they are published", {"fields": ["portal", "portal_resource", "publish_chunk"]}),
+        ("How hard it tries", {"fields": ["priority", "max_attempts", "deadline_minutes"]}),
+    ]
+
+    def get_readonly_fields(self, request, obj=None):
+        # the slug names its files in the lake; chosen once
+        return [*self.readonly_fields, "slug"] if obj else self.readonly_fields
+
+    def get_prepopulated_fields(self, request, obj=None):
+        return {} if obj else {"slug": ["title"]}
+
+    def has_delete_permission(self, request, obj=None):
+        if obj is None or obj.blocks.exists():
+            return False
+        return super().has_delete_permission(request, obj)
+
+    @admin.display(description="the next three blocks")
+    def next_windows(self, pipeline) -> str:
+        """As it is saved; to see the effect of a change, save first."""
+        if not pipeline.pk:
+            return "Save it first; then they are listed here."
+        coming = next_windows(pipeline, timezone.now())
+        if not coming:
+            return "None: it only runs by hand."
+        zone = clock.zone(pipeline.time_zone)
+        lines = [(window, f"{due.astimezone(zone):%a %b %d, %H:%M}") for window, due in coming]
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}, due {}</li>", lines))
+
+
+def next_windows(pipeline: Pipeline, now: datetime, count: int = 3) -> list[tuple[str, datetime]]:
+    """The next windows that fall due after `now`: (window in words, due instant)."""
+    reach = {"hourly": 1, "daily": 7, "weekly": 30, "monthly": 130}.get(pipeline.cadence, 0)
+    since, until = now - timedelta(days=reach + 40), now + timedelta(days=reach)
+    coming = []
+    for window in planner.owed_windows(pipeline, since, until):
+        due = planner.due_at(pipeline, *window)
+        if due > now:
+            coming.append((clock.window_text(*window, pipeline.time_zone), due))
+        if len(coming) == count:
+            break
+    return coming
+
+
+@admin.register(ScheduleBlock)
+class ScheduleBlockAdmin(ReadOnlyAdmin):
+    """Read-only, with the verbs of operators as actions; each answers what moved and what was refused, and why."""
+
+    list_display = ["pk", "pipeline", "window", "stage", "state", "mark", "attempts", "due_at", "rows", "story"]
+    list_filter = ["state", "stage", "mark", "pipeline"]
+    search_fields = ["pipeline__slug", "pipeline__title", "message"]
+    list_select_related = ["pipeline"]
+    date_hierarchy = "starts_at"
+    show_full_result_count = False
+    actions = ["run_now", "force", "hold", "cancel"]
+
+    @admin.display(description="window")
+    def window(self, block) -> str:
+        return clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone)
+
+    @admin.display(description="")
+    def story(self, block) -> str:
+        return format_html('<a href="{}">Its story</a>', reverse("block", args=[block.pk]))
+
+    def has_operate_permission(self, request) -> bool:
+        return request.user.has_perm("pipelines.operate")
+
+    @admin.action(description="Run now: from where each stands", permissions=["operate"])
+    def run_now(self, request, queryset):
+        return self._ask(
+            request,
+            queryset,
+            "run_now",
+            "Run these blocks",
+            "Each runs from the stage at which it stands; a done one runs whole.",
+        )
+
+    @admin.action(description="Force: run whole, although nothing changed", permissions=["operate"])
+    def force(self, request, queryset):
+        return self._ask(
+            request,
+            queryset,
+            "force",
+            "Force these blocks",
+            "Each runs all its stages, even where the source says that nothing has changed.",
+        )
+
+    @admin.action(description="Hold: keep from running", permissions=["operate"])
+    def hold(self, request, queryset):
+        return self._ask(
+            request,
+            queryset,
+            "hold",
+            "Hold these blocks",
+            "None of them runs until somebody releases it; running ones are left alone.",
+        )
+
+    @admin.action(description="Cancel: stop what runs", permissions=["operate"])
+    def cancel(self, request, queryset):
+        return self._ask(
+            request,
+            queryset,
+            "cancel",
+            "Cancel these blocks",
+            "Running ones stop within seconds, waiting ones are held. Nothing half-done stays.",
+        )
+
+    def _ask(self, request: HttpRequest, queryset, action: str, title: str, does: str) -> HttpResponse | None:
+        """First a page that says what it will do to which blocks, then, when it is pressed there, the act itself."""
+        chosen = list(queryset.select_related("pipeline__provider").order_by("starts_at")[: MOST_AT_ONCE + 1])
+        if len(chosen) > MOST_AT_ONCE:
+            messages.error(
+                request, f"Nothing was done: choose at most {MOST_AT_ONCE} blocks here, or use “Re-run” on the pipeline's page."
+            )
+            return None
+        form = ReasonForm(request.POST if "confirmed" in request.POST else None)
+        if "confirmed" in request.POST and form.is_valid():
+            moved, refused = self._do(action, chosen, Actor.of(request.user), form.cleaned_data["reason"])
+            level = messages.WARNING if refused else messages.SUCCESS
+            why = "; ".join(f"block {verdict.block_id}: {verdict.text}" for verdict in refused[:5])
+            messages.add_message(request, level, f"moved {moved}, refused {len(refused)}" + (f" ({why})" if why else ""))
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "does": does,
+            "chosen": chosen,
+            "action": action,
+            "selected": [block.pk for block in chosen],
+            "form": form,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/pipelines/scheduleblock/confirm.html", context)
+
+    def _do(self, action: str, chosen: list[ScheduleBlock], actor: Actor, reason: str) -> tuple[int, list[blocks.Verdict]]:
+        if action in ("hold", "cancel"):
+            verdicts = [getattr(blocks, action)(block.pk, actor=actor, reason=reason) for block in chosen]
+            return sum(verdict.moved for verdict in verdicts), [verdict for verdict in verdicts if not verdict.moved]
+        pipelines = {block.pipeline_id: block.pipeline for block in chosen}
+        placed = planner.place(
+            planner.Order(
+                pipelines=list(pipelines.values()), which="all", force=action == "force", block_ids=[block.pk for block in chosen]
+            ),
+            actor=actor,
+            reason=reason,
+        )
+        return len(placed.moved), placed.refused
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnlyAdmin):
+    list_display = [
+        "pk",
+        "block",
+        "stage",
+        "state",
+        "attempt",
+        "asked_by",
+        "started_at",
+        "finished_at",
+        "rows_in",
+        "rows_out",
+        "unchanged",
+        "rejected",
+    ]
+    list_filter = ["state", "stage", "trigger"]
+    search_fields = ["block__pipeline__slug", "asked_by", "message"]
+    list_select_related = ["block__pipeline"]
+    show_full_result_count = False
+
+
+@admin.register(ImportLog)
+class ImportLogAdmin(ReadOnlyAdmin):
+    list_display = ["at", "pipeline", "event", "table", "file", "offset", "rows", "total", "message"]
+    list_filter = ["event", "pipeline"]
+    search_fields = ["file", "table"]
+    list_select_related = ["pipeline"]
+    show_full_result_count = False
+
+
+@admin.register(RejectedRow)
+class RejectedRowAdmin(ReadOnlyAdmin):
+    list_display = ["pk", "block_id", "reason", "column", "value", "row_key", "file", "line", "replayed_at"]
+    list_filter = ["reason"]
+    search_fields = ["reason", "row_key", "file"]
+    readonly_fields = ["row_as_it_came"]
+    exclude = ["raw"]
+    show_full_result_count = False
+
+    @admin.display(description="the row as it came")
+    def row_as_it_came(self, row) -> str:
+        return format_html("<pre>{}</pre>", json.dumps(row.raw, indent=1, ensure_ascii=False))
