@@ -76,10 +76,13 @@ def shelf(pipeline_slug: str, dataset_slug: str, layer: str, starts_at: datetime
 
 def checked(pointer: str) -> str:
     """`pointer` itself. Raises DataError if it could lead out of the lake."""
-    parts = pointer.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in pointer or not pointer.isprintable():
+    if _leads_out(pointer):
         raise DataError(f"{pointer!r} is not a place in the lake.", code="lake-pointer")
     return pointer
+
+
+def _leads_out(pointer: str) -> bool:
+    return any(part in ("", ".", "..") for part in pointer.split("/")) or "\\" in pointer or not pointer.isprintable()
 
 
 def fingerprint(path: Path) -> str:
@@ -537,7 +540,7 @@ class BucketLake(Lake):
 
 
 class _Body(io.RawIOBase):
-    """The body of a reply as a plain file that counts: fewer bytes than were announced are never taken for the end."""
+    """The body of a reply as a plain file. botocore counts it; what it says of a cut one is told here in our words."""
 
     def __init__(self, body: Any, expected: int, pointer: str):
         self.body, self.expected, self.pointer, self.seen = body, expected, pointer, 0
@@ -554,8 +557,6 @@ class _Body(io.RawIOBase):
         except (BotoCoreError, HTTPError, OSError) as error:
             raise TransientError(f"{self.pointer} broke off after {self.seen:,} of {self.expected:,} bytes: {error}", code="lake-cut") from error
         self.seen += len(chunk)
-        if not chunk and len(buffer) and self.seen != self.expected:
-            raise TransientError(f"{self.pointer} ended after {self.seen:,} of {self.expected:,} bytes.", code="lake-cut")
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
@@ -577,8 +578,10 @@ def at(url: str) -> Lake:
     if not scheme and url.strip():
         return FolderLake(Path(url))
     parts = urlsplit(url)
-    if scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc) and not parts.query and not parts.fragment:
-        return BucketLake(parts.netloc, checked(parts.path.strip("/")) if parts.path.strip("/") else "")
+    prefix = parts.path.strip("/")
+    is_bucket = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc) and not parts.query and not parts.fragment
+    if scheme == "s3" and is_bucket and not (prefix and _leads_out(prefix)):
+        return BucketLake(parts.netloc, prefix)
     raise SetupError("LAKE_URL is neither a folder nor s3://bucket/prefix.", code="lake-address", next_step="Set LAKE_URL.")
 
 

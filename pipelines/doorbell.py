@@ -41,8 +41,9 @@ class PlainPayload:
 def _allowed(task: dict[str, Any]) -> dict[str, Any]:
     from pipelines.tasks import ALLOWED  # here: tasks import models, which are not ready when apps are set up
 
-    if task.get("func") not in ALLOWED:
-        raise signing.BadSignature(f"the queue may not run {task.get('func')!r}; pipelines.tasks.ALLOWED names what it may")
+    func = task.get("func")
+    if not isinstance(func, str) or func not in ALLOWED:
+        raise signing.BadSignature(f"the queue may not run {func!r}; pipelines.tasks.ALLOWED names what it may")
     if surplus := task.keys() - PARTS:
         raise signing.BadSignature(f"a message of the queue may not have {', '.join(sorted(surplus))}")
     return task

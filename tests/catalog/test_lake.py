@@ -24,32 +24,39 @@ START = datetime(2026, 11, 20, 23, tzinfo=UTC)
 NOTHING_IS_TOO_YOUNG = timedelta(seconds=-5)
 
 
-@pytest.fixture(scope="module")
-def moto():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+def give_credentials(patch: pytest.MonkeyPatch, endpoint: str = "") -> None:
+    given = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": endpoint}
+    for name, value in given.items():
+        patch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
+        patch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def credentials(monkeypatch):
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_EC2_METADATA_DISABLED": "true"}.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
+    give_credentials(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def storage():
+    """A lake in a bucket at moto's server, which must still be made."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        give_credentials(patch, "http://{}:{}".format(*server.get_host_and_port()))
+        place = lakes.at("s3://city-lake/open/data")
+        yield place
+        place._s3.close()
+    server.stop()
 
 
 @pytest.fixture
-def bucket(moto, credentials, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    place = lakes.at("s3://city-lake/open/data")
-    place._s3.create_bucket(Bucket="city-lake")
-    yield place
-    for item in place._s3.list_objects_v2(Bucket="city-lake").get("Contents", []):
-        place._s3.delete_object(Bucket="city-lake", Key=item["Key"])
-    place._s3.delete_bucket(Bucket="city-lake")
-    place._s3.close()
+def bucket(storage):
+    storage._s3.create_bucket(Bucket="city-lake")
+    yield storage
+    for item in storage._s3.list_objects_v2(Bucket="city-lake").get("Contents", []):
+        storage._s3.delete_object(Bucket="city-lake", Key=item["Key"])
+    storage._s3.delete_bucket(Bucket="city-lake")
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -57,12 +64,11 @@ def lake(request, tmp_path, settings):
     """The lake of this installation, of either kind."""
     if request.param == "folder":
         settings.LAKE_URL = str(tmp_path / "lake")
-        yield lakes.lake()
     else:
-        request.getfixturevalue("bucket")
         settings.LAKE_URL = "s3://city-lake/open/data"
-        yield lakes.lake()
-        lakes.lake()._s3.close()
+        # a client takes half a second to make, and one is enough for all of these tests
+        lakes.lake()._s3 = request.getfixturevalue("bucket")._s3
+    yield lakes.lake()
     lakes._opened.cache_clear()
 
 
@@ -262,7 +268,7 @@ def test_only_a_disk_says_how_much_is_free(lake):
     "url", ["", "  ", "http://x/y", "s3://", "s3://key:secret@bucket/x", "s3://Bucket_/x", "s3://bucket/../x", "s3://bucket/x?y=1"]
 )
 def test_an_address_that_is_no_lake_is_refused_without_repeating_it(url):
-    with pytest.raises((SetupError, DataError)) as caught:
+    with pytest.raises(SetupError) as caught:
         lakes.at(url)
     assert "secret" not in caught.value.message
 
@@ -533,8 +539,7 @@ def test_a_bucket_that_is_not_there_says_what_to_do(bucket):
     assert "bucket's name" in caught.value.next_step
 
 
-def test_missing_credentials_say_what_to_do(moto, monkeypatch, credentials, tmp_path):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+def test_missing_credentials_say_what_to_do(storage, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
