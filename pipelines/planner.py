@@ -7,10 +7,13 @@ queue is only a doorbell: a lost message is rung again, one that comes twice fin
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from time import time as time_now
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -20,10 +23,11 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.tasks import async_task
 
-from catalog import audit
+from catalog import audit, lake
 from catalog.audit import SCHEDULE, Actor
 from pipelines import blocks, clock
 from pipelines.blocks import Verdict
+from pipelines.errors import PipelineError
 from pipelines.models import Cadence, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock, Stage, State, Trigger
 from pipelines.warehouse import postgres
 
@@ -34,6 +38,7 @@ WORK, CANARY = "pipelines.tasks.work", "pipelines.tasks.answer_canary"
 MOST_NEW_BLOCKS = 500
 RING_AGAIN_SECONDS = 30
 TICK_LOCK = 0x0D0_71C
+LAKE_SWEEP_SECONDS = 3600
 
 
 # what is owed
@@ -115,6 +120,7 @@ def tick(now: datetime | None = None) -> dict[str, int]:
                 broken += 1
                 log.exception("The schedule of %s can't be planned", pipeline.slug)
         swept = sweep()
+        clear_leftovers()
         beat("tick", host=socket.gethostname(), made=made, broken=broken, **swept)
     return {"made": made, "broken": broken, **swept}
 
@@ -140,6 +146,32 @@ def sweep() -> dict[str, int]:
     for run in died:
         postgres.end_sessions(settings.WAREHOUSES.get(run.block.pipeline.warehouse, ""), run_id=run.pk)
     return {"reaped": len(died), "rung": ring_due()}
+
+
+def clear_leftovers() -> None:
+    """Remove what the dead left behind: work folders at each tick; half-written files of the lake once an hour."""
+    going = {f"run-{pk}" for pk in Run.objects.filter(state=RunState.RUNNING).values_list("pk", flat=True)}
+    work = Path(settings.WORK_DIR)
+    for folder in work.glob("run-*") if work.is_dir() else ():
+        # a folder is made just after its run: one that is this young may belong to a run that was not in the list yet
+        if folder.name not in going and time_since_change(folder) > settings.LEASE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    if (age("lake sweep") or LAKE_SWEEP_SECONDS) >= LAKE_SWEEP_SECONDS:
+        beat("lake sweep")
+        try:
+            removed = lake.lake().sweep(timedelta(days=1))
+        except PipelineError as error:
+            log.warning("The lake can't be swept: %s", error.message)
+        else:
+            beat("lake sweep", removed=len(removed))
+
+
+def time_since_change(path: Path) -> float:
+    """Seconds since the folder last changed; 0 when it has gone meanwhile."""
+    try:
+        return time_now() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def ring_due() -> int:

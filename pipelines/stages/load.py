@@ -151,13 +151,14 @@ def files_of(block: ScheduleBlock) -> list[CatalogEntry]:
 
 
 def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> postgres.Table:
-    """The table as the files have it: their columns, with the types of the time at which they came. Raises DataError."""
+    """The table as the files have it: their columns, with the pipeline's types where it names them. Raises DataError."""
     layouts = {tuple(map(tuple, entry.metadata.get("columns", []))) for entry in entries}
     if len(layouts) != 1:
         raise DataError(
             f"The {len(entries)} files of this block do not have the same columns.", code="mixed-files", next_step="Force the block, so that all are fetched again."
         )
-    columns = tuple(Column(name=name, type=kind) for name, kind in layouts.pop())
+    # a steward's word goes before the source's, also for files that came before it: a re-run from load obeys it
+    columns = tuple(Column(name=name, type=pipeline.types.get(name, kind)) for name, kind in layouts.pop())
     missing = [name for name in pipeline.key if name not in {column.name for column in columns}]
     if missing:
         raise DataError(f"The files have no {', '.join(missing)}, the key.", code="key-missing", next_step="Change the pipeline's key, or force the block.")

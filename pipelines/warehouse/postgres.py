@@ -526,12 +526,19 @@ _SAME_TYPE = {"timestamp": "timestamp without time zone", "timestamptz": "timest
 
 def _widen(cursor: Any, table: Table, have: dict[str, str]) -> list[str]:
     fresh = []
+    cursor.execute(SQL("select not exists (select from {})").format(table.identifier))
+    [is_empty] = cursor.fetchone()
     for column in table.columns:
         wanted = SQL_TYPES[column.type]
         if column.name not in have:
             cursor.execute(SQL("alter table {} add column {} {}").format(table.identifier, Identifier(column.name), SQL(wanted)))
             fresh.append(column.name)
-        elif have[column.name] != _SAME_TYPE.get(wanted, wanted):
+        elif have[column.name] == _SAME_TYPE.get(wanted, wanted):
+            continue
+        elif is_empty:
+            # nothing was loaded yet: a first load that was refused for its types must not bind the second
+            cursor.execute(SQL("alter table {0} alter {1} type {2} using null").format(table.identifier, Identifier(column.name), SQL(wanted)))
+        else:
             raise SetupError(
                 f"{SCHEMA}.{table.name}.{column.name} is {have[column.name]}, the source says {column.type} ({wanted}).",
                 code="other-type",
