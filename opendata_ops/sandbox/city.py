@@ -222,8 +222,9 @@ class City:
         #: what is said when the city is ready → the server
         self.servers: dict[str, LocalServer] = {"source": self.source, "portal": self.portal}
         self._requests = rows.ServiceRequests(REQUESTS_A_DAY, starts=date(2020, 1, 1), days=1)
-        self._first = self._requests.first_on(self._first_day())
-        self._shown: dict[int, rows.Row] = {}
+        self._next = self._requests.first_on(self._first_day())
+        #: requests whose end is still to come → as the source shows them
+        self._unsettled: dict[int, rows.Row] = {}
         self._quiet = 0
         self._stopping = threading.Event()
         self._heart: threading.Thread | None = None
@@ -253,19 +254,31 @@ class City:
         The rows are a function of the moment alone, so that a city that was restarted tells the same story.
         """
         now = self.clock().replace(tzinfo=None).isoformat(timespec="milliseconds")
-        names = [column.name for column in rows.LA311_COLUMNS]
-        changed = []
-        number = self._first
-        while (row := self._requests.at(number, now))[1] <= now:
-            if self._shown.get(number) != row:
-                self._shown[number] = row
-                changed.append(dict(zip(names, row, strict=True)))
-            number += 1
-        if not changed and self._shown:
+        dataset, made = self.source.dataset(SERVICE_REQUESTS.id), self._requests
+        changed: list[rows.Row] = []
+        for number, shown in list(self._unsettled.items()):
+            row = made.at(number, now)
+            if row != shown:
+                changed.append(row)
+                self._unsettled[number] = row
+                if row == made(number):
+                    del self._unsettled[number]
+        while (row := made.at(self._next, now))[1] <= now:
+            changed.append(row)
+            if row != made(self._next):
+                self._unsettled[self._next] = row
+            self._next += 1
+        if not len(dataset):
+            dataset.fill(changed)
+            return len(changed)
+        if not changed:
+            # nothing is due in this minute: somebody looks at one of the last fifty requests
             self._quiet += 1
-            row = self._shown[max(self._shown) - self._quiet % min(len(self._shown), 50)]
-            changed.append({"srnumber": row[0], "actiontaken": "SR Updated", "updateddate": now})
-        self.source.dataset(SERVICE_REQUESTS.id).publish(changed)
+            key = made(self._next - 1 - self._quiet % 50)[0]
+            dataset.publish([{"srnumber": key, "actiontaken": "SR Updated", "updateddate": now}])
+            return 1
+        names = dataset.names
+        dataset.publish([dict(zip(names, row, strict=True)) for row in changed])
         return len(changed)
 
     def start(self) -> City:

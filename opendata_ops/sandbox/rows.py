@@ -328,7 +328,7 @@ class ServiceRequests:
         number = 1_523_590_121 + i * 10 + (scrambled >> 13) % 10
         created = f"{self._date(day)}{self._clock[second // 60]}{second % 60:02d}.000"
         serviced = None if service is None else f"{self._date(day + service)}T00:00:00.000"
-        if place_in_block == 4321:
+        if place_in_block == 4322 and serviced:
             # one request in ten thousand is to be served in a thousand years: a slip of the hand in the real data
             serviced = "3020-01-06T00:00:00.000"
         return (f"1-{number}", created, created if updated == minute else self._minute(updated), *case[:9], serviced, closed, *place)
@@ -451,7 +451,7 @@ _FOREIGN_NAMES = (
     *("Señor Guapo", "Zoë", "Zoë", "Maelström", "Zoé", "Tündi", "Téo", "Möbius", "S’morZ", "Aché", "Völkl Aikau Kudrna"),
     *("Ms. Eliot Carter “L-E”", "Schrödie", "Latté Frise Blanche Shapiro", "Torbjörnen", "Léon", "Jóna", "Muñe", "Rädda"),
     *("Aster Nácre", "Capitán (Capi)", "Georgia O’Teeffe", "Søren", "Clünas", "Mishka “Missy”", "Schrödinger", "Deià", "Zoé"),
-    "Nuit\xa0Ahathoor\xa0Hecate\xa0Sappho\xa0Jezebel Crowley, 2nd",
+    "Nuit\xa0Ahathoor\xa0Hecate\xa0Sappho\xa0Jezebel Crowley the 2d",
 )
 _QUOTED_NAMES = ('Leonard "Leo"', 'Ted "Theodore" Logan', 'Max ("Moose")', '"Mama" Maya', 'Guapa - "Livi"', "O'Malley", "Xi'an", "D'Artagnan")
 

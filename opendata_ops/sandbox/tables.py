@@ -360,7 +360,11 @@ class Dataset:
                 except ValueError as error:
                     raise ValueError(f"{path} line {reader.line_num}: {error}") from error
         columns = [Column(field, kind, label) for field, kind, label in zip(names, kinds, labels, strict=True)]
-        return cls(id, name or Path(path).stem, columns, rows, key=key, **about)
+        dataset = cls(id, name or Path(path).stem, columns, key=key, **about)
+        if key and (holes := sum(row[names.index(key)] is None for row in rows)):
+            raise ValueError(f"{path}: {holes} rows have no {key}")
+        dataset.fill(rows)
+        return dataset
 
     # what it is
     @property
@@ -589,6 +593,28 @@ class Dataset:
             self._moved(rows.mapped(change) if isinstance(rows, MadeRows) else [_with(record, change(record.values)) for record in rows])
             self.view_last_modified = self.rows_updated_at
             return self.columns
+
+    def fill(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Hold these rows and no others: values in the order of the columns and already in the portal's own form.
+
+        Of rows with the same key the last stays. rowsUpdatedAt does not move: this is how a table begins.
+        """
+        with self._lock:
+            now = utc_text(self.clock())
+            place = self.names.index(self.key) if self.key else None
+            records: list[Record] = []
+            places: dict[Any, int] = {}
+            for values in rows:
+                record = Record(len(records), now, now, tuple(values))
+                at = len(records) if place is None else places.setdefault(values[place], len(records))
+                if at == len(records):
+                    records.append(record)
+                else:
+                    records[at] = _with(records[at], record.values)
+            self._places, self._next_seq = places, len(records)
+            moment = self.rows_updated_at
+            self._moved(records)
+            self.rows_updated_at = moment
 
     def publish(self, sent: Sequence[Mapping[str, Any]], *, replace: bool = False, refuse: int = 0) -> dict[str, int]:
         """Upsert rows by the key (or `:id`), or replace all rows by them; returns the portal's counters.
