@@ -210,18 +210,29 @@ class City:
 
     `state` is a folder in which published rows survive a restart. `clock` tells the city's time. With `pulse` seconds the source
     changes by itself that often while the city runs: requests that are due by the clock come in and are closed; in a quiet
-    minute one is edited. Use it as a context manager, or `start()` and `stop()`.
+    minute one is edited. `requests_a_day` come in, and those of the last `days_shown` are there at the start.
+    Use it as a context manager, or `start()` and `stop()`.
     """
 
-    def __init__(self, *, port: int = 0, state: str | Path | None = None, pulse: float = 0.0, clock: Callable[[], datetime] | None = None):
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        state: str | Path | None = None,
+        pulse: float = 0.0,
+        clock: Callable[[], datetime] | None = None,
+        requests_a_day: int = REQUESTS_A_DAY,
+        days_shown: int = DAYS_SHOWN,
+    ):
         self.pulse = pulse
+        self.days_shown = days_shown
         self.clock = clock or (lambda: datetime.now(ZoneInfo(ZONE)))
         self.state = Path(state) if state else None
         self.source = Portal(port=port)
         self.portal = Portal(port=port + 1 if port else 0, accounts={ACCOUNT.user: ACCOUNT.password}, state=self.state)
         #: what is said when the city is ready → the server
         self.servers: dict[str, LocalServer] = {"source": self.source, "portal": self.portal}
-        self._requests = rows.ServiceRequests(REQUESTS_A_DAY, starts=date(2020, 1, 1), days=1)
+        self._requests = rows.ServiceRequests(requests_a_day, starts=date(2020, 1, 1), days=1)
         self._next = self._requests.first_on(self._first_day())
         #: requests whose end is still to come → as the source shows them
         self._unsettled: dict[int, rows.Row] = {}
@@ -235,8 +246,8 @@ class City:
         self.tick()
 
     def _first_day(self) -> date:
-        """The first day that the source shows: 30 days back, or that of the city's first start where it is kept."""
-        day = self.clock().date() - timedelta(days=DAYS_SHOWN)
+        """The first day that the source shows: some days back, or that of the city's first start where it is kept."""
+        day = self.clock().date() - timedelta(days=self.days_shown)
         if not self.state:
             return day
         kept = self.state / "city.json"

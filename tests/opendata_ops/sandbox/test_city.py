@@ -92,7 +92,7 @@ def test_the_requests_are_those_of_the_last_thirty_days_up_to_now(city):
 
 
 def test_a_city_started_later_tells_the_same_story():
-    first, later = City(clock=Clock()), City(clock=Clock(NOON + timedelta(hours=3)))
+    first, later = (City(clock=Clock(NOON + timedelta(hours=hours)), requests_a_day=100) for hours in (0, 3))
     clock = first.clock
     clock.now += timedelta(hours=3)
     assert first.tick() > 10
@@ -101,7 +101,7 @@ def test_a_city_started_later_tells_the_same_story():
 
 def test_a_minute_never_passes_without_a_change():
     clock = Clock(NOON.replace(hour=3))
-    city = City(clock=clock)
+    city = City(clock=clock, requests_a_day=60)
     dataset = city.source.dataset(SERVICE_REQUESTS.id)
     for _ in range(5):
         before, moment = dataset.rows, dataset.rows_updated_at
@@ -112,8 +112,8 @@ def test_a_minute_never_passes_without_a_change():
 
 
 def test_a_kept_city_shows_its_first_day_again(tmp_path):
-    City(clock=Clock(), state=tmp_path)
-    later = City(clock=Clock(NOON + timedelta(days=2)), state=tmp_path)
+    City(clock=Clock(), state=tmp_path, requests_a_day=10)
+    later = City(clock=Clock(NOON + timedelta(days=2)), state=tmp_path, requests_a_day=10)
     assert min(row["createddate"] for row in later.source.dataset(SERVICE_REQUESTS.id).rows.values()).startswith("2026-10-21")
 
 
