@@ -64,6 +64,7 @@ class Need:
     next_step: str
     act: str
     act_href: str
+    is_act: bool = False
 
 
 #: Trouble that stops data goes before trouble that only waits.
@@ -108,6 +109,7 @@ def _trouble_need(pipeline: Pipeline, trouble: schedule.Trouble) -> Need:
         next_step=trouble.next_step,
         act=act,
         act_href=act_href,
+        is_act=many and failed,
     )
 
 

@@ -41,9 +41,15 @@
       const chosen = cells.slice(first, end + 1);
       order.elements.from.value = chosen[0].dataset.from;
       order.elements.to.value = chosen[chosen.length - 1].dataset.to;
-      const count = (...looks) => chosen.filter((cell) => looks.includes(cell.dataset.look)).length;
-      const parts = [`${chosen.length} ${chosen.length === 1 ? "block" : "blocks"} picked`, `${count("missing")} never ran`, `${count("failed", "crashed")} failed`];
-      note.textContent = parts.join(", ") + ".";
+      const count = (fits) => chosen.filter((cell) => fits(cell.dataset.look)).length;
+      const counts = {
+        missing: count((look) => look === "missing"),
+        failed: count((look) => look === "failed" || look === "crashed"),
+        incomplete: count((look) => !["ok", "unchanged", "suspicious", "due"].includes(look)),
+        all: count((look) => look !== "due"),
+      };
+      order.querySelectorAll("[data-count]").forEach((place) => { place.textContent = counts[place.dataset.count].toLocaleString("en-US"); });
+      note.textContent = `${chosen.length} ${chosen.length === 1 ? "block" : "blocks"} picked.`;
     }
 
     const cellOf = (target) => target instanceof Element ? target.closest("td[data-from]") : null;
@@ -75,6 +81,13 @@
     });
   }
 
+  /* uPlot's own dates are American; ours are those of the tables: by the width of a step, with the day or the year below where it changes. */
+  const year = "\n{YYYY}";
+  const day = "\n{MMM} {D}";
+  const step = (seconds, words, newYear, newDay) => [seconds, words, newYear, null, newDay, null, null, null, 1];
+  const dates = [step(31536000, "{YYYY}", null, null), step(2419200, "{MMM}", year, null), step(86400, "{MMM} {D}", year, null),
+    step(3600, "{HH}:{mm}", `${day} {YYYY}`, day), step(60, "{HH}:{mm}", `${day} {YYYY}`, day), step(1, "{HH}:{mm}:{ss}", `${day} {YYYY}`, day)];
+
   /* Charts: the numbers stand in a JSON block and once more in a table. Colours come from the stylesheet, so both themes fit. */
   document.querySelectorAll("[data-chart]").forEach((figure) => {
     const source = document.getElementById(figure.dataset.chart);
@@ -100,7 +113,7 @@
         width: Math.max(figure.clientWidth, 280),
         height: 240,
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), data.zone),
-        axes: [axis, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
+        axes: [{ ...axis, values: dates }, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
         scales: { y: { range: (chart, low, high) => [0, Math.max(high, 1) * 1.05] } },
         series: [
           { value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },

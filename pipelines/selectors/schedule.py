@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from statistics import quantiles
 
 from django.conf import settings
-from django.db.models import Avg, Case, Count, DateField, DurationField, ExpressionWrapper, F, Func, Min, OuterRef, Q, Subquery, Sum, Value, When, Window
+from django.db.models import Avg, Case, Count, DateField, DurationField, ExpressionWrapper, F, Func, Max, Min, OuterRef, Q, Subquery, Sum, Value, When, Window
 from django.db.models.functions import RowNumber, TruncHour
 from django.urls import reverse
 
@@ -79,18 +79,31 @@ def pipeline_choices() -> list[tuple[str, str]]:
 
 
 def cadence_words(pipeline: Pipeline) -> str:
-    """When it runs, in a sentence without a full stop: "Every day at 06:30, America/Chicago"."""
+    """When it runs, in a sentence without a full stop: "Every day at 06:30"; with the zone where it isn't the city's."""
     settle = pipeline.settle_minutes
+    where = "" if pipeline.time_zone == settings.TIME_ZONE else f", {pipeline.time_zone}"
     if pipeline.cadence == Cadence.MANUAL:
         return "Only by hand"
     if pipeline.cadence == Cadence.HOURLY:
         moment = "begins" if pipeline.is_snapshot else "has ended"
-        return f"Every hour, {f'{settle} min after' if settle else 'when'} it {moment}, {pipeline.time_zone}"
+        return f"Every hour, {f'{settle} min after' if settle else 'when'} it {moment}{where}"
     due = datetime.combine(date(2000, 1, 1), pipeline.due_time or time.min) + timedelta(minutes=settle)
     days_later = (due.date() - date(2000, 1, 1)).days
     later = f", {days_later} {'day' if days_later == 1 else 'days'} later" if days_later else ""
     when = {Cadence.DAILY: "Every day", Cadence.WEEKLY: "Every Monday", Cadence.MONTHLY: "On the 1st of every month"}[Cadence(pipeline.cadence)]
-    return f"{when}{later} at {due:%H:%M}, {pipeline.time_zone}"
+    return f"{when}{later} at {due:%H:%M}{where}"
+
+
+def newest_words(pipeline: Pipeline) -> str:
+    """Up to when there is data: "Nov 20, 17:00" by the hour, "Nov 20" by the day, the moment of the last reading of a snapshot; a dash for none."""
+    moment = pipeline.newest_finish if pipeline.is_snapshot else pipeline.newest_end
+    if moment is None:
+        return "–"
+    local = moment.astimezone(clock.zone(pipeline.time_zone))
+    if pipeline.is_snapshot or pipeline.cadence == Cadence.HOURLY:
+        return f"{local:%b} {local.day}, {local:%H:%M}"
+    last = local - timedelta(microseconds=1)
+    return f"{last:%b} {last.day}"
 
 
 def coming_due(pipeline: Pipeline, now: datetime, until: datetime) -> Iterator[tuple[datetime, tuple[datetime, datetime]]]:
@@ -154,7 +167,7 @@ def troubles(now: datetime) -> list[Trouble]:
             count=Window(Count("pk"), **same),
             since=Window(Min("changed_at"), **same),
             first_start=Window(Min("starts_at"), **same),
-            last_end=Window(Func(F("ends_at"), function="max"), **same),
+            last_end=Window(Max("ends_at"), **same),
             place=Window(RowNumber(), order_by=F("changed_at").desc(), **same),
         )
         .filter(place=1)
@@ -191,7 +204,7 @@ class PipelineLine:
     rows_a_day: int | None
     kept: int
     owed: int
-    newest: datetime | None
+    newest: str
     last_finish: datetime | None
     next_due: datetime | None
 
@@ -350,7 +363,7 @@ def _line(pipeline: Pipeline, heads: list[DayHead], found: dict[date, _Day], owe
         rows_a_day=round(sum(values) / len(values)) if values else None,
         kept=kept,
         owed=total_owed,
-        newest=pipeline.newest_finish if pipeline.is_snapshot else pipeline.newest_end,
+        newest=newest_words(pipeline),
         last_finish=pipeline.newest_finish,
         next_due=next_due(pipeline, now),
     )
@@ -372,7 +385,7 @@ def _standing(pipeline: Pipeline, seen: list[Face]) -> Face:
         return faces.PAUSED
     loud = faces.worst(face for face in seen if face not in (faces.NOT_OWED, faces.NOT_YET, faces.COVERED))
     if loud == faces.NOT_OWED:
-        return faces.NOTHING_YET
+        return faces.OK if pipeline.newest_finish else faces.NOTHING_YET
     return faces.OK if loud in (faces.OK, faces.UNCHANGED, faces.EMPTY, faces.RECOVERED) else loud
 
 
@@ -511,7 +524,7 @@ def today_by_hour(pipelines: list[Pipeline], now: datetime, lanes: int = 14) -> 
     for pipeline in pipelines:
         bars = [_ran_bar(kinds, hour, at(hour), hour_wide) for hour, kinds in ran.get(pipeline.pk, {}).items()]
         if not pipeline.is_paused:
-            bars += [Bar(at(due), 5, "plan", f"due {_city(due):%H:%M}") for due, _ in coming_due(pipeline, now, end)]
+            bars += [Bar(at(due), 5, "plan", f"due {_city(due):%H:%M}") for due, _ in coming_due(pipeline, now, end - timedelta(seconds=1))]
         if bars:
             drawn.append((min(_BAR_RANK.index(bar.kind) for bar in bars), pipeline.title, pipeline, bars))
     drawn.sort(key=lambda lane: lane[:2])
@@ -570,12 +583,13 @@ class Grid:
     rows: list[GridRow]
     first: date
     last: date
-    earlier: date
+    earlier: date | None
     later: date | None
     owed: int
     done: int
     missing: int
     failed: int
+    undone: int
     trouble_start: datetime | None
     trouble_end: datetime | None
 
@@ -606,18 +620,23 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     bad = [square for square in squares.values() if square.face in (faces.MISSING, faces.FAILED, faces.CRASHED)]
     lay = {"hourly": _by_hour, "weekly": _by_week, "monthly": _by_month}.get(cadence, _by_day)
     word, columns, rows = lay(squares, blocks, zone, first, last)
+    begun = len(rows)
+    # from before the first owed window there is nothing to draw
+    while len(rows) > 1 and all(cell is None or cell.face == faces.NOT_OWED for cell in rows[-1].cells):
+        rows.pop()
     return Grid(
         row_word=word,
         columns=columns,
         rows=rows,
         first=first,
         last=last,
-        earlier=first - timedelta(days=1),
+        earlier=first - timedelta(days=1) if len(rows) == begun else None,
         later=min(last + (last - first) + timedelta(days=1), today) if last < today else None,
         owed=sum(row.owed for row in rows),
         done=sum(row.done for row in rows),
         missing=sum(square.face == faces.MISSING for square in squares.values()),
         failed=sum(square.face in (faces.FAILED, faces.CRASHED) for square in squares.values()),
+        undone=sum(row.owed - row.done for row in rows),
         trouble_start=bad[0].starts_at if bad else None,
         trouble_end=bad[-1].ends_at if bad else None,
     )
@@ -785,14 +804,16 @@ def durations(pipeline: Pipeline, now: datetime, limit: int = 300) -> Durations:
     latest = Run.objects.filter(block__pipeline=pipeline, state__in=[RunState.DONE, RunState.UNCHANGED, RunState.FAILED, RunState.CRASHED])
     runs = sorted(latest.select_related("block__pipeline").order_by("-pk")[:limit], key=lambda run: (run.started_at, run.pk))
     usual = paces(pipeline, now)
+    # how long a failure took says nothing about the pace
+    good = [run for run in runs if run.state == RunState.DONE]
     return Durations(
         runs=runs[::-1],
         paces=[usual[stage] for stage in pipeline.stages if stage in usual],
         chart={
             "zone": pipeline.time_zone,
-            "x": [round(run.started_at.timestamp()) for run in runs],
-            "seconds": {stage: [round(run.seconds, 2) if run.stage == stage else None for run in runs] for stage in pipeline.stages},
-            "rows": {"rows read": [run.rows_in if run.stage == pipeline.stages[0] else None for run in runs]},
+            "x": [round(run.started_at.timestamp()) for run in good],
+            "seconds": {stage: [round(run.seconds, 2) if run.stage == stage else None for run in good] for stage in pipeline.stages},
+            "rows": {"rows read": [run.rows_in if run.stage == pipeline.stages[0] else None for run in good]},
         },
     )
 

@@ -103,7 +103,10 @@ class OrderForm(forms.Form):
     def command(self) -> str:
         """The command line that does the same, to be pasted into a shell; empty where there is none."""
         cleaned = self.cleaned_data
-        if cleaned["which"] in ("missing", "failed"):
+        which, bounds = cleaned["which"], [moment for moment in (cleaned["starts_at"], cleaned["ends_at"]) if moment]
+        # `run` knows what isn't done, and all of a span; force takes all of it
+        told = which == ("all" if cleaned["force"] else "incomplete") or (which == "all" and bounds)
+        if not told or any(moment.minute for moment in bounds) or (cleaned["force"] and not bounds and not self.pipeline.is_snapshot):
             return ""
         words = ["python3 manage.py run", self.pipeline.slug]
         zone = clock.zone(self.pipeline.time_zone)
