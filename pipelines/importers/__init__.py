@@ -1,0 +1,120 @@
+"""Configurations of other systems, and our own: a file each, found by being here.
+
+An importer is a module of this folder with two functions, and `NAME`, what its format is called:
+
+- `recognises(path, text) -> bool` says, at a glance and without raising, whether a file is of its format;
+- `read(path, text) -> Plan` says what the file wants (`Wanted`) and what is wrong with it (`Problem`), with file and line. It
+  writes nothing, asks no database, and executes nothing of what it reads.
+
+Comparing with the database, checking and writing are done here, the same for all formats. To import is to add and to change:
+what no file names stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+
+from django.db import transaction
+
+from catalog.audit import Actor
+from pipelines.importers import own
+from pipelines.importers.plan import Plan, Problem, Report, suggestion
+from pipelines.importers.settle import settle
+
+#: No configuration is longer; what is, was named by mistake.
+LARGEST_FILE = 20 << 20
+
+FORMATS: tuple[ModuleType, ...] = tuple(
+    module
+    for module in (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    if hasattr(module, "recognises") and hasattr(module, "read")
+)
+
+
+class Refused(Exception):
+    """Nothing was written, for there are problems: `problems` says which and where."""
+
+    def __init__(self, problems: tuple[Problem, ...]):
+        super().__init__(f"{len(problems)} problems, the first: {problems[0].message}")
+        self.problems = problems
+
+
+def plan(paths: Iterable[str | Path]) -> Plan:
+    """What these files would make, change and leave, and all that is wrong with them. Nothing stays written."""
+    read = _read(paths)
+    with transaction.atomic():
+        settled = settle(read)
+        transaction.set_rollback(True)
+    return settled
+
+
+def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
+    """Do what the plan says, all or nothing, with an audit row for each object that was made or changed.
+
+    The database may have changed since the plan was made, so everything is compared and checked again. Raises Refused.
+    """
+    if planned.problems:
+        raise Refused(planned.problems)
+    with transaction.atomic():
+        done = settle(Plan(planned.wanted), actor=actor, reason=reason)
+        if done.problems:
+            transaction.set_rollback(True)
+    if done.problems:
+        raise Refused(done.problems)
+    notes = tuple(dict.fromkeys((*planned.notes, *done.notes)))
+    return Report(done.of("created"), done.of("changed"), done.of("unchanged"), notes)
+
+
+def _read(paths: Iterable[str | Path]) -> Plan:
+    """All files read, each by the importer that knows its format; a file that can't be read is a problem like any other."""
+    plans = [_read_one(str(path)) for path in paths]
+    return Plan(
+        wanted=tuple(wanted for one in plans for wanted in one.wanted),
+        problems=tuple(problem for one in plans for problem in one.problems),
+        notes=tuple(note for one in plans for note in one.notes),
+    )
+
+
+def _read_one(path: str) -> Plan:
+    file = Path(path)
+
+    def refused(message: str, next_step: str, line: int = 0) -> Plan:
+        return Plan(problems=(Problem(path, line, "", message, next_step),))
+
+    try:
+        size = file.stat().st_size
+        if file.is_dir():
+            return refused("This is a folder.", f"Name the files in it: {path.rstrip('/')}/*.yaml")
+        if size > LARGEST_FILE:
+            return refused(f"The file is {size:,} bytes long; no configuration is.", "Name a configuration file.")
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return refused("There is no such file.", _near(file))
+    except OSError as error:
+        return refused(f"The file can't be read: {error.strerror}.", "Let the user who runs this command read it.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return refused("The file is not UTF-8 text.", "Save it again as UTF-8.", line)
+    known = next((importer for importer in FORMATS if importer.recognises(path, text)), None)
+    if known is None and file.suffix.lower() in (".yaml", ".yml"):
+        known = own  # it is probably meant to be ours, and its reader can say what is wrong with it
+    if known is None:
+        names = ", ".join(importer.NAME for importer in FORMATS)
+        return refused(
+            "This is no configuration that is known here.",
+            f"These are known: {names}. `manage.py help import_config` shows an example.",
+        )
+    return known.read(path, text)
+
+
+def _near(file: Path) -> str:
+    names = sorted(item.name for item in file.parent.iterdir()) if file.parent.is_dir() else []
+    if not names:
+        return f"Look at the path: the folder {file.parent} does not exist or is empty."
+    return suggestion(file.name, names, what=f"In {file.parent} are")

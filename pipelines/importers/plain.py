@@ -1,0 +1,106 @@
+"""A provider, dataset or pipeline as plain values: what an export writes and an import compares. No secret is among them."""
+
+from __future__ import annotations
+
+import json
+from datetime import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.db import models
+
+from catalog.models import Dataset, DatasetColumn
+from pipelines import secrets
+from pipelines.connectors.redaction import MASK
+from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER
+from pipelines.models import Pipeline, Provider
+
+MODELS: dict[str, type[models.Model]] = {PROVIDER: Provider, DATASET: Dataset, PIPELINE: Pipeline}
+#: What is no setting but a state of the moment, or the name under which the object stands.
+_STATES = {"slug", "blocked_until", "dataset", "position", "name", "seen_at"}
+
+
+def setting_fields(model: type[models.Model]) -> dict[str, models.Field]:
+    """The fields that a person sets, in the model's order; a new field of a model is exported and imported without more ado."""
+    skip = _STATES - {"dataset"} if model is Pipeline else _STATES
+    return {
+        field.name: field
+        for field in model._meta.concrete_fields
+        if field.editable and not field.primary_key and field.name not in skip
+    }
+
+
+FIELDS = {kind: setting_fields(model) for kind, model in MODELS.items()}
+COLUMN_FIELDS = setting_fields(DatasetColumn)
+
+
+def keys_of(kind: str) -> list[str]:
+    """What may be written of an object of this kind."""
+    return [*FIELDS[kind], *(["columns"] if kind == DATASET else [])]
+
+
+def plain(thing: Provider | Dataset | Pipeline) -> dict[str, Any]:
+    """Every setting, as text, number, truth, list or mapping. A sealed secret is the word `sealed`, an address shows no password."""
+    kind = next(kind for kind, model in MODELS.items() if isinstance(thing, model))
+    told = {name: _value(thing, field) for name, field in FIELDS[kind].items()}
+    if kind == PROVIDER:
+        told["base_url"] = without_password(thing.base_url)
+        told["secrets"] = {name: plain_secret(stored) for name, stored in sorted(thing.secrets.items())}
+    if kind == DATASET:
+        told["columns"] = {column.name: plain_column(column) for column in columns_of(thing)}
+    return told
+
+
+def columns_of(dataset: Dataset) -> list[DatasetColumn]:
+    """The dictionary's lines in their order; sorted here, so that what was prefetched is used."""
+    return sorted(dataset.columns.all(), key=lambda column: (column.position, column.name)) if dataset.pk else []
+
+
+def plain_column(column: DatasetColumn) -> dict[str, Any]:
+    return {name: _value(column, field) for name, field in COLUMN_FIELDS.items()}
+
+
+def plain_secret(stored: str) -> str:
+    return stored if stored.startswith(secrets.ENV) else KEEP
+
+
+def without_password(address: str) -> str:
+    """The address as anyone may read it: `https://***@host/path` where it carries a name or a password."""
+    try:
+        place = urlsplit(address).netloc
+    except ValueError:
+        return secrets.redact(address)  # no address at all; whoever opens it will say so
+    _, at, host = place.rpartition("@")
+    return address.replace(place, f"{MASK}@{host}", 1) if at else address
+
+
+def _value(thing: models.Model, field: models.Field) -> Any:
+    value = getattr(thing, field.attname)
+    if isinstance(field, models.ForeignKey):
+        return getattr(thing, field.name).slug if value is not None else None
+    if isinstance(field, models.TimeField):
+        return clock_time(value) if value is not None else None
+    if isinstance(field, models.DateField):
+        return value.isoformat() if value is not None else None
+    if isinstance(field, models.JSONField):
+        return _json(value)
+    return str(value) if isinstance(value, str) else value  # a choice is a str of its own class, which YAML would not write
+
+
+def clock_time(value: time) -> str:
+    return value.isoformat(timespec="auto" if value.microsecond or value.second else "minutes")
+
+
+def _json(value: Any) -> Any:
+    """Lists of text and mappings to text, as the models mean them: a number in there is its text; what is deeper stays."""
+    if isinstance(value, dict):
+        return {name: _text(item) for name, item in sorted(value.items())}
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        return str(value)
+    return value if isinstance(value, (dict, list)) else "" if value is None else json.dumps(value)

@@ -1,0 +1,114 @@
+"""What an import wants, what it would change, and what is wrong with it: plain values that every importer speaks in."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PROVIDER, DATASET, PIPELINE = "provider", "dataset", "pipeline"
+#: Instead of a secret: keep the one that is stored here.
+KEEP = "sealed"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an import is refused. `line` counts from 1; 0 means the whole file. `field` is a path like `pipelines.la-311.cadence`."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+    next_step: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A provider, dataset or pipeline as a file has it; what it does not name stays as it is, or takes its default.
+
+    `values` go by the model's field names, in Python's types; a reference is a slug. Three need words:
+    a provider's `secrets` are {name: clear text, "env:NAME", KEEP, or None to forget it};
+    a dataset's `columns` are {name: {"label", "type", "description", "is_published"}}, each of them optional, in their order;
+    of what stands in `unread` the file holds something that could not be read, of which a Problem tells already.
+    `lines` gives the line of each value, also of `secrets.NAME`, `parameters.NAME` and `columns.NAME`.
+    """
+
+    kind: str
+    slug: str
+    values: Mapping[str, Any] = field(repr=False)  # secrets are among them
+    file: str = ""
+    line: int = 0
+    lines: Mapping[str, int] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    is_readable: bool = True
+
+    @property
+    def path(self) -> str:
+        return f"{self.kind}s.{self.slug}"
+
+    def problem(self, name: str, message: str, next_step: str) -> Problem:
+        """A problem with the value of that name, on its line; name "" = with the whole object."""
+        line = self.lines.get(name) or self.lines.get(name.partition(".")[0]) or self.line
+        return Problem(self.file, line, f"{self.path}.{name}" if name else self.path, message, next_step)
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """One setting, as an export would write it before and after; None = not there."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one object: `verb` is "created", "changed" or "unchanged"."""
+
+    kind: str
+    slug: str
+    verb: str
+    file: str
+    line: int
+    fields: tuple[FieldChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What files want. A file's reader fills `wanted`, `problems` and `notes`; comparing with the database adds `changes`.
+
+    `notes` are sentences for the person who imports: nothing is wrong, but something is left for him to do.
+    """
+
+    wanted: tuple[Wanted, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    def of(self, verb: str) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.verb == verb)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an import did."""
+
+    created: tuple[Change, ...]
+    changed: tuple[Change, ...]
+    unchanged: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+
+def suggestion(word: str, known: Iterable[str], *, what: str) -> str:
+    """The next step for a word that is not known: the nearest that is, else all there are. `what` names them: "Its keys"."""
+    known = list(known)
+    # the letters decide, not their case: "Daily" is near to "daily"
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {by_lower[near[0]]}?"
+    if not known:
+        return f"{what}: there are none."
+    shown = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
+    return f"{what}: {shown}."

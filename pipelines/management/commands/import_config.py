@@ -1,0 +1,113 @@
+"""Read configuration files into the database: all of them or nothing, checked before anything is kept."""
+
+import json
+from argparse import RawDescriptionHelpFormatter
+from dataclasses import asdict
+
+from django.conf import settings
+from django.core.management.base import DjangoHelpFormatter
+
+from pipelines import importers
+from pipelines.importers import own
+from pipelines.importers.plan import Problem
+from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, me
+
+VERBS = {"created": "create", "changed": "change", "unchanged": "same"}
+EPILOG = f"""\
+The formats that are read: {", ".join(importer.NAME for importer in importers.FORMATS)}.
+
+{own.__doc__}
+exit codes: 0 something changed (or would, with --dry-run), 2 refused and nothing written, 3 nothing to do
+"""
+
+
+class LinesKept(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Django's help, in which the example stays an example."""
+
+
+class Command(OpsCommand):
+    help = "Read configuration files: providers, datasets, pipelines. All is checked first; one mistake, and nothing is written."
+
+    def create_parser(self, prog_name, subcommand, **kwargs):
+        return super().create_parser(prog_name, subcommand, epilog=EPILOG, formatter_class=LinesKept, **kwargs)
+
+    def add_arguments(self, parser):
+        super().add_arguments(parser)
+        parser.add_argument("files", nargs="+", metavar="FILE", help="configuration files; the format is seen from the content")
+        parser.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
+        parser.add_argument("--reason", default="", help="why; kept in the audit, and needed where ENVIRONMENT is prod")
+
+    def act(self, **options) -> int:
+        dry_run, reason = options["dry_run"], options["reason"].strip()
+        planned = importers.plan(options["files"])
+        problems, changes, notes = planned.problems, planned.changes, planned.notes
+        changing = any(change.verb != "unchanged" for change in changes)
+        if not problems and changing and not dry_run:
+            if settings.ENVIRONMENT == "prod" and not reason:
+                problems = (
+                    Problem("", 0, "", "On the production system every change leaves its reason.", "Add --reason and say why."),
+                )
+            else:
+                try:
+                    report = importers.apply(planned, actor=me(), reason=reason)
+                    changes, notes = (*report.created, *report.changed, *report.unchanged), report.notes
+                except importers.Refused as error:
+                    problems = error.problems
+        if self.as_json:
+            self.print_json(_told(changes, problems, notes, dry_run))
+        if problems:
+            self._refuse(problems)
+            return REFUSED
+        self._tell(changes, notes, dry_run)
+        return DONE if changing else NOTHING
+
+    def _refuse(self, problems) -> None:
+        for problem in problems:
+            place = f"{problem.file}:{problem.line}: " if problem.line else f"{problem.file}: " if problem.file else ""
+            path = f"{problem.field}: " if problem.field else ""
+            self.stderr.write(f"{place}{path}{problem.message}\n  Next: {problem.next_step}")
+        many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        self.stderr.write(f"Refused, and nothing was written: {many}.")
+
+    def _tell(self, changes, notes, dry_run: bool) -> None:
+        for change in changes:
+            self.say(f"{VERBS[change.verb]:<7} {change.kind:<8} {change.slug}")
+            if change.verb == "changed":
+                for field in change.fields:
+                    self.say(f"          {field.name}: {_short(field.before)} → {_short(field.after)}")
+        for note in notes:
+            self.say(f"Note: {note}")
+        counts = ", ".join(f"{sum(change.verb == verb for change in changes)} {verb}" for verb in VERBS)
+        self.say(f"{counts}.{' Nothing was written: this was a dry run.' if dry_run else ''}")
+        fresh = [change.slug for change in changes if change.kind == "pipeline" and change.verb == "created"]
+        if fresh and not dry_run:
+            self.say(f"Next: python3 manage.py run {fresh[0]}")
+
+
+def _told(changes, problems, notes, dry_run: bool) -> dict:
+    """What --json promises."""
+    kept = () if problems else changes
+    return {
+        **{
+            verb: [
+                {
+                    "kind": change.kind,
+                    "slug": change.slug,
+                    "file": change.file,
+                    "line": change.line,
+                    "fields": {field.name: [field.before, field.after] for field in change.fields},
+                }
+                for change in kept
+                if change.verb == verb
+            ]
+            for verb in VERBS
+        },
+        "errors": [asdict(problem) for problem in problems],
+        "notes": list(notes),
+        "dry_run": dry_run,
+    }
+
+
+def _short(value) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else f"{text[:150]}… ({len(text):,} characters)"
