@@ -193,7 +193,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(application_name="opendata
 #: Where city data is loaded, by alias, as PostgreSQL addresses. "default" is the control database unless WAREHOUSE_URL says otherwise.
 WAREHOUSES = {"default": env.str("WAREHOUSE_URL", "") or DATABASE_URL}
 #: The lake: a folder, or s3://bucket/prefix (credentials and AWS_ENDPOINT_URL as boto3 reads them).
-LAKE_URL = env.str("LAKE_URL", str(VAR_DIR / "lake"))
+LAKE_URL = env.str("LAKE_URL", "") or str(VAR_DIR / "lake")
 
 # how blocks are worked off
 WORK_DIR = VAR_DIR / "work"  # files on their way into the lake; emptied after each run
@@ -201,6 +201,7 @@ LEASE_SECONDS = 15  # a worker that says nothing for so long has lost its block
 HEARTBEAT_SECONDS = 1
 STAGE_MEMORY_MB = env.int("STAGE_MEMORY_MB", 2048)
 WORKERS = env.int("WORKERS", 2)
+MAX_STAGE_SECONDS = 210 * 60  # a pipeline's own deadline may be shorter, never longer
 PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks
 
 
@@ -224,18 +225,18 @@ Q_CLUSTER = {
     "queue_limit": WORKERS,
     "bulk": 1,
     "poll": 0.5,
-    "timeout": 6 * 3600 + 600,
-    "retry": 3 * (6 * 3600 + 900),
+    # the stage has a deadline of its own; these only have to be longer, and SQS hides a message for 12 hours at most
+    "timeout": MAX_STAGE_SECONDS + 600,
+    "retry": 3 * (MAX_STAGE_SECONDS + 900),
     "max_attempts": 1,
     "ack_failures": True,
     "catch_up": False,
     "recycle": 500,
-    "save_limit": 200,
+    "save_limit": -1,  # our Run rows are the record; django-q2's would be read back as pickles
     "scheduler": False,
     "label": "Queue (internal)",
     "ALT_CLUSTERS": {},
 }
-MAX_STAGE_SECONDS = 6 * 3600  # a pipeline's own deadline may be shorter, never longer
 
 # logs: one JSON line an event on stderr, with the run id where there is one
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO")

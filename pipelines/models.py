@@ -163,7 +163,7 @@ class Pipeline(models.Model):
 
     priority = models.SmallIntegerField(default=0, help_text="Higher goes first.")
     max_attempts = models.PositiveSmallIntegerField(default=5, validators=[MinValueValidator(1)])
-    deadline_minutes = models.PositiveIntegerField(default=60, validators=[MinValueValidator(1), MaxValueValidator(360)])
+    deadline_minutes = models.PositiveIntegerField(default=60, validators=[MinValueValidator(1), MaxValueValidator(210)])
     is_paused = models.BooleanField(default=False)
     paused_reason = models.CharField(max_length=300, blank=True)
 

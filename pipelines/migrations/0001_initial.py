@@ -115,7 +115,7 @@ class Migration(migrations.Migration):
                 ('publish_chunk', models.PositiveIntegerField(default=10000, validators=[django.core.validators.MinValueValidator(1)])),
                 ('priority', models.SmallIntegerField(default=0, help_text='Higher goes first.')),
                 ('max_attempts', models.PositiveSmallIntegerField(default=5, validators=[django.core.validators.MinValueValidator(1)])),
-                ('deadline_minutes', models.PositiveIntegerField(default=60, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(360)])),
+                ('deadline_minutes', models.PositiveIntegerField(default=60, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(210)])),
                 ('is_paused', models.BooleanField(default=False)),
                 ('paused_reason', models.CharField(blank=True, max_length=300)),
                 ('source_version', models.CharField(blank=True, editable=False, max_length=200)),
