@@ -143,7 +143,8 @@ def test_a_retry_after_that_means_nothing_falls_back_to_our_own_pause(server, do
 def test_pauses_grow_and_an_operator_hears_of_each(server, door, naps, events):
     server.fail(503, times=3)
     assert door.get_json(f"{server.url}/x") == {"ok": True}
-    assert naps == sorted(naps)
+    # half a second, one, two; each with up to one second of jitter
+    assert [low <= nap <= low + 1 for low, nap in zip((0.5, 1, 2), naps, strict=True)] == [True] * 3
     warnings = [text for level, text in events if level == "warning"]
     assert ["attempt 2 of 4" in warnings[0], "attempt 3 of 4" in warnings[1], "attempt 4 of 4" in warnings[2]] == [True] * 3
 
@@ -229,6 +230,21 @@ def test_a_slow_drip_ends_at_the_deadline(start, naps):
     assert elapsed < 50  # not a speed limit: the drip itself would take 100 s
 
 
+def test_silence_is_not_waited_for_beyond_the_deadline():
+    """The read time-out is longer than the deadline: it is the client that hangs up, not the server that gives up on it."""
+    hung_up = threading.Event()
+
+    def silent(connection):
+        # a TimeoutError after five seconds leaves the event unset
+        if connection.recv(1) == b"":
+            hung_up.set()
+
+    with by_hand(silent) as (url, _), Door(HERE, deadline=0.5, read_timeout=60) as door:
+        with pytest.raises(TransientError) as caught:
+            door.get_json(url)
+        assert (caught.value.code, hung_up.wait(5)) == ("deadline", True)
+
+
 def test_a_big_body_is_sent_whole(server, door):
     assert door.post_json(f"{server.url}/x", ["y" * 5_000_000]) == {"ok": True}
     assert server.requests[0].body_bytes == 5_000_004
@@ -279,13 +295,13 @@ def test_a_packed_body_is_unpacked_and_a_cut_one_refused_even_without_a_length(d
 
     with by_hand(speak(packed)) as (url, _):
         assert door.get_json(url) == list(range(5000))
-    with by_hand(speak(packed[:-200])) as (url, _), pytest.raises(TransientError) as caught:
-        door.get_json(url)
+    with by_hand(speak(packed[:-200])) as (url, _), pytest.raises(TransientError, match="packed body of .* was cut") as caught:
+        door.ask("GET", url)
     assert caught.value.code == "cut-body"
     broken = bytearray(packed)
     broken[len(broken) // 2] ^= 0xFF
-    with by_hand(speak(bytes(broken))) as (url, _), pytest.raises(TransientError) as caught:
-        door.get_json(url)
+    with by_hand(speak(bytes(broken))) as (url, _), pytest.raises(TransientError, match="packed body of .* is broken") as caught:
+        door.ask("GET", url)
     assert caught.value.code == "cut-body"
 
 
@@ -386,13 +402,18 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ["announced", "chunked", "endless"])
+@pytest.mark.parametrize("how", ["announced", "chunked", "endless", "padded"])
 def test_a_body_over_the_bound_is_refused_however_it_comes(how, naps):
     def speak(connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
         if how == "announced":
             connection.sendall(b"Content-Length: 99999999999\r\n\r\n")
             return
+        if how == "padded":
+            # unpacked it is one byte, and its padding never ends
+            connection.sendall(b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"1"))
+            while True:
+                connection.sendall(b"\0" * 65536)
         connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n" if how == "chunked" else b"\r\n")
         while True:
             connection.sendall(b"10000\r\n" + b"1" * 65536 + b"\r\n" if how == "chunked" else b"1" * 65536)
@@ -647,6 +668,21 @@ def test_no_secret_stands_in_any_message_event_or_traceback(server, events, faul
     told = "".join(traceback.format_exception(caught.value)) + caught.value.next_step + repr(events)
     for spelling in (CANARY, quote(CANARY, safe=""), quote(CANARY), "c4nary"):
         assert spelling not in told
+
+
+def test_no_secret_stands_in_the_events_of_a_request_that_went_well(server, door, events):
+    door.get_json(f"{server.url}/x", params={"$$app_token": CANARY, "$limit": 5})
+    assert [level for level, _ in events] == ["debug"]
+    assert (quote(CANARY, safe="") in events[0][1], "limit=5" in events[0][1]) == (False, True)
+
+
+def test_no_secret_stands_in_the_traceback_of_a_host_that_cannot_be_reached():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    # one attempt: the end of several would hide the first error's chain in any case
+    with Door(HERE, attempts=1) as door, pytest.raises(TransientError) as caught:
+        door.get_json(f"http://127.0.0.1:{port}/x", params={"$$app_token": CANARY})
+    assert "c4nary" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_header_that_cannot_be_sent_does_not_show_itself(door):

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import itertools
 import threading
+import time
 import tracemalloc
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -274,13 +275,15 @@ def test_columns_order_and_page_are_said_in_each_request(portal, city, tmp_path)
 
 def test_no_more_pages_than_allowed_are_in_flight_or_ahead_of_the_reader(portal, city, tmp_path):
     portal.latency = 0.02
-    busy, most, lock = set(), [], threading.Lock()
+    busy, most, lock, fifth = set(), [], threading.Lock(), threading.Event()
     answer = portal.answer
 
     def watched(asked, fault):
         with lock:
             busy.add(asked.query["$offset"])
             most.append(len(busy))
+            if len(most) == 5:
+                fifth.set()
         reply = answer(asked, fault)
         with lock:
             busy.discard(asked.query["$offset"])
@@ -289,7 +292,7 @@ def test_no_more_pages_than_allowed_are_in_flight_or_ahead_of_the_reader(portal,
     portal.answer = watched
     pages = city().fetch(ID, request(page_size=10, in_flight=3), rows=250, workdir=tmp_path, progress=lambda *_: None)
     first = next(pages)
-    assert len(most) <= 4  # the one handed over, and three on their way
+    assert not fifth.wait(0.5)  # the one handed over, three on their way, and no other until the next is asked for
     assert [first, *pages][-1].rows == 10
     assert max(most) <= 3
 
@@ -298,10 +301,31 @@ def test_pages_in_flight_stop_when_the_reader_goes(portal, city, tmp_path):
     pages = city().fetch(ID, request(page_size=10, in_flight=3), rows=250, workdir=tmp_path, progress=lambda *_: None)
     next(pages)
     pages.close()
-    asked = len(portal.requests)
-    assert asked <= 4
+    assert len(portal.requests) <= 4
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("page-")]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_page_that_is_half_here_stops_when_the_reader_goes(city, tmp_path):
+    sent = []
+
+    def endless():
+        yield b'"srnumber"\n'
+        while True:
+            sent.append(64 * 1024)
+            yield b'"1234567"\n' * 6553
+            time.sleep(0.01)  # slow enough that the bound below is a second or two away, not an instant
+
+    def answer(asked):
+        return Reply(200, b'"srnumber"\n"1"\n' if asked.query["$offset"] == "0" else endless(), "text/csv")
+
+    with Told(answer) as told:
+        connector = city(told.url, max_bytes=16 * 1024 * 1024)
+        pages = connector.fetch(ID, request("srnumber", page_size=1), rows=2, workdir=tmp_path, progress=lambda *_: None)
+        next(pages)
+        pages.close()
+    assert sum(sent) < 8 * 1024 * 1024
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ID}-00001.csv"]
 
 
 WINDOWS = [
