@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 
 from django.conf import settings
 
 from catalog import lake
 from catalog.models import CatalogEntry, Layer
-from pipelines.blocks import Counts, Outcome
+from pipelines.blocks import Counts, Outcome, not_conserved
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
-from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, ScheduleBlock
+from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages.note import Note
 from pipelines.warehouse import postgres
 
+#: So many refused rows are kept of a load that is refused as a whole.
+EXAMPLES = 1_000
 #: The latest layer that has files is the one to load.
 LAYERS = (Layer.READY, Layer.STANDARD, Layer.RAW)
 
@@ -24,6 +27,10 @@ def load(run: Run, note: Note) -> Outcome:
     """Merge the block's files. rows_in (all files) = inserted + updated, unchanged, rejected, duplicates."""
     block = run.block
     pipeline = block.pipeline
+    if pipeline.is_snapshot and newer_is_loaded(block):
+        return Outcome(
+            Counts(), message="A newer block has been loaded meanwhile: these rows are out of date.", mark=ScheduleBlock.Mark.UNCHANGED, is_final=True
+        )
     entries = files_of(block)
     if not entries:
         return Outcome(Counts(), message="The lake has no rows for this window; the warehouse stays as it is.", mark=block.mark)
@@ -70,7 +77,7 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
     )
     if not counts.add_up():
         # the merge is committed; saying so loudly is all that is left, and a re-run is harmless
-        raise DataError(f"The counts do not add up: {counts}", code="rows-not-conserved", next_step="Report this with the run's number: it is a fault of the program.")
+        raise not_conserved(counts)
     message = f"{merged.inserted:,} new, {merged.updated:,} changed, {merged.unchanged:,} unchanged"
     message += f", {rejected:,} refused" * bool(rejected) + f", {merged.duplicates:,} duplicates" * bool(merged.duplicates)
     message += f", {merged.deleted:,} replaced" * bool(merged.deleted)
@@ -81,39 +88,37 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
 
 def _keep_rejected(run: Run, entries: list[CatalogEntry], job: postgres.Load, note: Note, total: int) -> int:
     """Store every refused row with its reason. Raises DataError when most are refused: then the type is wrong, not the rows."""
-    pipeline = run.block.pipeline
-    found = job.refused()
-    kept = 0
-    reasons: dict[str, int] = {}
-    while batch := list(islice(found, 1_000)):
-        for row in batch:
-            words = f"{row.column}: {row.reason}" if row.column else row.reason
-            reasons[words] = reasons.get(words, 0) + 1
-        RejectedRow.objects.bulk_create(
-            RejectedRow(
-                run=run,
-                block=run.block,
-                reason=row.reason,
-                column=row.column,
-                value=postgres.visible(row.value),
-                row_key=" · ".join(row.raw.get(name, "") for name in pipeline.key)[:300],
-                raw={name: postgres.visible(cell) for name, cell in row.raw.items()},
-                file=entries[row.file].pointer,
-                line=row.line,
-            )
-            for row in batch
+    number = job.judge()
+    too_many = number > postgres.REFUSED_ROWS and number > total * postgres.REFUSED_SHARE
+    # of a file that is refused as a whole, some rows as examples: the others would say the same
+    found = islice(job.refused(), EXAMPLES if too_many else None)
+    reasons: Counter[str] = Counter()
+    while batch := list(islice(found, 200)):
+        reasons.update(f"{row.column}: {row.reason}" if row.column else row.reason for row in batch)
+        RejectedRow.objects.bulk_create(_rejected(run, entries, row) for row in batch)
+    if too_many:
+        raise DataError(
+            f"{number:,} of {total:,} rows were refused, most because of {reasons.most_common(1)[0][0]}. Nothing was loaded.",
+            code="mostly-refused",
+            next_step="If the column really holds such values, set its type to text in the pipeline.",
         )
-        kept += len(batch)
-        if kept > postgres.REFUSED_ROWS and kept > total * postgres.REFUSED_SHARE:
-            worst = max(reasons, key=reasons.__getitem__)
-            raise DataError(
-                f"More than half of {total:,} rows were refused, most because of {worst}. Nothing was loaded.",
-                code="mostly-refused",
-                next_step="If the column really holds such values, set its type to text in the pipeline.",
-            )
-    for words, number in sorted(reasons.items(), key=lambda item: -item[1])[:20]:
-        note.warn(f"{number:,} rows refused: {words}")
-    return kept
+    for words, times in reasons.most_common(20):
+        note.warn(f"{times:,} rows refused: {words}")
+    return number
+
+
+def _rejected(run: Run, entries: list[CatalogEntry], row: postgres.Refused) -> RejectedRow:
+    return RejectedRow(
+        run=run,
+        block=run.block,
+        reason=row.reason,
+        column=row.column,
+        value=postgres.visible(row.value),
+        row_key=" · ".join(row.raw.get(name, "") for name in run.block.pipeline.key)[:300],
+        raw={name: postgres.visible(cell) for name, cell in row.raw.items()},
+        file=entries[row.file].pointer,
+        line=row.line,
+    )
 
 
 class Diary:
@@ -139,6 +144,12 @@ class Diary:
     def chunk(self, file: str, rows: int) -> None:
         self.write(ImportLog.Event.CHUNK, file=file, rows=rows, offset=self.offset)
         self.offset += rows
+
+
+def newer_is_loaded(block: ScheduleBlock) -> bool:
+    """Whether a later block of the same snapshot is in the warehouse: loading this one would bring old rows back."""
+    later = Run.objects.filter(block__pipeline=block.pipeline_id, block__starts_at__gt=block.starts_at, stage=Stage.LOAD, state=RunState.DONE)
+    return later.exists()
 
 
 def files_of(block: ScheduleBlock) -> list[CatalogEntry]:
