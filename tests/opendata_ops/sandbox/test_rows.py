@@ -149,12 +149,14 @@ def test_a_window_and_an_order_on_made_rows_agree_with_a_plain_scan():
         ask = Client(portal)
         path = "/resource/rq3b-xjk8.json"
         rows = list(portal.dataset("rq3b-xjk8").rows.values())
-        window = "createddate > '2020-01-03T10:00:00' and createddate <= '2020-01-05' and status != 'Open' and nc > 20"
+        # both bounds are the very times of rows: one is left out, the other is kept
+        after, until = rows[250]["createddate"], rows[450]["createddate"]
+        window = f"createddate > '{after}' and createddate <= '{until}' and status != 'Referred Out' and nc > 5"
         expected = [
-            row["srnumber"]
-            for row in rows
-            if "2020-01-03T10:00:00.000" < row["createddate"] <= "2020-01-05T00:00:00.000" and row["status"] != "Open" and int(row["nc"] or 0) > 20
+            row["srnumber"] for row in rows if after < row["createddate"] <= until and row["status"] != "Referred Out" and int(row["nc"] or 0) > 5
         ]
+        span = ask.json(path, S_select="srnumber", S_where=f"createddate > '{after}' and createddate <= '{until}'", S_order="srnumber")
+        assert [row["srnumber"] for row in span] == [row["srnumber"] for row in rows[251:451]]
         assert [row["srnumber"] for row in ask.json(path, S_where=window, S_order="srnumber", S_limit=5000)] == expected
         assert expected
         by_time = [row["srnumber"] for row in ask.json(path, S_order="updateddate, srnumber DESC", S_limit=5000)]
