@@ -275,6 +275,8 @@ def file_page(entry: CatalogEntry) -> FilePage:
 
 
 def _fact(value) -> str:
+    if isinstance(value, list):
+        value = ", ".join(" ".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
     text = str(value)
     return text if len(text) <= 500 else f"{text[:500]}…"
 

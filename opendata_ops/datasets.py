@@ -16,12 +16,12 @@ from django.utils import timezone
 from catalog.exports import csv_response
 from catalog.gates import needs_view
 from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
-from pipelines import clock
+from pipelines import clock, planner
 from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
 from pipelines.selectors import blocks, faces, promises, schedule
 from pipelines.selectors.faces import Face
 
-BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 60, 100
+BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 30, 100
 
 
 # the list
@@ -168,7 +168,6 @@ class Feed:
     chain: blocks.Chain | None
     window: str
     bar: list[schedule.Square]
-    first: ScheduleBlock | None
     cadence: str
     next_due: datetime | None
 
@@ -287,7 +286,7 @@ def _feeds(pipelines: list[Pipeline], now: datetime) -> list[Feed]:
         block = told[pipeline.pk]
         own = runs.get(block.pk, []) if block else []
         chain = blocks.reconcile(own, pipeline.stages, earlier.get(elsewhere.get(block.pk), [])) if block else None
-        squares = [_square(one, now) for one in reversed(recent[pipeline.pk])]
+        squares = _bar(pipeline, recent[pipeline.pk], now)
         feeds.append(
             Feed(
                 pipeline=pipeline,
@@ -296,7 +295,6 @@ def _feeds(pipelines: list[Pipeline], now: datetime) -> list[Feed]:
                 chain=chain,
                 window=clock.window_text(block.starts_at, block.ends_at, pipeline.time_zone) if block else "",
                 bar=squares,
-                first=recent[pipeline.pk][-1] if recent[pipeline.pk] else None,
                 cadence=schedule.cadence_words(pipeline),
                 next_due=schedule.next_due(pipeline, now),
             )
@@ -322,11 +320,26 @@ def _blocks_of_runs(run_ids: Iterable[int]) -> dict[int, list[Run]]:
     return {run.pk: some for some in found.values() for run in some if run.pk in wanted}
 
 
+def _bar(pipeline: Pipeline, have: list[ScheduleBlock], now: datetime) -> list[schedule.Square]:
+    """The last windows, oldest first: the blocks that there are, and the gaps where one is owed and never was."""
+    squares = {block.starts_at: _square(block, now) for block in have}
+    span = {"hourly": clock.HOUR, "daily": clock.DAY, "weekly": 7 * clock.DAY, "monthly": 31 * clock.DAY}.get(pipeline.cadence, clock.DAY)
+    due = [window for window in planner.owed_windows(pipeline, now - BAR_BLOCKS * span, now) if planner.due_at(pipeline, *window) <= now]
+    for window in due:
+        if window[0] in squares:
+            continue
+        covered = pipeline.is_snapshot and window != due[-1]
+        face = faces.COVERED if covered else (faces.PAUSED_GAP if pipeline.is_paused else faces.MISSING)
+        words = f"{clock.window_text(*window, pipeline.time_zone)}: {face.word.lower()}"
+        squares[window[0]] = schedule.Square(face, words, href=pipeline.get_absolute_url(), starts_at=window[0])
+    return [squares[start] for start in sorted(squares)][-BAR_BLOCKS:]
+
+
 def _square(block: ScheduleBlock, now: datetime) -> schedule.Square:
     face = faces.of_block(block, now)
     rows = f", {block.rows:,} rows" if block.rows is not None else ""
     words = clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone)
-    return schedule.Square(face, f"{words}: {face.word.lower()}{rows}", href=block.get_absolute_url())
+    return schedule.Square(face, f"{words}: {face.word.lower()}{rows}", href=block.get_absolute_url(), starts_at=block.starts_at)
 
 
 _STAGE_WORDS = {
@@ -490,7 +503,10 @@ def datasets(request: HttpRequest) -> HttpResponse:
     if request.GET.get("format") == "csv":
         return csv_response(
             "datasets.csv",
-            "dataset title state promise newest_data last_run rows pipelines files bytes department steward access".split(),
+            [
+                "dataset", "title", "state", "promise", "newest_data", "last_run", "rows", "pipelines",
+                "files", "bytes", "department", "steward", "access",
+            ],
             (
                 [
                     line.dataset.slug, line.dataset.title, line.face.word, line.promise, line.newest, line.finished, line.rows, line.pipelines,

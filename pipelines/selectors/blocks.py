@@ -21,6 +21,8 @@ from pipelines.selectors.faces import Face
 LOG_LINES, REJECTED_ROWS, AUDIT_ROWS, IMPORT_ROWS, FILES = 300, 50, 20, 60, 100
 #: A tick or a canary that is older than this is no sign of life any more.
 TICK_SILENT, CANARY_SILENT = timedelta(minutes=3), timedelta(minutes=3)
+#: A lost message is rung again within half a minute, so a block that is due for longer has some other cause.
+LONG_DUE = timedelta(minutes=2)
 
 WELL = (RunState.DONE, RunState.UNCHANGED)
 BAD = (RunState.FAILED, RunState.CRASHED, RunState.CANCELLED)
@@ -51,6 +53,11 @@ class Joint:
     sign: str
     kind: str
     title: str
+
+
+def _signed(number: int) -> str:
+    """ "−14", "+3", with the sign that is as wide as a figure."""
+    return f"{number:+,}".replace("-", "\N{MINUS SIGN}")
 
 
 HOP_FACES = {
@@ -98,8 +105,8 @@ class Hop:
 
     @property
     def look(self) -> str:
-        """The hop's colour; one that only waits for the hop before it stays quiet, for that one is to be repaired."""
-        return "unchanged" if self.state == "behind" else self.face.look
+        """The hop's colour: only what is to be repaired is filled, and neither explained rejections nor a wait for another hop are that."""
+        return {"behind": "unchanged", "refused": "ok"}.get(self.state, self.face.look)
 
     @property
     def joint(self) -> Joint:
@@ -108,7 +115,7 @@ class Hop:
             return Joint("≠", "broken", "nothing arrived")
         if self.difference:
             return Joint(
-                f"{-self.difference:+,}",
+                _signed(-self.difference),
                 "broken",
                 f"{abs(self.difference):,} rows {'are missing' if self.difference > 0 else 'are too many'} here",
             )
@@ -122,7 +129,7 @@ class Hop:
             )
         if self.lost:
             return Joint(
-                f"{-self.lost:+,}",
+                _signed(-self.lost),
                 "differs",
                 f"{self.rejected:,} rejected and kept with their reasons, {self.duplicates:,} duplicates",
             )
@@ -508,7 +515,14 @@ def why_waiting(block: ScheduleBlock, around: Surroundings) -> list[str]:
         )
     if around.ahead and block.due_at <= around.now:
         reasons.append(f"It is behind {around.ahead:,} {'block' if around.ahead == 1 else 'blocks'} in the queue.")
-    return reasons or ["It is next: a worker takes it within seconds."]
+    if reasons:
+        return reasons
+    overdue = (around.now - block.due_at).total_seconds()
+    if overdue > LONG_DUE.total_seconds():
+        return [
+            f"It has been due for {span_words(overdue)}, and nothing that is known keeps it. Look at Workers, or press Run now."
+        ]
+    return ["It is next: a worker takes it within seconds."]
 
 
 def _local(moment: datetime, now: datetime, zone_name: str) -> str:

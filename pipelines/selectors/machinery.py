@@ -12,7 +12,7 @@ from django.utils import timezone
 from catalog.models import AuditEntry
 from pipelines.models import ImportLog, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock
 from pipelines.selectors.blocks import CANARY_SILENT, TICK_SILENT, span_words
-from pipelines.selectors.faces import CRASHED, FAILED, OK, RUNNING, Face
+from pipelines.selectors.faces import CRASHED, FAILED, RUNNING, Face
 
 LOADS_A_PAGE, RESTARTS = 50, 10
 #: A host that has said nothing for longer is gone or stuck.
@@ -370,33 +370,39 @@ def _queue(depth: int | None, trouble: str) -> Sign:
         return Sign("Messages", Face("failed", "Can't be asked"), None, trouble)
     return Sign(
         "Messages",
-        OK if depth == 0 else Face("queued", "Waiting"),
+        Face("ok", "Empty") if depth == 0 else Face("queued", "Waiting"),
         None,
         "None is waiting." if depth == 0 else f"{depth:,} {'message waits' if depth == 1 else 'messages wait'} for a worker.",
     )
 
 
 def _hosts(pulses: dict[str, Pulse], blocks: list[ScheduleBlock], now: datetime) -> list[Host]:
-    """Every host that was ever heard of: by its pulse, by its restarts, or by what it is running."""
+    """Every host that was ever heard of: by its pulse, by the tick or the canary, or by what it holds."""
     seen = {name.removeprefix("worker "): pulse for name, pulse in pulses.items() if name.startswith("worker ")}
     for name in ("tick", "canary"):
-        if name in pulses and (host := pulses[name].details.get("host")):
-            seen.setdefault(host, pulses[name])
-    busy: dict[str, int] = {}
+        pulse = pulses.get(name)
+        host = pulse.details.get("host") if pulse else None
+        if host and (host not in seen or seen[host].at < pulse.at):
+            seen[host] = pulse
+    held: dict[str, list[ScheduleBlock]] = {}
     for block in blocks:
-        host = block.holder.split(":")[0]
-        busy[host] = busy.get(host, 0) + 1
-    hosts = []
-    for name in sorted(set(seen) | set(busy)):
-        pulse = seen.get(name)
-        fresh = pulse is not None and now - pulse.at <= HOST_SILENT
-        if fresh or busy.get(name):
-            face = Face("running", "At work") if busy.get(name) else Face("ok", "Ready")
-            words = f"Running {busy[name]} {'block' if busy[name] == 1 else 'blocks'}." if busy.get(name) else "Waiting for work."
-        else:
-            face, words = Face("failed", "Silent"), f"Nothing heard for {span_words((now - pulse.at).total_seconds())}."
-        hosts.append(Host(name, face, pulse.at if pulse else None, busy.get(name, 0), words))
-    return hosts
+        held.setdefault(block.holder.split(":")[0], []).append(block)
+    return [_host(name, seen.get(name), held.get(name, []), now) for name in sorted(set(seen) | set(held))]
+
+
+def _host(name: str, pulse: Pulse | None, held: list[ScheduleBlock], now: datetime) -> Host:
+    at = pulse.at if pulse else None
+    # a lease that is good is itself a sign of life, renewed each second
+    busy = sum(block.lease_until >= now for block in held)
+    if busy:
+        return Host(name, Face("running", "At work"), at, busy, f"Running {busy} {'block' if busy == 1 else 'blocks'}.")
+    if held:
+        return Host(
+            name, Face("crashed", "Lost"), at, 0, f"{len(held)} of its leases ran out; the next sweep takes the blocks back."
+        )
+    if now - at <= HOST_SILENT:
+        return Host(name, Face("ok", "Ready"), at, 0, "Waiting for work.")
+    return Host(name, Face("failed", "Silent"), at, 0, f"Nothing heard for {span_words((now - at).total_seconds())}.")
 
 
 def _running(block: ScheduleBlock, run: Run, now: datetime) -> RunningBlock:
