@@ -372,6 +372,11 @@ class Supervisor:
         """Keep everything running until somebody asks us to end."""
         self.wait_for(lambda: False)
 
+    def stop_here_if_asked(self) -> None:
+        """For the way up: raises KeyboardInterrupt when somebody asked us to end in the meantime."""
+        if self.asked_to_end:
+            raise KeyboardInterrupt
+
     def wait_for(self, condition: Callable[[], bool], seconds: float = float("inf")) -> bool:
         """Watch until the condition holds; False when the time is over or when we were asked to end."""
         deadline = time.monotonic() + seconds
@@ -456,7 +461,7 @@ class Supervisor:
             for child in wave:
                 child.ask_to_end()
             while any(not child.has_ended() for child in wave):
-                if time.monotonic() > patience or self.asked_to_end > max(1, asked):
+                if time.monotonic() > patience or self.asked_to_end > min(1, asked):
                     break
                 self._sleep(0.1)
         for child in self.children:
@@ -504,6 +509,8 @@ class Options:
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
+PRACTICE_ADDRESS = "practice.json"  # in var/; settings read it, too
+PRACTICE_STATE = "practice-portal"  # in var/: what was published there
 #: Written on the database (as its comment), so that nobody mistakes one kind of city for the other.
 PRACTICE_MARK = "Open Data Ops practice city: everything in it is invented, its passwords are public"
 
@@ -515,7 +522,7 @@ def serve(options: Options, announce: Callable[[str], None]) -> int:
     """
     from django.conf import settings
 
-    with only_one(options):
+    with contextlib.suppress(KeyboardInterrupt), only_one(options):
         database.start()
         if options.fresh:
             start_over()
@@ -526,23 +533,17 @@ def serve(options: Options, announce: Callable[[str], None]) -> int:
             env["HTTPS_ONLY"] = "false"  # a loopback address has no certificate, and needs none
         settings.WORKERS = options.workers  # our own clock rings for as many as there are
         logs = folder_of_ours(var_folder(PROJECT) / "log", 0o700)
-        city_port = _practice_port(options) if options.practice else 0
-        if options.practice:
-            allowed = [*settings.OUTBOUND_ALLOW, f"127.0.0.1:{city_port}"]
-            settings.OUTBOUND_ALLOW = allowed
-            env["OUTBOUND_ALLOW"] = ",".join(allowed)
         with Supervisor(workers=options.workers, logs=None if options.log_console else logs, env=env) as supervisor:
             log_ins = []
             if options.practice:
                 from opendata_ops import practice
 
-                log_ins = practice.create(_start_practice_city(supervisor, city_port, logs / "practice-city.log"))
+                log_ins = practice.create(*_start_practice_city(supervisor, options, logs / "practice-city.log"))
             supervisor.add("web", web_command(options))
             supervisor.add("workers", [sys.executable, str(PROJECT / "manage.py"), "qcluster"])
             supervisor.start_clock()
             if not supervisor.wait_for(lambda: web_answers(options), 90):
-                if supervisor.asked_to_end:
-                    return 0
+                supervisor.stop_here_if_asked()
                 raise CannotStart(f"The web server does not answer at {options.address}.\n{_tail(logs / 'web.log')}")
             announce(welcome(options, log_ins))
             if options.practice and options.run_at_once:
@@ -592,7 +593,7 @@ def _port_is_free(host: str, port: int, patience: float = 3) -> bool:
 
 
 def start_over() -> None:
-    """Empty the practice city: the embedded database and the lake under `var/`, nothing else. Raises CannotStart.
+    """Empty the practice city: the embedded database, and the lake and the portal under `var/`, nothing else. Raises CannotStart.
 
     A database that holds providers and does not carry the practice mark is somebody's real city, and stays.
     """
@@ -608,7 +609,9 @@ def start_over() -> None:
         raise CannotStart(f"--fresh deletes only a lake under {PROJECT / 'var'}; LAKE_URL is {settings.LAKE_URL}.")
     connections.close_all()
     database.start_over()
-    shutil.rmtree(lake, ignore_errors=True)
+    for folder in (lake, PROJECT / "var" / PRACTICE_STATE):
+        if folder.exists():
+            shutil.rmtree(folder)
     database.keep_current(may_migrate=True)
 
 
@@ -708,31 +711,39 @@ def _has_users() -> bool:
 
 
 def _practice_port(options: Options) -> int:
-    """The practice city keeps its address from one start to the next, since its providers are stored with it."""
-    path = var_folder(PROJECT) / "practice.json"
+    """The first of the practice city's two ports. Kept from one start to the next: settings and stored providers name it."""
+    path = var_folder(PROJECT) / PRACTICE_ADDRESS
     with contextlib.suppress(FileNotFoundError, ValueError):
         port = json.loads(path.read_text())["port"]
-        if _port_is_free("127.0.0.1", port):
+        if _port_is_free("127.0.0.1", port) and _port_is_free("127.0.0.1", port + 1):
             return port
-    port = next(candidate for candidate in range(options.port + 1, 65536) if _port_is_free("127.0.0.1", candidate, patience=0))
+    pairs = ((port, port + 1) for port in range(options.port + 1, 65535))
+    port = next(pair[0] for pair in pairs if all(_port_is_free("127.0.0.1", port, patience=0) for port in pair))
     path.write_text(json.dumps({"port": port}))
     return port
 
 
-def _start_practice_city(supervisor: Supervisor, port: int, log_path: Path) -> str:
-    """Start the practice city and return its address once it says that it is ready. Raises CannotStart."""
+def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Path) -> tuple[str, str]:
+    """Start the practice city; returns the addresses of its source and its portal once both listen. Raises CannotStart."""
+    from django.conf import settings
+
+    port = _practice_port(options)
+    for ours in (f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"):
+        if ours not in settings.OUTBOUND_ALLOW:  # the children read the file that names the port; we read settings before it was there
+            settings.OUTBOUND_ALLOW.append(ours)
     began_at = log_path.stat().st_size if log_path.exists() else 0
-    command = [sys.executable, "-m", "opendata_ops.sandbox", "--port", str(port)]
+    command = [sys.executable, "-m", "opendata_ops.sandbox", "--port", str(port), "--state", str(PROJECT / "var" / PRACTICE_STATE), "--alive"]
     supervisor.add("practice-city", command, log_path=log_path, serves_others=True)
 
-    def ready() -> str:
+    def ready() -> dict[str, str]:
         with log_path.open(errors="replace") as file:
             file.seek(began_at)
-            return next((line.split()[1] for line in file if line.startswith("ready http://")), "")
+            return {words[1]: words[2] for line in file if (words := line.split())[:1] == ["ready"]}
 
-    if not supervisor.wait_for(lambda: bool(ready()), 30):
+    if not supervisor.wait_for(lambda: {"source", "portal"} <= set(ready()), 30):
+        supervisor.stop_here_if_asked()
         raise CannotStart(f"The practice city does not start.\n{_tail(log_path)}")
-    return ready()
+    return ready()["source"], ready()["portal"]
 
 
 def _tail(path: Path) -> str:
