@@ -19,18 +19,25 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import F, Max, Q
+from django.db.models.functions import Greatest, Now
 
 from catalog import audit
 from catalog.audit import Actor
-from pipelines.errors import LeaseLost, NotReady, PipelineError, TransientError
+from pipelines.errors import DataError, LeaseLost, NotReady, PipelineError, TransientError
 from pipelines.models import COUNTS, LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, Stage, State, Trigger
 
 FIRST_RETRY_SECONDS = 30
 LONGEST_RETRY_SECONDS = 3600
 #: What the source asked for is honoured up to a day; longer is a mistake somewhere.
 LONGEST_WAIT_SECONDS = 86_400
+
+
+#: What a cancelled stage leaves behind, in words.
+KEPT = {
+    Stage.EXTRACT: "The warehouse and the portal are as they were.",
+    Stage.PUBLISH: "What the portal had taken stays there; a later run goes on after it.",
+}
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,12 @@ class Verdict:
 def claim(block_id: int, *, holder: str) -> Run | None:
     """Take a due block with a lease, and open a Run for its next stage. None: it isn't due, or somebody or a limit was first."""
     with transaction.atomic():
-        block = ScheduleBlock.objects.select_related("pipeline").filter(pk=block_id, state=State.WAITING, due_at__lte=Now()).first()
-        if block is None:
+        # block, then pipeline, then provider: everybody who locks takes this order, so no two can wait for each other
+        waiting = ScheduleBlock.objects.select_related("pipeline").select_for_update(of=("self",))
+        block = waiting.filter(pk=block_id, state=State.WAITING, due_at__lte=Now()).first()
+        if block is None or not _has_room(block):
             return None
-        if not _has_room(block):
-            return None
-        won = ScheduleBlock.objects.filter(pk=block.pk, state=State.WAITING, fence=block.fence, due_at__lte=Now()).update(
+        ScheduleBlock.objects.filter(pk=block.pk).update(
             state=State.RUNNING,
             holder=holder,
             lease_until=Now() + timedelta(seconds=settings.LEASE_SECONDS),
@@ -95,8 +102,6 @@ def claim(block_id: int, *, holder: str) -> Run | None:
             progress_total=None,
             changed_at=Now(),
         )
-        if not won:
-            return None
         block.refresh_from_db()
         return Run.objects.create(
             block=block,
@@ -113,11 +118,11 @@ def claim(block_id: int, *, holder: str) -> Run | None:
 
 
 def _has_room(block: ScheduleBlock) -> bool:
-    """Whether the outside system of the next stage may take one more. The row lock is held for the milliseconds of a claim."""
+    """Whether the outside system of the next stage may take one more. The row locks are held for the milliseconds of a claim."""
     pipeline = block.pipeline
     # two blocks of a snapshot read and merge the same rows: one after the other. The pipeline's row is the turnstile.
     if pipeline.is_snapshot or block.stage == Stage.LOAD:
-        Pipeline.objects.select_for_update(of=("self",)).get(pk=pipeline.pk)
+        Pipeline.objects.select_for_update(no_key=True).get(pk=pipeline.pk)
     if pipeline.is_snapshot and ScheduleBlock.objects.filter(pipeline=pipeline, state=State.RUNNING).exclude(pk=block.pk).exists():
         return False
     if block.stage == Stage.EXTRACT:
@@ -126,7 +131,7 @@ def _has_room(block: ScheduleBlock) -> bool:
         provider_id, same = pipeline.portal_id, Q(pipeline__portal=pipeline.portal_id, stage=Stage.PUBLISH)
     else:
         return True
-    provider = Provider.objects.select_for_update().get(pk=provider_id)
+    provider = Provider.objects.select_for_update(no_key=True).get(pk=provider_id)
     blocked = Provider.objects.filter(pk=provider_id, blocked_until__gt=Now()).exists()
     return not blocked and ScheduleBlock.objects.filter(same, state=State.RUNNING).count() < provider.max_parallel
 
@@ -146,12 +151,14 @@ def holds(run: Run) -> bool:
 
 
 def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
-    """Close a stage that went well and move the block on. Raises LeaseLost when it isn't ours any more."""
+    """Close a stage that went well and move the block on; one whose counts don't add up has failed. Raises LeaseLost when it isn't ours any more."""
     block = run.block
     counts = outcome.counts
+    if not counts.add_up():
+        return fail(run, not_conserved(counts))
     unchanged = outcome.is_final and outcome.mark == ScheduleBlock.Mark.UNCHANGED
     with transaction.atomic():
-        stage, state, message = _next(block, run.stage, outcome)
+        stage, state, message = _next(run, outcome)
         changes = {
             "stage": stage,
             "state": state,
@@ -183,7 +190,7 @@ def bookkeeper(block: ScheduleBlock) -> Pipeline | ScheduleBlock:
 
 
 def _remember_version(block: ScheduleBlock) -> None:
-    """All stages went well for this version of the source: the next extract may skip it."""
+    """All stages went well with what the last extract brought (else the block would not be done): the next one may skip that version."""
     last = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
     keeper = bookkeeper(block)
     if last:
@@ -200,8 +207,19 @@ def note_published(run: Run, seq: int) -> None:
     keeper.published_seq = seq
 
 
-def _next(block: ScheduleBlock, stage: str, outcome: Outcome) -> tuple[str, str, str]:
+def not_conserved(counts: Counts) -> DataError:
+    """What to say of counts that break the first law."""
+    parts = f"{counts.rows_out:,} out, {counts.unchanged:,} unchanged, {counts.rejected:,} rejected, {counts.duplicates:,} duplicates"
+    return DataError(
+        f"The counts do not add up: {counts.rows_in:,} rows in, {parts}.",
+        code="rows-not-conserved",
+        next_step="Report this with the run's number: it is a fault of the program.",
+    )
+
+
+def _next(run: Run, outcome: Outcome) -> tuple[str, str, str]:
     """The stage, state and message that follow a stage that went well."""
+    block, stage = run.block, run.stage
     if outcome.is_final:
         return stage, State.DONE, outcome.message
     later = [name for name in block.stages if Stage.values.index(name) > Stage.values.index(stage)]
@@ -210,7 +228,25 @@ def _next(block: ScheduleBlock, stage: str, outcome: Outcome) -> tuple[str, str,
     owed = [name for name in block.pipeline.stages if Stage.values.index(name) > Stage.values.index(stage)]
     if owed:
         return owed[0], State.HELD, f"Stopped before {owed[0]}, as {block.asked_by} asked."
+    if behind := _behind(run):
+        return behind, State.HELD, f"{stage.capitalize()} went well, but {behind} has not been done with what the stages before it brought last."
     return stage, State.DONE, outcome.message
+
+
+def _behind(run: Run) -> str | None:
+    """The first stage that is older than the one before it, when `run` has ended well. Done means that the data went all the way:
+    after a pass of single stages (publish alone, where the load had failed) it may not have."""
+    well = run.block.runs.filter(Q(state__in=[RunState.DONE, RunState.UNCHANGED]) | Q(pk=run.pk))
+    first, *others = run.block.pipeline.stages
+    if not well.filter(stage=first).exists():
+        return first
+    latest = dict(well.exclude(state=RunState.UNCHANGED).order_by().values_list("stage").annotate(Max("pk")))
+    before = latest.get(first, 0)
+    for stage in others:
+        if latest.get(stage, 0) < before:
+            return stage
+        before = latest.get(stage, 0)
+    return None
 
 
 def _supersede(block: ScheduleBlock) -> None:
@@ -241,7 +277,8 @@ def fail(run: Run, error: PipelineError) -> ScheduleBlock:
     with transaction.atomic():
         _leave(run, **changes)
         _close(run, run_state, error.message, code=error.code, next_step=error.next_step)
-        if isinstance(error, TransientError) and error.retry_after:
+        # only a server that says "later" speaks for all of its datasets; one that moved, or isn't ready, for itself
+        if isinstance(error, TransientError) and error.retry_after and error.code.startswith("http-"):
             _block_provider(run, error.retry_after)
     block.refresh_from_db()
     return block
@@ -257,7 +294,7 @@ def _block_provider(run: Run, seconds: float) -> None:
     provider_id = {Stage.EXTRACT: pipeline.provider_id, Stage.PUBLISH: pipeline.portal_id}.get(run.stage)
     if provider_id:
         until = Now() + timedelta(seconds=min(seconds, LONGEST_WAIT_SECONDS))
-        Provider.objects.filter(pk=provider_id).update(blocked_until=until)
+        Provider.objects.filter(pk=provider_id).update(blocked_until=Greatest("blocked_until", until))
 
 
 def backoff(attempt: int) -> float:
@@ -266,13 +303,17 @@ def backoff(attempt: int) -> float:
     return full * random.uniform(0.5, 1)  # noqa: S311  a spread, not a secret
 
 
-def cancelled(run: Run) -> ScheduleBlock:
-    """Close a run that was stopped because somebody asked; the block is held until somebody lets it go on."""
+def cancelled(run: Run, *, kept: str = "") -> ScheduleBlock:
+    """Close a run that was stopped because somebody asked; the block is held until somebody lets it go on.
+
+    `kept` says what of its work stays, where that is known.
+    """
     run.block.refresh_from_db()
     who = run.block.cancel_asked_by or "somebody"
+    message = f"Cancelled by {who} during {run.stage}. {kept or KEPT.get(run.stage, '')}".strip()
     with transaction.atomic():
-        _leave(run, state=State.HELD, message=f"Cancelled by {who} during {run.stage}. Nothing of it was kept.", error_code="cancelled", next_step="")
-        _close(run, RunState.CANCELLED, f"Cancelled by {who}", code="cancelled")
+        _leave(run, state=State.HELD, message=message, error_code="cancelled", next_step="")
+        _close(run, RunState.CANCELLED, message, code="cancelled")
     run.block.refresh_from_db()
     return run.block
 
@@ -306,7 +347,8 @@ def reap(limit: int = 200) -> list[Run]:
                 if run.block.cancel_asked_at:
                     cancelled(run)
                 else:
-                    crash(run, f"The worker {run.holder} was lost during {run.stage}: no sign of life for {settings.LEASE_SECONDS} s.", code="worker-lost")
+                    silence = f"no sign of life for {settings.LEASE_SECONDS} s"
+                    crash(run, f"The worker {run.holder} was lost during {run.stage}: {silence}.", code="worker-lost")
         except LeaseLost:
             continue
         died.append(run)
@@ -318,24 +360,41 @@ def _mine(run: Run):
 
 
 def _leave(run: Run, **changes) -> None:
-    changes.setdefault("state", State.WAITING)
-    cleared = {"holder": "", "lease_until": None, "progress_done": None, "progress_total": None, "cancel_asked_at": None, "cancel_asked_by": ""}
-    if not _mine(run).update(**{**cleared, "changed_at": Now(), **changes}):
+    """Give the block back. One that would go on although somebody asked to cancel it meanwhile is held instead."""
+    block = _mine(run).select_for_update(of=("self",)).first()
+    if block is None:
         raise LeaseLost(f"{run} no longer holds its block")
+    changes.setdefault("state", State.WAITING)
+    if block.cancel_asked_at and changes["state"] == State.WAITING:
+        stage = changes.get("stage", run.stage)
+        again = " again" if stage == run.stage else ""
+        words = f"Cancelled by {block.cancel_asked_by} before {stage} began{again}."
+        changes |= {"state": State.HELD, "message": words, "error_code": "cancelled", "next_step": ""}
+    cleared = {"holder": "", "lease_until": None, "progress_done": None, "progress_total": None, "cancel_asked_at": None, "cancel_asked_by": ""}
+    ScheduleBlock.objects.filter(pk=block.pk).update(**{**cleared, "changed_at": Now(), **changes})
 
 
-def _close(run: Run, state: str, message: str, *, counts: Counts | None = None, code: str = "", next_step: str = "", details: dict | None = None) -> None:
+def _close(
+    run: Run, state: str, message: str, *, counts: Counts | None = None, code: str = "", next_step: str = "", details: dict | None = None
+) -> None:
     numbers = {name: getattr(counts, name) for name in (*COUNTS, "bytes")} if counts else {}
     Run.objects.filter(pk=run.pk, state=RunState.RUNNING).update(
         state=state, message=message, error_code=code, next_step=next_step, finished_at=Now(), details=details or {}, **numbers
     )
-    level = {RunState.FAILED: LogLine.Level.ERROR, RunState.CRASHED: LogLine.Level.ERROR, RunState.CANCELLED: LogLine.Level.WARNING}.get(state, LogLine.Level.INFO)
+    bad = {RunState.FAILED: LogLine.Level.ERROR, RunState.CRASHED: LogLine.Level.ERROR, RunState.CANCELLED: LogLine.Level.WARNING}
+    level = bad.get(state, LogLine.Level.INFO)
     LogLine.objects.create(run=run, level=level, text=message or "Done.")
 
 
-# the operator's verbs
+def is_due(block_id: int) -> bool:
+    """Whether the block waits and its time has come, by the clock that `claim` goes by."""
+    return ScheduleBlock.objects.due(Now()).filter(pk=block_id).exists()
 
 
+# the operator's verbs: each moves a block and leaves its audit row, both or neither
+
+
+@transaction.atomic
 def requeue(
     block_id: int,
     *,
@@ -356,8 +415,8 @@ def requeue(
     if not wanted:
         return _answer(block, actor, "run", reason, False, f"{block.pipeline.title} has none of the stages {', '.join(stages or [stage or ''])}.")
     idle = Q(state__in=[State.FAILED, State.HELD, State.DONE])
-    # a waiting block may be hurried or changed, but the same wish twice is one wish
-    waiting = Q(state=State.WAITING) & (Q(due_at__gt=Now()) | ~Q(is_forced=force) | ~Q(stage=wanted[0]) | ~Q(stages=wanted))
+    # a waiting block may be hurried or changed, but the same wish twice is one wish, also while its pass is between two stages
+    waiting = Q(state=State.WAITING) & (Q(due_at__gt=Now()) | ~Q(is_forced=force) | ~Q(stages=wanted))
     rows = ScheduleBlock.objects.filter(pk=block_id).filter(idle | waiting)
     if seen_fence is not None:
         rows = rows.filter(fence=seen_fence)
@@ -385,6 +444,7 @@ def requeue(
     return _answer(block, actor, verb, reason, False, _why_not(block_id, seen_fence))
 
 
+@transaction.atomic
 def open_window(
     pipeline: Pipeline,
     starts_at: datetime,
@@ -412,7 +472,8 @@ def open_window(
         },
     )
     if not is_new:
-        return requeue(block.pk, actor=actor, reason=reason, stages=stages, force=force, trigger=trigger)
+        # who asked saw no block: one that has been claimed since is news to him
+        return requeue(block.pk, actor=actor, reason=reason, stages=stages, force=force, trigger=trigger, seen_fence=0)
     return _answer(block, actor, "force" if force else "run", reason, True, f"Asked to run {' → '.join(stages)}.", stages=stages)
 
 
@@ -440,6 +501,7 @@ def _why_not(block_id: int, seen_fence: int | None) -> str:
     return "It changed since you looked. Look again before you press."
 
 
+@transaction.atomic
 def hold(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
     """Keep a waiting or failed block from running until somebody releases it."""
     block = ScheduleBlock.objects.get(pk=block_id)
@@ -447,9 +509,11 @@ def hold(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
     moved = ScheduleBlock.objects.filter(pk=block_id, state__in=[State.WAITING, State.FAILED]).update(
         state=State.HELD, message=message, error_code="held", next_step="", changed_at=Now()
     )
-    return _answer(block, actor, "hold", reason, bool(moved), "Held." if moved else f"Only a waiting or failed block can be held; this one is {block.state}.")
+    text = "Held." if moved else f"Only a waiting or failed block can be held; this one is {block.state}."
+    return _answer(block, actor, "hold", reason, bool(moved), text)
 
 
+@transaction.atomic
 def release(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
     """Let a held block go on from the stage at which it stands."""
     block = ScheduleBlock.objects.select_related("pipeline").get(pk=block_id)
@@ -457,23 +521,26 @@ def release(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
     moved = ScheduleBlock.objects.filter(pk=block_id, state=State.HELD).update(
         state=State.WAITING, stages=stages, attempts=0, due_at=Now(), rung_at=None, message="", error_code="", changed_at=Now()
     )
-    return _answer(block, actor, "release", reason, bool(moved), "Released." if moved else f"Only a held block can be released; this one is {block.state}.")
+    text = "Released." if moved else f"Only a held block can be released; this one is {block.state}."
+    return _answer(block, actor, "release", reason, bool(moved), text)
 
 
+@transaction.atomic
 def cancel(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
     """Stop a run that goes on; its worker obeys within seconds. A block that only waits is held at once."""
-    block = ScheduleBlock.objects.get(pk=block_id)
-    if ScheduleBlock.objects.filter(pk=block_id, state=State.RUNNING, cancel_asked_at=None).update(
-        cancel_asked_at=Now(), cancel_asked_by=actor.name, changed_at=Now()
-    ):
+    # locked, for between two stages a block is waiting for an instant: two looks at it could miss both states
+    block = ScheduleBlock.objects.select_for_update().get(pk=block_id)
+    rows = ScheduleBlock.objects.filter(pk=block_id)
+    if block.state == State.RUNNING:
+        if block.cancel_asked_at:
+            return _answer(block, actor, "cancel", reason, False, "It is being stopped already.")
+        rows.update(cancel_asked_at=Now(), cancel_asked_by=actor.name, changed_at=Now())
         return _answer(block, actor, "cancel", reason, True, "Asked to stop; it ends within seconds.")
-    if ScheduleBlock.objects.filter(pk=block_id, state=State.WAITING).update(
-        state=State.HELD, message=f"Cancelled by {actor.name} before it began.", error_code="cancelled", changed_at=Now()
-    ):
-        return _answer(block, actor, "cancel", reason, True, "It had not begun; it is held now.")
-    block.refresh_from_db()
-    text = "It is being stopped already." if block.state == State.RUNNING else f"There is nothing to cancel: the block is {block.state}."
-    return _answer(block, actor, "cancel", reason, False, text)
+    if block.state == State.WAITING:
+        message = f"Cancelled by {actor.name} before {block.stage} began."
+        rows.update(state=State.HELD, message=message, error_code="cancelled", next_step="", changed_at=Now())
+        return _answer(block, actor, "cancel", reason, True, f"Its {block.stage} had not begun; it is held now.")
+    return _answer(block, actor, "cancel", reason, False, f"There is nothing to cancel: the block is {block.state}.")
 
 
 def _answer(block: ScheduleBlock, actor: Actor, verb: str, reason: str, moved: bool, text: str, **details) -> Verdict:

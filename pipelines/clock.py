@@ -30,7 +30,16 @@ def validate_zone(name: str) -> None:
 def local_instant(day: date, at: time, zone_name: str) -> datetime:
     """The UTC instant of a local wall time. A time that the clock skips is taken at the next valid minute, a repeated one at its first."""
     wall = datetime.combine(day, at, tzinfo=zone(zone_name))
-    return wall.astimezone(UTC)
+    instant = wall.astimezone(UTC)
+    if instant.astimezone(wall.tzinfo).replace(tzinfo=None) == wall.replace(tzinfo=None):
+        return instant
+    # skipped: fold 1 reads the wall time by the clock after the change, which names an instant before it
+    before, after = wall.replace(fold=1).astimezone(UTC), instant
+    offset = after.astimezone(wall.tzinfo).utcoffset()
+    while after - before > timedelta(milliseconds=1):
+        middle = before + (after - before) / 2
+        before, after = (before, middle) if middle.astimezone(wall.tzinfo).utcoffset() == offset else (middle, after)
+    return after.replace(microsecond=0)
 
 
 def day_start(day: date, zone_name: str) -> datetime:
@@ -53,7 +62,8 @@ def windows(cadence: str, zone_name: str, since: datetime, until: datetime) -> I
     while (start := day_start(day, zone_name)) < until:
         day = _next_day(cadence, day)
         end = day_start(day, zone_name)
-        if end > since:
+        # a zone that crosses the date line skips a whole day: such a day has no window
+        if end > since and end > start:
             yield start, end
 
 

@@ -70,7 +70,8 @@ def next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
 
 def plan(pipeline: Pipeline, now: datetime) -> int:
     """Make the blocks that are owed and due by now, oldest first; of a snapshot only the newest. Returns how many are new."""
-    since = now - timedelta(days=settings.PLAN_HORIZON_DAYS)
+    # a window is due only after it has settled: one that takes long to settle must not leave the horizon before it is due
+    since = now - timedelta(days=settings.PLAN_HORIZON_DAYS, minutes=pipeline.settle_minutes)
     due = [window for window in owed_windows(pipeline, since, now) if due_at(pipeline, *window) <= now]
     if pipeline.is_snapshot:
         due = due[-1:]
@@ -144,7 +145,11 @@ def sweep() -> dict[str, int]:
     """Every few seconds: take back lost blocks, end what their workers left in the warehouse, ring again for lost messages."""
     died = blocks.reap()
     for run in died:
-        postgres.end_sessions(settings.WAREHOUSES.get(run.block.pipeline.warehouse, ""), run_id=run.pk)
+        try:
+            postgres.end_sessions(settings.WAREHOUSES.get(run.block.pipeline.warehouse, ""), run_id=run.pk)
+        except PipelineError as error:
+            # a warehouse that is away must not stop the bell for the others; the ledger's fence holds without this
+            log.warning("The sessions of run %s can't be ended: %s", run.pk, error)
     return {"reaped": len(died), "rung": ring_due()}
 
 
@@ -295,7 +300,7 @@ def _windows(order: Order, pipeline: Pipeline, now: datetime) -> list[tuple[tupl
 
 def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], block: ScheduleBlock | None) -> Planned | None:
     """One window against the order: a line, a line with a reason to skip, or None when the order doesn't speak of it."""
-    ran = block is not None and block.changed_at > block.created_at
+    ran = block is not None and block.fence > 0
     state = block.state if block else None
     current = pipeline.is_snapshot and order.starts_at is None and order.ends_at is None
     chosen = {
@@ -336,7 +341,8 @@ def place(order: Order, *, actor: Actor, reason: str = "", trigger: str = Trigge
         if line.block is None:
             verdict = blocks.open_window(line.pipeline, line.starts_at, line.ends_at, **wish)
         else:
-            verdict = blocks.requeue(line.block.pk, seen_fence=(seen or {}).get(line.block.pk), **wish)
+            # without a page, what the preview saw a moment ago: of many who ask at once, one moves the block
+            verdict = blocks.requeue(line.block.pk, seen_fence=(seen or {}).get(line.block.pk, line.block.fence), **wish)
         if verdict.moved:
             placed.moved.append(verdict.block_id)
         else:

@@ -23,16 +23,17 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 from django.utils import timezone
 
 from pipelines import blocks, secrets, stages
 from pipelines.blocks import Counts, Outcome
 from pipelines.errors import DataError, LeaseLost, NotReady, PermanentError, PipelineError, SetupError, TransientError
-from pipelines.models import LogLine, Run, ScheduleBlock, State
+from pipelines.models import LogLine, Run, ScheduleBlock, Stage, State
 from pipelines.stages.note import Note
 from pipelines.warehouse import postgres
 
@@ -42,7 +43,12 @@ log = logging.getLogger(__name__)
 KINDS = {kind.__name__: kind for kind in (TransientError, NotReady, PermanentError, SetupError, DataError)}
 #: When the control database is away for longer than this, the lease is as good as lost: the stage is stopped.
 PATIENCE_SECONDS = settings.LEASE_SECONDS * 0.8
+#: So long a claim and the record of an end wait for it: a restart takes seconds, and what a stage did should not be done twice.
+OUTAGE_SECONDS = 60
+OUR_FAULT = "This is a fault of the program: report the log of this run."
 PR_SET_PDEATHSIG = 1
+
+Answer = TypeVar("Answer")
 
 
 def holder() -> str:
@@ -85,10 +91,13 @@ def work_off(
             for block_id in list(pending):
                 if len(going) >= workers:
                     break
-                if run := blocks.claim(block_id, holder=holder()):
+                if run := _patiently(blocks.claim, block_id, holder=holder()):
                     pending.remove(block_id)
-                    going.append(Attempt(run))
-                elif (result := _left_alone(block_id)) or not waits_for_room:
+                    if attempt := _begun(run):
+                        going.append(attempt)
+                    else:
+                        results[block_id] = _result(_patiently(_block, block_id))
+                elif (result := _patiently(_left_alone, block_id)) or not waits_for_room:
                     pending.remove(block_id)
                     results[block_id] = result or Result(block_id, State.WAITING, "waits for room at its provider")
             _wait(going)
@@ -98,10 +107,11 @@ def work_off(
                 if block is None:
                     continue
                 going.remove(attempt)
-                if block.state == State.WAITING and block.due_at <= timezone.now():
+                # asked of the database: this host's clock may be behind it, and then no stage would ever follow another
+                if block.state == State.WAITING and _patiently(blocks.is_due, block.pk):
                     pending.insert(0, block.pk)
                 else:
-                    results[block.pk] = Result(block.pk, block.state, block.message or block.get_state_display())
+                    results[block.pk] = _result(block)
     except BaseException as stop:
         # a time-out, Ctrl-C or the queue's SystemExit: the blocks go back at once instead of waiting for their leases
         for attempt in going:
@@ -110,12 +120,46 @@ def work_off(
     return [results[block_id] for block_id in results]
 
 
+def _patiently(ask: Callable[..., Answer], *args, **kwargs) -> Answer:
+    """What `ask` answers, through a short absence of the control database. Raises OperationalError or InterfaceError after a long one."""
+    until = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return ask(*args, **kwargs)
+        except (OperationalError, InterfaceError):
+            connections.close_all()
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+
+def _block(block_id: int) -> ScheduleBlock:
+    return ScheduleBlock.objects.select_related("pipeline").get(pk=block_id)
+
+
+def _result(block: ScheduleBlock) -> Result:
+    return Result(block.pk, block.state, block.message or block.get_state_display())
+
+
+def _begun(run: Run) -> Attempt | None:
+    """The attempt of a claimed run; None when this host could not even start it, which is recorded."""
+    try:
+        return Attempt(run)
+    except OSError as error:
+        refused = TransientError(f"{socket.gethostname()} could not start {run.stage}: {error}", code="worker-unable")
+        with contextlib.suppress(LeaseLost):
+            _patiently(blocks.fail, run, refused)
+        return None
+
+
 def _left_alone(block_id: int) -> Result | None:
     """Why a block that can't be claimed needs no further asking; None when it only waits for room."""
-    block = ScheduleBlock.objects.select_related("pipeline__provider", "pipeline__portal").get(pk=block_id)
+    block = ScheduleBlock.objects.select_related("pipeline__provider", "pipeline__portal").filter(pk=block_id).first()
+    if block is None:
+        return Result(block_id, "", f"there is no block {block_id} any more")
     if block.state != State.WAITING:
         return Result(block_id, block.state, f"somebody else moved it: it is {block.state}")
-    if block.due_at > timezone.now():
+    if not blocks.is_due(block_id):
         return Result(block_id, block.state, block.message or f"not due before {block.due_at:%Y-%m-%d %H:%M} UTC")
     asked = block.pipeline.portal if block.stage == "publish" else block.pipeline.provider
     if asked and asked.blocked_until and asked.blocked_until > timezone.now():
@@ -138,8 +182,8 @@ class Attempt:
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.message: dict | None = None
         self._heard = b""
-        minutes = run.block.pipeline.deadline_minutes
-        self.deadline = time.monotonic() + min(minutes * 60, settings.MAX_STAGE_SECONDS)
+        self.seconds = min(run.block.pipeline.deadline_minutes * 60, settings.MAX_STAGE_SECONDS)
+        self.deadline = time.monotonic() + self.seconds
         self._beaten = time.monotonic()
         self.ears, self.pid = self._fork()
 
@@ -168,17 +212,16 @@ class Attempt:
 
     def step(self) -> ScheduleBlock | None:
         """Hear the child, keep the lease, and close the run when it has ended. None while it goes on."""
-        silent = self._listen()
-        if silent:
+        if self._listen():
             return self._ended()
         try:
             if time.monotonic() >= self.deadline:
                 self._kill()
-                minutes = self.run.block.pipeline.deadline_minutes
-                return self._close(lambda: blocks.crash(self.run, f"{self.run.stage} took longer than {minutes} minutes and was stopped.", code="deadline"))
+                words = f"{self.run.stage} took longer than {self.seconds / 60:g} minutes and was stopped."
+                return self._close(blocks.crash, self.run, words, code="deadline")
             if time.monotonic() - self._beaten >= settings.HEARTBEAT_SECONDS and self._renew():
                 self._kill()
-                return self._close(lambda: blocks.cancelled(self.run))
+                return self._stopped()
         except LeaseLost:
             return self._lost()
         return None
@@ -215,45 +258,64 @@ class Attempt:
     def _ended(self) -> ScheduleBlock:
         _, status, usage = os.wait4(self.pid, 0)
         self.pid = 0
-        said = self.message
-        if said and "done" in said:
-            details = {**said["done"]["details"], "peak_memory_mb": usage.ru_maxrss // 1024}
-            outcome = Outcome(**{**said["done"], "counts": Counts(**said["done"]["counts"]), "details": details})
-            return self._close(lambda: blocks.advance(self.run, outcome))
-        if said and "lost" in said:
-            return self._lost()
-        if said:
-            error = KINDS[said["kind"]](said["message"], code=said["code"], next_step=said["next_step"], **said["more"])
-            return self._close(lambda: blocks.fail(self.run, error))
-        return self._close(lambda: blocks.crash(self.run, _obituary(self.run, status)))
+        if self.message is None:
+            return self._close(blocks.crash, self.run, _obituary(self.run, status))
+        return self._conclude(self.message, {"peak_memory_mb": usage.ru_maxrss // 1024})
 
-    def _close(self, move: Callable[[], ScheduleBlock]) -> ScheduleBlock:
+    def _conclude(self, said: dict, more: dict) -> ScheduleBlock:
+        """Record what the child said that became of it, with `more` details."""
+        if "done" in said:
+            details = {**said["done"]["details"], **more}
+            outcome = Outcome(**{**said["done"], "counts": Counts(**said["done"]["counts"]), "details": details})
+            return self._close(blocks.advance, self.run, outcome)
+        if "lost" in said:
+            return self._lost()
+        error = KINDS[said["kind"]](said["message"], code=said["code"], next_step=said["next_step"], **said["more"])
+        return self._close(blocks.fail, self.run, error)
+
+    def _stopped(self) -> ScheduleBlock:
+        """Record a cancel, now that the child is gone; what it had finished before is finished."""
+        self._listen()
+        if self.message is not None:
+            return self._conclude(self.message, {})
+        kept = ""
+        if self.run.stage == Stage.LOAD:
+            dsn = settings.WAREHOUSES.get(self.run.block.pipeline.warehouse, "")
+            with contextlib.suppress(PipelineError):
+                merged = postgres.has_merged(dsn, block_id=self.run.block_id, fence=self.run.fence)
+                kept = "Its rows had been merged already: the warehouse has them." if merged else "The warehouse is as it was."
+        return self._close(blocks.cancelled, self.run, kept=kept)
+
+    def _close(self, move: Callable[..., ScheduleBlock], *args, **kwargs) -> ScheduleBlock:
         """Record the end, through a short absence of the database; a lease that was lost records nothing."""
         self._tidy()
-        until = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return move()
-            except LeaseLost:
-                return self._lost()
-            except (OperationalError, InterfaceError):
-                connections.close_all()
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.5)
+        try:
+            return _patiently(move, *args, **kwargs)
+        except LeaseLost:
+            return self._lost()
+        except (DatabaseError, ValueError) as error:
+            if isinstance(error, OperationalError | InterfaceError):
+                raise
+            # the end itself can't be written down; left so, the block would be taken up again for ever
+            log.exception("the end of run %s can't be recorded", self.run.pk)
+            fault = PermanentError(
+                f"What {self.run.stage} reported could not be recorded: {_clean(str(error))[:500]}", code="unexpected", next_step=OUR_FAULT
+            )
+            return _patiently(blocks.fail, self.run, fault)
 
     def _lost(self) -> ScheduleBlock:
         self._kill()
         self._tidy()
         log.warning("run %s lost its block to a later one; what it did is void", self.run.pk)
-        return ScheduleBlock.objects.select_related("pipeline").get(pk=self.run.block_id)
+        return _patiently(_block, self.run.block_id)
 
     def give_back(self, stop: BaseException) -> None:
         """The worker itself is being stopped: end the child and let the next worker have the block at once."""
         self._kill()
         self._tidy()
         with contextlib.suppress(LeaseLost, OperationalError, InterfaceError):
-            blocks.crash(self.run, f"The worker was stopped ({type(stop).__name__}); the stage begins again.", code="worker-stopped", counts_as_attempt=False)
+            words = f"The worker was stopped ({type(stop).__name__}); the stage begins again."
+            blocks.crash(self.run, words, code="worker-stopped", counts_as_attempt=False)
 
     def _kill(self) -> None:
         """End the child's whole group, and what it left running in the warehouse."""
@@ -325,7 +387,6 @@ def _child(run: Run, workdir: Path, mouth: int) -> None:
         said = {"lost": str(error)}
     except PipelineError as error:
         said = _told(error)
-        note.log(f"{error.message} {error.next_step}".strip(), LogLine.Level.ERROR)
     except MemoryError:
         said = _told(TransientError(f"{run.stage} needed more than {settings.STAGE_MEMORY_MB:,} MB and was stopped.", code="out-of-memory"))
     except (OperationalError, InterfaceError) as error:
@@ -336,9 +397,7 @@ def _child(run: Run, workdir: Path, mouth: int) -> None:
         with contextlib.suppress(OperationalError, InterfaceError):
             note.log(text, LogLine.Level.ERROR)
         said = _told(
-            PermanentError(
-                f"Unexpected {type(error).__name__}: {str(error)[:500]}", code="unexpected", next_step="This is a fault of the program: report the log of this run."
-            )
+            PermanentError(f"Unexpected {type(error).__name__}: {str(error)[:500]}", code="unexpected", next_step=OUR_FAULT)
         )
     say(said)
     connections.close_all()
@@ -350,11 +409,16 @@ def _told(error: PipelineError) -> dict:
     more = {"retry_after": error.retry_after} if isinstance(error, TransientError) else {}
     return {
         "kind": kind,
-        "message": secrets.redact(error.message),
+        "message": _clean(secrets.redact(error.message)),
         "code": error.code[:60],
-        "next_step": secrets.redact(error.next_step),
+        "next_step": _clean(secrets.redact(error.next_step)),
         "more": more,
     }
+
+
+def _clean(text: str) -> str:
+    """Text as PostgreSQL keeps it: a message may quote a source that sends NUL bytes, or bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def _calm(say: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 from django.db.models.functions import Now
 
@@ -82,7 +83,12 @@ def extract(run: Run, note: Note) -> Outcome:
         Counts(rows_in=rows, rows_out=read, bytes=size),
         message=message or f"{read:,} rows in {len(entries)} files",
         mark=mark,
-        details={"source_version": version, "files": len(entries), "changed_at": before.changed_at.isoformat() if before.changed_at else None},
+        details={
+            "source_version": version,
+            "files": len(entries),
+            "entries": [entry.pk for entry in entries],
+            "changed_at": before.changed_at.isoformat() if before.changed_at else None,
+        },
     )
 
 
@@ -131,29 +137,29 @@ def wanted(state: SourceState, pipeline: Pipeline) -> tuple[Column, ...]:
         raise SetupError(
             f"The key {', '.join(left_out)} is not among the columns to take.", code="key-not-taken", next_step="Add it to the pipeline's columns."
         )
-    return tuple(
-        Column(name=name, type=pipeline.types.get(name, told[name].type), label=told[name].label, description=told[name].description) for name in names
-    )
+    return tuple(replace(told[name], type=pipeline.types.get(name, told[name].type)) for name in names)
 
 
 def describe_columns(pipeline: Pipeline, columns: tuple[Column, ...], note: Note) -> None:
-    """Keep the dictionary in step with the source: new columns are told, a steward's own words stay."""
+    """Keep the dictionary in step with the source: new columns are told and stay inside until a steward lets them out; a steward's words stay."""
     known = {column.name: column for column in pipeline.dataset.columns.all()}
     fresh = [column.name for column in columns if column.name not in known]
     if known and fresh:
-        note.warn(f"New columns at the source: {', '.join(fresh)}.")
+        note.warn(f"New columns at the source: {', '.join(fresh)}. They are loaded, and not published before a steward says so.")
     missing = sorted(set(known) - {column.name for column in columns}) if not pipeline.columns else []
     if missing:
         note.warn(f"Columns that the source no longer gives: {', '.join(missing)}.")
     for position, column in enumerate(columns):
         old = known.get(column.name)
         if old is None:
-            old = DatasetColumn(dataset=pipeline.dataset, name=column.name, label=column.label, description=column.description)
+            # not only once: another block of the pipeline may be writing the same dictionary now
+            first = {"label": column.label[:200], "description": column.description, "is_published": not known}
+            old, _ = DatasetColumn.objects.get_or_create(dataset=pipeline.dataset, name=column.name, defaults=first)
         elif old.type != column.type:
             note.warn(f"{column.name} was {old.type} and is {column.type} now.")
-        old.position, old.type, old.seen_at = position, column.type, Now()
-        old.label, old.description = old.label or column.label[:200], old.description or column.description
-        old.save()
+        words = {"label": old.label or column.label[:200], "description": old.description or column.description}
+        # by name: what a steward writes meanwhile into the other fields must not be undone
+        DatasetColumn.objects.filter(pk=old.pk).update(position=position, type=column.type, seen_at=Now(), **words)
 
 
 def _unmoved(now: int, rows: int, read: int) -> None:
@@ -166,12 +172,13 @@ def _unmoved(now: int, rows: int, read: int) -> None:
 
 
 def _judge(block: ScheduleBlock, rows: int) -> tuple[str, str]:
-    """No rows: a quiet window is empty; a snapshot that had rows and has none any more is suspicious."""
+    """No rows: a quiet window is empty; one that had rows and has none any more is suspicious."""
     if rows:
         return ScheduleBlock.Mark.NONE, ""
-    if not block.pipeline.is_snapshot:
-        return ScheduleBlock.Mark.EMPTY, "The source has no rows for this window."
-    before = ScheduleBlock.objects.filter(pipeline=block.pipeline, rows__gt=0).exclude(pk=block.pk).exists() or bool(block.rows)
+    before = bool(block.rows)
+    if block.pipeline.is_snapshot:
+        before = before or ScheduleBlock.objects.filter(pipeline=block.pipeline, rows__gt=0).exists()
+    window = "" if block.pipeline.is_snapshot else " for this window"
     if not before:
-        return ScheduleBlock.Mark.EMPTY, "The source has no rows."
-    return ScheduleBlock.Mark.SUSPICIOUS, "The source has no rows, and had some before. The warehouse and the portal were left as they are."
+        return ScheduleBlock.Mark.EMPTY, f"The source has no rows{window}."
+    return ScheduleBlock.Mark.SUSPICIOUS, f"The source has no rows{window}, and had some before. The warehouse and the portal were left as they are."

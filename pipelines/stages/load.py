@@ -83,7 +83,9 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
     message += f", {merged.deleted:,} replaced" * bool(merged.deleted)
     diary.write(ImportLog.Event.END, rows=counts.rows_out, message=message, offset=diary.offset)
     note.log(message + ", in one transaction")
-    return Outcome(counts, message=message)
+    # every row refused: too few to call the type wrong, yet nothing arrived
+    mark = ScheduleBlock.Mark.SUSPICIOUS if rejected and rejected == job.staged else ScheduleBlock.Mark.NONE
+    return Outcome(counts, message=message, mark=mark)
 
 
 def _keep_rejected(run: Run, entries: list[CatalogEntry], job: postgres.Load, note: Note, total: int) -> int:
@@ -153,12 +155,26 @@ def newer_is_loaded(block: ScheduleBlock) -> bool:
 
 
 def files_of(block: ScheduleBlock) -> list[CatalogEntry]:
-    """The live files of the block's last layer, in the order of their names."""
+    """The live files of the block's last layer, in the order of their names. Raises DataError when they are of two fetches."""
     live = CatalogEntry.objects.live().filter(source=block.pipeline.slug, window_start=block.starts_at)
     for layer in LAYERS:
         if found := list(live.filter(layer=layer).order_by("id_base", "id_ext")):
+            if layer == Layer.RAW:
+                _of_one_fetch(block, found)
             return found
     return []
+
+
+def _of_one_fetch(block: ScheduleBlock, entries: list[CatalogEntry]) -> None:
+    """A fetch that broke off has already put some of its files in the place of the last good one's: together they are nobody's data."""
+    good = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
+    brought = good.details.get("entries") if good else None
+    if brought is not None and set(brought) != {entry.pk for entry in entries}:
+        raise DataError(
+            "A later fetch of this window broke off and replaced some of its files.",
+            code="mixed-files",
+            next_step="Run the block again from extract.",
+        )
 
 
 def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> postgres.Table:
@@ -166,13 +182,17 @@ def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> postgres.Table:
     layouts = {tuple(map(tuple, entry.metadata.get("columns", []))) for entry in entries}
     if len(layouts) != 1:
         raise DataError(
-            f"The {len(entries)} files of this block do not have the same columns.", code="mixed-files", next_step="Force the block, so that all are fetched again."
+            f"The {len(entries)} files of this block do not have the same columns.",
+            code="mixed-files",
+            next_step="Force the block, so that all are fetched again.",
         )
     # a steward's word goes before the source's, also for files that came before it: a re-run from load obeys it
     columns = tuple(Column(name=name, type=pipeline.types.get(name, kind)) for name, kind in layouts.pop())
     missing = [name for name in pipeline.key if name not in {column.name for column in columns}]
     if missing:
-        raise DataError(f"The files have no {', '.join(missing)}, the key.", code="key-missing", next_step="Change the pipeline's key, or force the block.")
+        raise DataError(
+            f"The files have no {', '.join(missing)}, the key.", code="key-missing", next_step="Change the pipeline's key, or force the block."
+        )
     return postgres.Table(pipeline.table, columns, tuple(pipeline.key), pipeline.version_column)
 
 
@@ -182,4 +202,8 @@ def warehouse_of(pipeline: Pipeline) -> str:
         return settings.WAREHOUSES[pipeline.warehouse]
     except KeyError:
         known = ", ".join(settings.WAREHOUSES)
-        raise SetupError(f"The settings have no warehouse {pipeline.warehouse!r}; they have {known}.", code="no-warehouse", next_step="Name one of these in the pipeline.") from None
+        raise SetupError(
+            f"The settings have no warehouse {pipeline.warehouse!r}; they have {known}.",
+            code="no-warehouse",
+            next_step="Name one of these in the pipeline.",
+        ) from None

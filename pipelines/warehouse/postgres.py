@@ -26,8 +26,9 @@ from pipelines.faults import faultpoint
 
 SCHEMA = "city"
 COPY_BYTES = 1 << 20  # the default of 8 kB costs a third of the speed (facts/performance.md §9)
-#: So long a key still fits a btree page.
+#: So long a key, all its columns together, still fits a btree page.
 LONGEST_KEY = 1_000
+TOO_LONG = -10_000  # the verdict on a longer one; -1 is the first column of the key being empty, -2 the second, …
 #: A cell larger than this is refused, in a file that has to be read row by row.
 LARGEST_CELL = 64 << 20
 #: When most of a file is refused the type is wrong, not the rows: then nothing is loaded.
@@ -45,8 +46,9 @@ SQL_TYPES = {
 BOOKKEEPING = {"_odo_pipeline": "bigint", "_odo_block": "bigint", "_odo_seq": "bigint", "_odo_loaded_at": "timestamptz"}
 
 #: Words that PostgreSQL would take as a time although no source means them.
-_MAGIC_TIME = r"^\s*(now|today|tomorrow|yesterday|epoch|allballs|[-+]?infinity)"
-_ZONE_AT_END = r"\d:\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)\s*$"
+_MAGIC_TIME = r"\y(now|today|tomorrow|yesterday|epoch|allballs|infinity)\y"
+#: Zones that are UTC under another name: read by a clock that goes by UTC, they change nothing, so they are told by their looks.
+_ZULU_AT_END = r"\d\s*(z|zulu|utc?|gmt|[+-]00(:?00)?)\s*$"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*$"
 
 
@@ -104,14 +106,26 @@ def connect(dsn: str, *, run_id: int | None = None) -> Any:
 
 
 def end_sessions(dsn: str, *, run_id: int) -> int:
-    """End what a dead run left running in the warehouse. Returns how many sessions."""
+    """End what a dead run left running in the warehouse, and wait until it is gone. Returns how many sessions."""
     if not dsn:
         return 0
     with contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(
-            "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = %s and pid <> pg_backend_pid()",
+            "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where application_name = %s and pid <> pg_backend_pid()",
             [f"odo run {run_id}"],
         )
+        return cursor.fetchone()[0]
+
+
+def has_merged(dsn: str, *, block_id: int, fence: int) -> bool:
+    """Whether the attempt with that fence has merged its rows."""
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("select to_regclass(%s) is not null", [f"{SCHEMA}._odo_ledger"])
+        if not cursor.fetchone()[0]:
+            return False
+        ledger = Identifier(SCHEMA, "_odo_ledger")
+        merged = SQL("select exists (select from {} where block_id = %s and fence = %s and merged_at is not null)").format(ledger)
+        cursor.execute(merged, [block_id, fence])
         return cursor.fetchone()[0]
 
 
@@ -147,7 +161,7 @@ class Load:
         # without a key the rows of the window are replaced: those of the block, or of the whole pipeline when it is a snapshot
         self.replaces_block = replaces_block
         self.connection = connect(dsn, run_id=run_id)
-        self.unreadable: list[Refused] = []
+        self.torn: dict[int, int] = {}  # file → rows of it that no COPY can take
         self.files: dict[int, Path] = {}
         self.staged = 0
 
@@ -166,16 +180,16 @@ class Load:
     def _make_stage(self) -> None:
         fields = SQL(", ").join(SQL("{} text").format(Identifier(name)) for name in self.table.names)
         with self.connection, self.connection.cursor() as cursor:
+            # what we add begins with _odo_, as no column of a source may
             cursor.execute("create temp sequence _record")
-            cursor.execute(
-                SQL("create temp table _stage (_file int not null default 0, _record bigint not null default nextval('_record'), {})").format(fields)
-            )
+            own = SQL("_odo_file int not null default 0, _odo_record bigint not null default nextval('_record')")
+            cursor.execute(SQL("create temp table _stage ({}, {})").format(own, fields))
 
     def stage(self, number: int, path: Path) -> int:
         """Copy one CSV file with a header; returns how many rows it had, refused ones included. Raises DataError for a wrong header."""
         self.files[number] = path
         with plain_words(), self.connection, self.connection.cursor() as cursor:
-            cursor.execute(SQL("alter table _stage alter _file set default {}").format(Literal(number)))
+            cursor.execute(SQL("alter table _stage alter _odo_file set default {}").format(Literal(number)))
             cursor.execute("alter sequence _record restart")
             cursor.execute("savepoint file")
             try:
@@ -214,15 +228,14 @@ class Load:
         try:
             with clean.open("w", newline="", encoding="utf-8") as out:
                 writer = csv.writer(out)
-                for record, line, cells in records(path):
+                for record, _, cells in records(path, width):
                     rows = record
-                    reason = broken(cells, width)
-                    if reason:
-                        self.unreadable.append(self._refused_cells(number, record, line, reason, cells))
+                    if broken(cells, width):
+                        self.torn[number] = self.torn.get(number, 0) + 1
                     else:
                         writer.writerow([record, *cells])
             with clean.open("rb") as stream:
-                cursor.copy_expert(self._copy(["_record", *self.table.names], header="false"), stream, size=COPY_BYTES)
+                cursor.copy_expert(self._copy(["_odo_record", *self.table.names], header="false"), stream, size=COPY_BYTES)
         finally:
             clean.unlink(missing_ok=True)
         return rows
@@ -236,46 +249,58 @@ class Load:
 
     # 2 judge
 
-    def refused(self) -> Iterator[Refused]:
-        """Find the rows that can't be loaded, all columns at once in the server, and yield each with its reason and raw cells."""
-        yield from self.unreadable
+    def judge(self) -> int:
+        """Find the rows that can't be loaded, all columns at once in the server. Returns how many, unreadable ones included."""
+        key = self.table.key
+        cases = [SQL("when {} is null then {}").format(Identifier(name), Literal(-1 - n)) for n, name in enumerate(key)]
+        if key:
+            length = SQL(" + ").join(SQL("octet_length({})").format(Identifier(name)) for name in key)
+            cases.append(SQL("when {} > {} then {}").format(length, Literal(LONGEST_KEY), Literal(TOO_LONG)))
+        cases += [
+            SQL("when {0} is not null and {1} then {2}").format(Identifier(column.name), SQL(test).format(c=Identifier(column.name)), Literal(n))
+            for n, (column, test, _) in enumerate(self._tests)
+        ]
+        verdict = SQL("case {} end").format(SQL(" ").join(cases)) if cases else SQL("null::int")
         with plain_words(), self.connection, self.connection.cursor() as cursor:
-            checks = [(column, *check) for column in self.table.columns for check in _checks(column)]
-            cases = [SQL("when {} is null then {}").format(Identifier(name), Literal(-1 - n)) for n, name in enumerate(self.table.key)]
-            cases += [
-                SQL("when octet_length({}) > {} then {}").format(Identifier(name), Literal(LONGEST_KEY), Literal(-1001 - n))
-                for n, name in enumerate(self.table.key)
-            ]
-            cases += [
-                SQL("when {0} is not null and {1} then {2}").format(Identifier(column.name), SQL(test).format(c=Identifier(column.name)), Literal(n))
-                for n, (column, test, _) in enumerate(checks)
-            ]
-            verdict = SQL("case {} end").format(SQL(" ").join(cases)) if cases else SQL("null::int")
             cursor.execute(
-                SQL("create temp table _bad as select _file, _record, why from (select _file, _record, {} as why from _stage) s where why is not null").format(
-                    verdict
-                )
+                SQL(
+                    "create temp table _bad as select _odo_file, _odo_record, _odo_why from"
+                    " (select _odo_file, _odo_record, {} as _odo_why from _stage) judged where _odo_why is not null"
+                ).format(verdict)
             )
-            cursor.execute("create unique index on _bad (_file, _record)")
+            found = cursor.rowcount
+            cursor.execute("create unique index on _bad (_odo_file, _odo_record)")
             cursor.execute("analyze _bad")
-            cursor.execute("select _file, _record, why from _bad order by 1, 2")
-            bad: dict[int, dict[int, int]] = {}
-            for file, record, why in cursor:
-                bad.setdefault(file, {})[record] = why
-        for file, why_of in bad.items():
-            yield from self._explain(file, why_of, checks)
+        return found + sum(self.torn.values())
 
-    def _explain(self, file: int, why_of: dict[int, int], checks: list[tuple[Column, str, str]]) -> Iterator[Refused]:
-        names = self.table.names
-        for record, line, cells in records(self.files[file]):
+    def refused(self) -> Iterator[Refused]:
+        """The rows that `judge` found, each with its reason and raw cells."""
+        for file in self.files:
+            with plain_words(), self.connection, self.connection.cursor() as cursor:
+                cursor.execute("select _odo_record, _odo_why from _bad where _odo_file = %s", [file])
+                why_of = dict(cursor.fetchall())
+            if why_of or file in self.torn:
+                yield from self._explain(file, why_of)
+
+    @property
+    def _tests(self) -> list[tuple[Column, str, str]]:
+        return [(column, *check) for column in self.table.columns for check in _checks(column)]
+
+    def _explain(self, file: int, why_of: dict[int, int]) -> Iterator[Refused]:
+        names, key, tests = self.table.names, self.table.key, self._tests
+        for record, line, cells in records(self.files[file], len(names)):
+            if file in self.torn and (reason := broken(cells, len(names))):
+                yield self._refused_cells(file, record, line, reason, cells)
+                continue
             why = why_of.get(record)
             if why is None:
                 continue
-            if why < 0:
-                column = self.table.key[(-why - 1) % 1000]
-                reason = "the key is empty" if why > -1001 else f"the key is longer than {LONGEST_KEY:,} bytes"
+            if why == TOO_LONG:
+                column, reason = key[0], f"the key is longer than {LONGEST_KEY:,} bytes"
+            elif why < 0:
+                column, reason = key[-1 - why], "the key is empty"
             else:
-                column, reason = checks[why][0].name, checks[why][2]
+                column, reason = tests[why][0].name, tests[why][2]
             raw = dict(zip(names, cells, strict=True))
             yield Refused(file, record, line, column, reason, raw[column][:1000], raw)
 
@@ -286,7 +311,8 @@ class Load:
             cursor.execute(
                 SQL(
                     "insert into {ledger} (block_id, table_name, fence) values (%s, %s, %s)"
-                    " on conflict (block_id, table_name) do update set fence = excluded.fence where _odo_ledger.fence <= excluded.fence"
+                    " on conflict (block_id, table_name) do update set fence = excluded.fence, merged_at = null"
+                    " where _odo_ledger.fence <= excluded.fence"
                 ).format(ledger=Identifier(SCHEMA, "_odo_ledger")),
                 [self.block_id, self.table.name, self.fence],
             )
@@ -301,10 +327,8 @@ class Load:
                 cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"odo {SCHEMA}.{self.table.name}"])
                 merged = self._upsert(cursor) if self.table.key else self._replace(cursor)
                 faultpoint("load.merged")
-                cursor.execute(
-                    SQL("update {} set merged_at = now() where block_id = %s and table_name = %s and fence = %s").format(Identifier(SCHEMA, "_odo_ledger")),
-                    [self.block_id, self.table.name, self.fence],
-                )
+                mine = SQL("update {} set merged_at = now() where block_id = %s and table_name = %s and fence = %s")
+                cursor.execute(mine.format(Identifier(SCHEMA, "_odo_ledger")), [self.block_id, self.table.name, self.fence])
                 if not cursor.rowcount:
                     raise LeaseLost("A later attempt has begun to load this block.")
             # the planner's knowledge of a table that just grew from nothing is worth the second it costs
@@ -315,7 +339,7 @@ class Load:
         return merged
 
     def _good(self) -> Composable:
-        return SQL("_stage s where not exists (select from _bad b where b._file = s._file and b._record = s._record)")
+        return SQL("_stage s where not exists (select from _bad b where b._odo_file = s._odo_file and b._odo_record = s._odo_record)")
 
     def _typed(self) -> Composable:
         return SQL(", ").join(
@@ -335,6 +359,8 @@ class Load:
             "first_key": SQL("o.{}").format(Identifier(self.table.key[0])),
             "set": SQL(", ").join(SQL("{0} = excluded.{0}").format(Identifier(name)) for name in (*self.table.names, *BOOKKEEPING)),
             "book": SQL(", ").join(map(Identifier, BOOKKEEPING)),
+            # literals, not parameters: a column's name may hold a percent sign
+            "writer": SQL("{}, {}").format(Literal(self.pipeline_id), Literal(self.block_id)),
             "seq": Literal(f"{SCHEMA}._odo_seq"),
             "newest": SQL("{} desc nulls last, ").format(Identifier(self.table.version)) if self.table.version else SQL(""),
             "older": SQL("n.{0} < o.{0}").format(Identifier(self.table.version)) if self.table.version else SQL("false"),
@@ -343,7 +369,7 @@ class Load:
         cursor.execute(
             SQL(
                 "create temp table _new on commit drop as select distinct on ({key}) {columns} from"
-                " (select _file, _record, {typed} from {good}) typed order by {key}, {newest} _file desc, _record desc"
+                " (select _odo_file, _odo_record, {typed} from {good}) typed order by {key}, {newest} _odo_file desc, _odo_record desc"
             ).format(**names)
         )
         distinct = cursor.rowcount
@@ -353,19 +379,21 @@ class Load:
         # only what differs is written: a whole snapshot with 5 % edits costs a quarter of a blind upsert (facts/performance.md §3)
         cursor.execute(
             SQL(
-                "create temp table _delta on commit drop as select n.*, {first_key} is null as is_new, coalesce({older}, false) as is_older"
+                "create temp table _delta on commit drop as select n.*, {first_key} is null as _odo_is_new, coalesce({older}, false) as _odo_is_older"
                 " from _new n left join {t} o on {same_key}"
                 " where {first_key} is null or ({mine}) is distinct from ({theirs})"
             ).format(**names)
         )
-        cursor.execute("select count(*) filter (where is_new), count(*) filter (where not is_new and not is_older), count(*) filter (where is_older) from _delta")
+        cursor.execute(
+            "select count(*) filter (where _odo_is_new), count(*) filter (where not _odo_is_new and not _odo_is_older),"
+            " count(*) filter (where _odo_is_older) from _delta"
+        )
         inserted, updated, older = cursor.fetchone()
         cursor.execute(
             SQL(
-                "insert into {t} ({columns}, {book}) select {columns}, %s, %s, nextval({seq}), now() from _delta where not is_older"
+                "insert into {t} ({columns}, {book}) select {columns}, {writer}, nextval({seq}), now() from _delta where not _odo_is_older"
                 " on conflict ({key}) do update set {set}"
-            ).format(**names),
-            [self.pipeline_id, self.block_id],
+            ).format(**names)
         )
         return Merged(inserted, updated, distinct - inserted - updated - older, 0, good - distinct + older)
 
@@ -375,35 +403,45 @@ class Load:
         deleted = cursor.rowcount
         columns = SQL(", ").join(map(Identifier, self.table.names))
         cursor.execute(
-            SQL("insert into {t} ({columns}, {book}) select {typed}, %s, %s, nextval({seq}), now() from {good}").format(
+            SQL("insert into {t} ({columns}, {book}) select {typed}, {writer}, nextval({seq}), now() from {good}").format(
                 t=self.table.identifier,
                 columns=columns,
                 typed=self._typed(),
                 good=self._good(),
                 book=SQL(", ").join(map(Identifier, BOOKKEEPING)),
+                writer=SQL("{}, {}").format(Literal(self.pipeline_id), Literal(self.block_id)),
                 seq=Literal(f"{SCHEMA}._odo_seq"),
-            ),
-            [self.pipeline_id, self.block_id],
+            )
         )
         return Merged(cursor.rowcount, 0, 0, deleted, 0)
 
 
 def _checks(column: Column) -> list[tuple[str, str]]:
-    """(SQL test that is true for a bad value, reason in words) for a column's type; `{c}` stands for its text."""
-    never = "not pg_input_is_valid({c}, '%s')" % SQL_TYPES[column.type]
+    """(SQL test that is true for a bad value, reason in words) for a column's type; `{c}` stands for its text.
+
+    They are asked in order: a test may count on those before it.
+    """
+    kind = SQL_TYPES[column.type]
+    never = f"not pg_input_is_valid({{c}}, '{kind}')"
     if column.type == "number":
-        return [("{c} !~ '" + _NUMBER.replace("{1,4}", "{{1,4}}") + "' or " + never, "not a number")]
+        return [(f"{{c}} !~ '{_braced(_NUMBER)}' or {never}", "not a number")]
     if column.type in ("local_time", "instant"):
-        kind = SQL_TYPES[column.type]
+        # years that Python and the portals can't read are no dates to us
         far = f"not ({{c}}::{kind} >= '0001-01-01' and {{c}}::{kind} < '10000-01-01')"
-        bad = f"case when {{c}} ~* '{_MAGIC_TIME}' or {never} then true else {far} end"
-        checks = [(bad, "not a date and time")]
+        checks = [(f"case when {{c}} ~* '{_braced(_MAGIC_TIME)}' or {never} then true else {far} end", "not a date and time")]
         if column.type == "local_time":
-            checks.append(("{c} ~ '" + _ZONE_AT_END.replace("{2}", "{{2}}") + "'", "has a zone, but the column is in local time"))
+            # PostgreSQL reads a time with a zone into a column without one by dropping the zone, whatever it says
+            zoned = f"({{c}}::timestamptz at time zone 'UTC') <> {{c}}::timestamp or {{c}} ~* '{_braced(_ZULU_AT_END)}'"
+            checks.append((zoned, "has a zone, but the column is in local time"))
         return checks
     if column.type in ("boolean", "json"):
         return [(never, "not true or false" if column.type == "boolean" else "not JSON")]
     return []
+
+
+def _braced(pattern: str) -> str:
+    """A pattern that goes through `SQL.format`."""
+    return pattern.replace("{", "{{").replace("}", "}}")
 
 
 def broken(cells: list[str], width: int) -> str:
@@ -425,21 +463,17 @@ def visible(cell: str) -> str:
     return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
 
 
-def records(path: Path) -> Iterator[tuple[int, int, list[str]]]:
-    """(record number, line it begins on, cells) of a CSV file after its header; what isn't UTF-8 comes as surrogates."""
+def records(path: Path, width: int) -> Iterator[tuple[int, int, list[str]]]:
+    """(record number, line it begins on, cells) of a CSV file of `width` columns after its header; what isn't UTF-8 comes as surrogates."""
     csv.field_size_limit(1 << 30)
     with path.open("r", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         reader = csv.reader(stream)
         next(reader, None)
         before = reader.line_num
-        record = 0
-        for cells in reader:
+        for record, cells in enumerate(reader, start=1):
             line, before = before + 1, reader.line_num
-            # a blank line is no row: COPY would read it as one, but only in a file of a single column
-            if not cells:
-                continue
-            record += 1
-            yield record, line, cells
+            # a blank line is a row as well, and was counted as one when it came: of one empty cell, or one that has too few
+            yield record, line, cells or [""] * (width == 1)
 
 
 # the table
@@ -578,14 +612,16 @@ def rows_after(
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(last sequence number, rows) in chunks, in the order in which they were written. Values are text, booleans or None, as portals take them."""
     shown = SQL(", ").join(_portal_text(column) for column in columns)
-    query = SQL("select _odo_seq, {} from {} where {} and _odo_seq > %s order by _odo_seq").format(shown, Identifier(SCHEMA, table), scope.where())
+    query = SQL("select _odo_seq, {} from {} where {} and _odo_seq > {} order by _odo_seq").format(
+        shown, Identifier(SCHEMA, table), scope.where(), Literal(after)
+    )
     names = [column.name for column in columns]
     with plain_words(), contextlib.closing(connect(dsn, run_id=run_id)) as connection:
         # held in the server after its transaction ended: one sort for all chunks, nothing gathered here, and no transaction
         # open while the portal is being talked to (law 10)
         cursor = connection.cursor("odo_publish", withhold=True)
         cursor.itersize = chunk
-        cursor.execute(query, [after])
+        cursor.execute(query)
         connection.commit()
         while found := cursor.fetchmany(chunk):
             yield found[-1][0], [dict(zip(names, row[1:], strict=True)) for row in found]
@@ -607,7 +643,7 @@ def sample(dsn: str, table: str, limit: int = 20) -> tuple[list[str], list[tuple
         if not names:
             return [], []
         listed = SQL(", ").join(SQL("{}::text").format(Identifier(name)) for name in names)
-        cursor.execute(SQL("select {} from {} limit %s").format(listed, Identifier(SCHEMA, table)), [limit])
+        cursor.execute(SQL("select {} from {} limit {}").format(listed, Identifier(SCHEMA, table), Literal(limit)))
         return names, cursor.fetchall()
 
 
