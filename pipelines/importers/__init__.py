@@ -13,6 +13,7 @@ what no file names stays.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -45,11 +46,13 @@ class Refused(Exception):
 
 def plan(paths: Iterable[str | Path]) -> Plan:
     """What these files would make, change and leave, and all that is wrong with them. Nothing stays written."""
-    read = _read(paths)
+    paths = [str(path) for path in paths]
     with transaction.atomic():
-        settled = settle(read)
+        settled = settle(_read(paths))
         transaction.set_rollback(True)
-    return settled
+    # in the order of the files and their lines, as a person goes through them
+    in_order = sorted(settled.problems, key=lambda problem: (paths.index(problem.file), problem.line))
+    return replace(settled, problems=tuple(in_order))
 
 
 def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
@@ -69,9 +72,9 @@ def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
     return Report(done.of("created"), done.of("changed"), done.of("unchanged"), notes)
 
 
-def _read(paths: Iterable[str | Path]) -> Plan:
+def _read(paths: Iterable[str]) -> Plan:
     """All files read, each by the importer that knows its format; a file that can't be read is a problem like any other."""
-    plans = [_read_one(str(path)) for path in paths]
+    plans = [_read_one(path) for path in paths]
     return Plan(
         wanted=tuple(wanted for one in plans for wanted in one.wanted),
         problems=tuple(problem for one in plans for problem in one.problems),

@@ -117,7 +117,8 @@ class _Reader:
             root = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            said = error.problem or error.context or "it is not YAML"
+            # a word of the file may be a secret in the wrong place: only YAML's own words and single signs are repeated
+            said = re.sub(r"""(["'])(?!<)[^"']{3,}\1""", "a word", error.problem or error.context or "it cannot be read")
             line = mark.line + 1 if mark else 0
             if "'\\t'" in said:
                 self._say(line, "", "A tab stands where YAML wants spaces.", "Put spaces in the place of the tabs.")
@@ -271,7 +272,7 @@ def _kind_of(node: yaml.Node) -> str:
 
 def _refuse_tag(node: yaml.Node) -> None:
     if node.tag not in _TAGS:
-        raise _Unreadable(node, f"The tag {node.tag} means nothing here.", "Write the value without it.")
+        raise _Unreadable(node, "A value that begins with ! is a tag to YAML, and tags are not read.", "Put the value in quotes.")
 
 
 def _text(node: yaml.Node) -> str:
@@ -279,7 +280,9 @@ def _text(node: yaml.Node) -> str:
     _refuse_tag(node)
     if not isinstance(node, yaml.ScalarNode):
         raise _Unreadable(
-            node, f"{_kind_of(node)} stands where a text is wanted.", "Write one value, in quotes if it begins with [ or {."
+            node,
+            f"{_kind_of(node)} stands where a single value is wanted.",
+            "Write one value, in quotes if it begins with [ or {.",
         )
     if _is_null(node):
         return ""

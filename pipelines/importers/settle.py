@@ -213,9 +213,7 @@ class _Settled:
 
     def _check_provider(self, provider: Provider) -> None:
         if MASK in provider.base_url:
-            self._fault(
-                "base_url", "The password in this address was taken out when it was exported.", "Write the address anew."
-            )
+            self._fault("base_url", "The password in this address was taken out when it was exported.", "Write the address anew.")
         if "kind" in self.faulty or not provider.kind:
             return
         if provider.kind not in REGISTRY:

@@ -44,10 +44,7 @@ class Command(OpsCommand):
             part.write_text(text, encoding="utf-8", newline="\n")
             part.replace(path)
         except OSError as error:
-            self.stderr.write(
-                f"{path} can't be written: {error.strerror}.\n  Next: Name a file in a folder that you may write to."
-            )
-            raise SystemExit(REFUSED) from error
+            raise refusal(f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to.") from error
         finally:
             part.unlink(missing_ok=True)
 
