@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
+from django.db import models
 from django.db.models import Count
 
 from catalog import audit
@@ -70,8 +72,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 class ColumnInline(admin.TabularInline):
     model = DatasetColumn
     extra = 0
-    fields = ["position", "name", "label", "type", "description", "is_published", "seen_at"]
+    fields = ["position", "name", "type", "is_published", "label", "description", "seen_at"]
     readonly_fields = ["seen_at"]
+    formfield_overrides = {
+        models.TextField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 30})},
+        models.CharField: {"widget": forms.TextInput(attrs={"size": 12})},
+    }
 
 
 @admin.register(Dataset)

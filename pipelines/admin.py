@@ -50,7 +50,21 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
         return super().add_view(request, form_url, extra_context)
 
     def _choose_kind(self, request: HttpRequest) -> HttpResponse:
-        kinds = sorted(connectors.REGISTRY.values(), key=lambda kind: kind.label)
+        # plain values: a template would call a class to make one of it
+        kinds = [
+            {
+                "kind": kind.kind,
+                "label": kind.label,
+                "can": ", ".join(words for can, words in ((kind.can_fetch, "give rows"), (kind.can_publish, "take rows")) if can),
+                "asks": ", ".join(
+                    [
+                        *filter(None, [kind.address_hint]),
+                        *(f"{p.label} (secret)" if p.secret else p.label for p in kind.parameters),
+                    ]
+                ),
+            }
+            for kind in sorted(connectors.REGISTRY.values(), key=lambda kind: kind.label)
+        ]
         context = {**self.admin_site.each_context(request), "title": "Which kind of provider?", "kinds": kinds, "opts": self.opts}
         return TemplateResponse(request, "admin/pipelines/provider/choose_kind.html", context)
 
@@ -227,21 +241,19 @@ def next_windows(pipeline: Pipeline, now: datetime, count: int = 3) -> list[tupl
 class ScheduleBlockAdmin(ReadOnlyAdmin):
     """Read-only, with the verbs of operators as actions; each answers what moved and what was refused, and why."""
 
-    list_display = ["pk", "pipeline", "window", "stage", "state", "mark", "attempts", "due_at", "rows", "story"]
+    list_display = ["pk", "story", "pipeline", "stage", "state", "due_at", "rows"]
     list_filter = ["state", "stage", "mark", "pipeline"]
     search_fields = ["pipeline__slug", "pipeline__title", "message"]
     list_select_related = ["pipeline"]
     date_hierarchy = "starts_at"
+    list_per_page = 50
     show_full_result_count = False
     actions = ["run_now", "force", "hold", "cancel"]
 
-    @admin.display(description="window")
-    def window(self, block) -> str:
-        return clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone)
-
-    @admin.display(description="")
+    @admin.display(description="its story", ordering="starts_at")
     def story(self, block) -> str:
-        return format_html('<a href="{}">Its story</a>', reverse("block", args=[block.pk]))
+        words = clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone)
+        return format_html('<a href="{}">{}</a>', reverse("block", args=[block.pk]), words)
 
     def has_operate_permission(self, request) -> bool:
         return request.user.has_perm("pipelines.operate")

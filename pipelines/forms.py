@@ -179,6 +179,7 @@ class PipelineForm(forms.ModelForm):
     class Meta:
         model = Pipeline
         exclude = ["source_version", "published_seq"]
+        widgets = {"types": forms.Textarea(attrs={"rows": 3, "cols": 80})}
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
