@@ -534,12 +534,12 @@ def serve(options: Options, announce: Callable[[str], None]) -> int:
         settings.WORKERS = options.workers  # our own clock rings for as many as there are
         logs = folder_of_ours(var_folder(PROJECT) / "log", 0o700)
         with Supervisor(workers=options.workers, logs=None if options.log_console else logs, env=env) as supervisor:
+            supervisor.add("web", web_command(options))
             log_ins = []
             if options.practice:
                 from opendata_ops import practice
 
                 log_ins = practice.create(*_start_practice_city(supervisor, options, logs / "practice-city.log"))
-            supervisor.add("web", web_command(options))
             supervisor.add("workers", [sys.executable, str(PROJECT / "manage.py"), "qcluster"])
             supervisor.start_clock()
             if not supervisor.wait_for(lambda: web_answers(options), 90):
