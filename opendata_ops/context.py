@@ -53,7 +53,9 @@ def _shell(request: HttpRequest) -> Shell:
     try:
         # a savepoint where a transaction is open, so that a missing table does not spoil the page's own queries
         with transaction.atomic() if connection.in_atomic_block else nullcontext():
-            return Shell(now, selectors.machinery(now), selectors.needs_count(now))
+            # the first page has counted already
+            needs = getattr(request, "needs_counted", None)
+            return Shell(now, selectors.machinery(now), selectors.needs_count(now) if needs is None else needs)
     except DatabaseError as error:
         # the page around a failure must stand: it says "unknown", and the log says why
         log.warning("The shell could not ask the database: %s", error)

@@ -40,7 +40,7 @@ def machinery(now: datetime) -> Machinery:
     at = dict(Pulse.objects.filter(name__in=["tick", "canary"]).values_list("name", "at"))
     tick_at, canary_at = at.get("tick"), at.get("canary")
     if tick_at is None:
-        return Machinery(Face("queued", "Not started"), "Scheduler not started", None)
+        return Machinery(Face("queued", "Not started"), "Not started", None)
     if tick_at < now - SILENT_AFTER:
         return Machinery(Face("failed", "Silent"), "Scheduler silent", tick_at)
     if canary_at is None or canary_at < now - SILENT_AFTER:
@@ -95,7 +95,10 @@ def _trouble_need(pipeline: Pipeline, trouble: schedule.Trouble) -> Need:
         bounds = f"from={trouble.first_start.astimezone(zone):%Y-%m-%dT%H:%M}&to={trouble.last_end.astimezone(zone):%Y-%m-%dT%H:%M}"
         act, act_href = f"Retry {trouble.count:,} blocks", f"{reverse('rerun', args=[pipeline.slug])}?which=failed&{bounds}"
     elif many:
-        act, act_href = f"See {trouble.count:,} blocks", f"{reverse('blocks')}?state={'held' if trouble.face == faces.HELD else 'suspicious'}&pipeline={pipeline.slug}"
+        act, act_href = (
+            f"See {trouble.count:,} blocks",
+            f"{reverse('blocks')}?state={'held' if trouble.face == faces.HELD else 'suspicious'}&pipeline={pipeline.slug}",
+        )
     else:
         act, act_href = "Open block", block
     cause = trouble.message or "No reason was given."
@@ -104,7 +107,8 @@ def _trouble_need(pipeline: Pipeline, trouble: schedule.Trouble) -> Need:
         title=pipeline.title,
         href=pipeline.get_absolute_url(),
         since=trouble.since,
-        hop=trouble.hop,
+        # of rows that are odd nobody knows yet where they went wrong
+        hop="Rows" if trouble.face == faces.SUSPICIOUS else trouble.hop,
         cause=f"{trouble.count:,} blocks; the last: {cause}" if many else cause,
         next_step=trouble.next_step,
         act=act,
@@ -209,16 +213,25 @@ def _counters(pipelines, needed, troubles, running, soon, now) -> list[Counter]:
     oldest = min((line.since for line in running), default=None)
     blocks = reverse("blocks")
     return [
-        Counter(Face("failed", "Failed now"), sum(trouble.count for trouble in failed), f"blocks of {stopped} {'pipeline' if stopped == 1 else 'pipelines'}" if stopped else "nothing has failed", f"{blocks}?state=failed"),
+        Counter(
+            Face("failed", "Failed now"),
+            sum(trouble.count for trouble in failed),
+            f"blocks of {stopped} {'pipeline' if stopped == 1 else 'pipelines'}" if stopped else "nothing has failed",
+            f"{blocks}?state=failed",
+        ),
         Counter(Face("late", "Late promises"), len(late), f"of {len(promised)} made to the public", f"{reverse('pipelines')}?show=late"),
-        Counter(Face("suspicious", "Suspicious"), sum(trouble.count for trouble in suspicious), "arrived, but not as usual", f"{blocks}?state=suspicious"),
+        Counter(
+            Face("suspicious", "Suspicious"), sum(trouble.count for trouble in suspicious), "arrived, but not as usual", f"{blocks}?state=suspicious"
+        ),
         Counter(
             faces.RUNNING, len(running), f"oldest since {oldest.astimezone(city):%H:%M}" if oldest else "nothing just now", f"{blocks}?state=running"
         ),
         Counter(
             Face("queued", "Due in 2 h"),
             soon.count,
-            f"next {'now' if soon.first_at <= now else f'{soon.first_at.astimezone(city):%H:%M}'}, {soon.first_title}" if soon.first_at else "nothing is planned",
+            f"next {'now' if soon.first_at <= now else f'{soon.first_at.astimezone(city):%H:%M}'}, {soon.first_title}"
+            if soon.first_at
+            else "nothing is planned",
             f"{reverse('pipelines')}?show=due",
         ),
     ]
@@ -248,7 +261,11 @@ def search(words: str, may_edit: bool = False) -> list[Hit]:
         for run in Run.objects.filter(pk=number).select_related("block__pipeline"):
             hits.append(Hit("Run", f"Run {run.pk:,}", run.block.get_absolute_url(), f"{run.stage} of {run.block}"))
     datasets = Dataset.objects.filter(
-        Q(title__icontains=words) | Q(slug__icontains=words) | Q(tags__icontains=words) | Q(department__icontains=words) | Q(description__icontains=words)
+        Q(title__icontains=words)
+        | Q(slug__icontains=words)
+        | Q(tags__icontains=words)
+        | Q(department__icontains=words)
+        | Q(description__icontains=words)
     )
     hits += [Hit("Dataset", found.title, found.get_absolute_url(), found.department) for found in datasets[:HITS]]
     pipelines = Pipeline.objects.select_related("provider").filter(

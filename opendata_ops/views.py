@@ -25,6 +25,7 @@ def today(request: HttpRequest) -> HttpResponse:
     board = selectors.board(now)
     if request.GET.get("format") == "csv":
         return day_csv(board)
+    request.needs_counted = len(board.needs)
     template = "opendata_ops/today.html" if board.is_set_up else "opendata_ops/empty.html"
     return render(request, template, {"board": board, "now": now, "may_operate": request.user.has_perm(OPERATE)})
 
@@ -50,9 +51,7 @@ def theme(request: HttpRequest) -> HttpResponse:
         back = reverse("today")
     response = redirect(back)
     chosen = context.NEXT_THEME[context.theme_of(request)]
-    response.set_cookie(
-        context.THEME_COOKIE, chosen, max_age=365 * 86_400, samesite="Lax", secure=settings.SESSION_COOKIE_SECURE, httponly=True
-    )
+    response.set_cookie(context.THEME_COOKIE, chosen, max_age=365 * 86_400, samesite="Lax", secure=settings.SESSION_COOKIE_SECURE, httponly=True)
     return response
 
 

@@ -34,6 +34,10 @@ def icon(name: str) -> SafeString:
     return format_html('<svg class="i" aria-hidden="true"><use href="#i-{}"/></svg>', name)
 
 
+#: What is not yet due waits; in a grid it is an empty square.
+_ICONS = {"due": "queued"}
+
+
 @register.simple_tag
 def state(thing, fill: str = "", word: str = "") -> SafeString:
     """Icon, word and colour of a block, a run, a Face or a look by name. `fill` is "", "tint" or "solid"; `word` replaces the usual one."""
@@ -42,7 +46,7 @@ def state(thing, fill: str = "", word: str = "") -> SafeString:
         '<span class="state state--{}{}">{}{}</span>',
         face.look,
         format_html(" state--{}", fill) if fill else "",
-        icon(face.look),
+        icon(_ICONS.get(face.look, face.look)),
         word or face.word,
     )
 
@@ -68,10 +72,7 @@ def spark(values, label: str = "") -> SafeString:
     values = list(values)
     top = max((value or 0 for value in values), default=0) or 1
     bars = (
-        (index * 4, 16 - height, height)
-        for index, value in enumerate(values)
-        if value is not None
-        for height in [max(1, round(16 * value / top))]
+        (index * 4, 16 - height, height) for index, value in enumerate(values) if value is not None for height in [max(1, round(16 * value / top))]
     )
     return format_html(
         '<svg class="spark" width="{}" height="16" role="img" aria-label="{}"><title>{}</title>{}</svg>',
@@ -103,7 +104,7 @@ def thousands(value) -> str:
 
 
 def counted(number: int, word: str, plural: str = "") -> str:
-    """"1 block", "2,400 blocks"."""
+    """ "1 block", "2,400 blocks"."""
     return f"{number:,} {word if number == 1 else plural or word + 's'}"
 
 
@@ -156,7 +157,7 @@ def _local(moment: datetime, zone_name: str) -> datetime:
 
 @register.filter
 def local_time(moment: datetime | None, zone_name: str = "") -> SafeString | str:
-    """"Nov 20, 17:00" in the city's zone or the one named, UTC on hover; with the year when it is another one."""
+    """ "Nov 20, 17:00" in the city's zone or the one named, UTC on hover; with the year when it is another one."""
     if moment is None:
         return "–"
     local = _local(moment, zone_name)
@@ -166,13 +167,13 @@ def local_time(moment: datetime | None, zone_name: str = "") -> SafeString | str
 
 @register.filter
 def local_clock(moment: datetime | None, zone_name: str = "") -> SafeString | str:
-    """"17:00:05" in the city's zone or the one named, UTC on hover."""
+    """ "17:00:05" in the city's zone or the one named, UTC on hover."""
     return "–" if moment is None else _time_tag(moment, f"{_local(moment, zone_name):%H:%M:%S}")
 
 
 @register.filter
 def local_day(moment: datetime | date | None, zone_name: str = "") -> SafeString | str:
-    """"Fri Nov 20" of an instant in the city's zone or the one named, or of a day; with the year when it is another one."""
+    """ "Fri Nov 20" of an instant in the city's zone or the one named, or of a day; with the year when it is another one."""
     if moment is None:
         return "–"
     day = _local(moment, zone_name) if isinstance(moment, datetime) else moment
@@ -194,7 +195,7 @@ def window(block, zone_name: str = "") -> str:
 
 @register.filter(name="bytes")
 def bytes_filter(size) -> str:
-    """"9.8 MB"; a dash for None. Thousands, not 1,024s, as disks are sold."""
+    """ "9.8 MB"; a dash for None. Thousands, not 1,024s, as disks are sold."""
     if size is None or size == "":
         return "–"
     size = float(size)

@@ -9,7 +9,25 @@ from datetime import UTC, date, datetime, time, timedelta
 from statistics import quantiles
 
 from django.conf import settings
-from django.db.models import Avg, Case, Count, DateField, DurationField, ExpressionWrapper, F, Func, Max, Min, OuterRef, Q, Subquery, Sum, Value, When, Window
+from django.db.models import (
+    Avg,
+    Case,
+    Count,
+    DateField,
+    DurationField,
+    ExpressionWrapper,
+    F,
+    Func,
+    Max,
+    Min,
+    OuterRef,
+    Q,
+    Subquery,
+    Sum,
+    Value,
+    When,
+    Window,
+)
 from django.db.models.functions import RowNumber, TruncHour
 from django.urls import reverse
 
@@ -132,9 +150,7 @@ def next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
 def troubled_blocks(now: datetime):
     """Failed and not made good, held, or suspicious and recent."""
     return ScheduleBlock.objects.filter(
-        Q(state=State.FAILED, superseded_at=None)
-        | Q(state=State.HELD)
-        | (SUSPICIOUS & Q(state=State.DONE, starts_at__gte=now - SUSPICIOUS_FOR))
+        Q(state=State.FAILED, superseded_at=None) | Q(state=State.HELD) | (SUSPICIOUS & Q(state=State.DONE, starts_at__gte=now - SUSPICIOUS_FOR))
     )
 
 
@@ -341,7 +357,9 @@ def _line(pipeline: Pipeline, heads: list[DayHead], found: dict[date, _Day], owe
             # a snapshot's missed reading is covered by any later one
             due, gap, absent = due - gap, 0, faces.COVERED
         else:
-            absent = faces.NOT_YET if due == 0 and pipeline.cadence in (Cadence.HOURLY, Cadence.DAILY) and head.day >= heads[-1].day else faces.NOT_OWED
+            absent = (
+                faces.NOT_YET if due == 0 and pipeline.cadence in (Cadence.HOURLY, Cadence.DAILY) and head.day >= heads[-1].day else faces.NOT_OWED
+            )
         if gap and pipeline.is_paused:
             face = faces.worst([*day.faces, faces.PAUSED_GAP])
         else:
@@ -493,7 +511,13 @@ class Hours:
         return self.foot + 4
 
 
-_BAR_KINDS = {RunState.RUNNING: "running", RunState.FAILED: "failed", RunState.CRASHED: "crashed", RunState.WAITING: "queued", RunState.CANCELLED: "queued"}
+_BAR_KINDS = {
+    RunState.RUNNING: "running",
+    RunState.FAILED: "failed",
+    RunState.CRASHED: "crashed",
+    RunState.WAITING: "queued",
+    RunState.CANCELLED: "queued",
+}
 _BAR_RANK = ["failed", "crashed", "running", "queued", "okquiet", "plan"]
 
 
@@ -604,7 +628,19 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     blocks = {
         block.starts_at: block
         for block in ScheduleBlock.objects.filter(pipeline=pipeline, starts_at__gte=since, starts_at__lt=end).only(
-            "pk", "starts_at", "ends_at", "state", "mark", "superseded_at", "attempts", "due_at", "error_code", "rows", "stage", "message", "pipeline_id"
+            "pk",
+            "starts_at",
+            "ends_at",
+            "state",
+            "mark",
+            "superseded_at",
+            "attempts",
+            "due_at",
+            "error_code",
+            "rows",
+            "stage",
+            "message",
+            "pipeline_id",
         )
     }
     cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
@@ -614,9 +650,7 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
         windows.setdefault(start, (start, block.ends_at))
     shade = _shades(block.rows for block in blocks.values() if block.state == State.DONE and block.rows)
     newest_due = max((start for start in owed if planner.due_at(pipeline, *windows[start]) <= now), default=None) if owed <= windows.keys() else None
-    squares = {
-        start: _square(pipeline, windows[start], blocks.get(start), start in owed, newest_due, shade, now) for start in sorted(windows)
-    }
+    squares = {start: _square(pipeline, windows[start], blocks.get(start), start in owed, newest_due, shade, now) for start in sorted(windows)}
     bad = [square for square in squares.values() if square.face in (faces.MISSING, faces.FAILED, faces.CRASHED)]
     lay = {"hourly": _by_hour, "weekly": _by_week, "monthly": _by_month}.get(cadence, _by_day)
     word, columns, rows = lay(squares, blocks, zone, first, last)
@@ -636,7 +670,7 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
         done=sum(row.done for row in rows),
         missing=sum(square.face == faces.MISSING for square in squares.values()),
         failed=sum(square.face in (faces.FAILED, faces.CRASHED) for square in squares.values()),
-        undone=sum(row.owed - row.done for row in rows),
+        undone=sum(square.face.look not in ("ok", "unchanged", "suspicious", "due") for square in squares.values()),
         trouble_start=bad[0].starts_at if bad else None,
         trouble_end=bad[-1].ends_at if bad else None,
     )
@@ -715,7 +749,10 @@ def _by_hour(squares, blocks, zone, first, last):
         placed[local.date()][local.hour, local.fold] = square
     again = {key for day in placed.values() for key in day if key[1]}
     keys = sorted({(hour, 0) for hour in range(24)} | again)
-    columns = [GridColumn(f"{hour:02}{'′' if fold else ''}", f"The second {hour:02}:00 of the day that the clock goes back" if fold else "", bool(fold)) for hour, fold in keys]
+    columns = [
+        GridColumn(f"{hour:02}{'′' if fold else ''}", f"The second {hour:02}:00 of the day that the clock goes back" if fold else "", bool(fold))
+        for hour, fold in keys
+    ]
     rows = []
     for back in range((last - first).days + 1):
         day = last - timedelta(days=back)
@@ -743,8 +780,8 @@ def _by_day(squares, blocks, zone, first, last):
 
 def _by_week(squares, blocks, zone, first, last):
     """Month × the weeks that begin in it."""
-    columns = [GridColumn(f"{ordinal} week", "by the Monday on which it begins") for ordinal in ("1st", "2nd", "3rd", "4th", "5th")]
-    return "Month", columns, _monthly_rows(squares, blocks, zone, 5, lambda day, _: (day.day - 1) // 7)
+    columns = [GridColumn(ordinal, f"The week that begins on the {ordinal} Monday of the month") for ordinal in ("1st", "2nd", "3rd", "4th", "5th")]
+    return "Weeks from a Monday of", columns, _monthly_rows(squares, blocks, zone, 5, lambda day, _: (day.day - 1) // 7)
 
 
 def _monthly_rows(squares, blocks, zone, width, place):
@@ -948,7 +985,9 @@ def preview(order: planner.Order, now: datetime) -> Preview:
     lines = []
     for planned in planner.preview(order, now):
         pace = [usual[stage].seconds for stage in planned.will if stage in usual]
-        face = faces.of_block(planned.block, now) if planned.block else faces.MISSING
+        window = planned.starts_at, planned.ends_at
+        unborn = faces.NOT_YET if planner.due_at(pipeline, *window) > now else faces.MISSING
+        face = faces.of_block(planned.block, now) if planned.block else unborn
         lines.append(PreviewLine(planned, face, sum(pace) if pace and not planned.skip else None))
     going = [line for line in lines if not line.planned.skip]
     known = [line.seconds for line in going if line.seconds is not None]

@@ -126,7 +126,9 @@ class PlaceForm(forms.Form):
     """The press itself: why, and which state of the blocks the page showed ("7:2,8:0": block 7 at fence 2 ...)."""
 
     reason = forms.CharField(required=False, max_length=500)
-    seen = forms.RegexField(r"^(\d+:\d+(,\d+:\d+)*)?$", required=False, error_messages={"invalid": "The page was damaged on its way. Open the preview again."})
+    seen = forms.RegexField(
+        r"^(\d+:\d+(,\d+:\d+)*)?$", required=False, error_messages={"invalid": "The page was damaged on its way. Open the preview again."}
+    )
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

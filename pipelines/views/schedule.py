@@ -330,10 +330,7 @@ def block_list(request: HttpRequest) -> HttpResponse:
         return csv_response(
             f"blocks-{state}.csv",
             ["block", "pipeline", "starts_at", "ends_at", "stage", "state", "since", "rows", "message", "next_step"],
-            (
-                [b.pk, b.pipeline.slug, b.starts_at, b.ends_at, b.stage, b.state, b.changed_at, b.rows, b.message, b.next_step]
-                for b in page.blocks
-            ),
+            ([b.pk, b.pipeline.slug, b.starts_at, b.ends_at, b.stage, b.state, b.changed_at, b.rows, b.message, b.next_step] for b in page.blocks),
         )
     return render(
         request,
