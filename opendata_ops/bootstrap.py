@@ -30,6 +30,8 @@ WITHOUT_DATABASE = {
 SCHEMA_AS_IT_IS = {
     "dbshell", "makemigrations", "migrate", "optimizemigration", "showmigrations", "sqlmigrate", "squashmigrations",
 }  # fmt: skip
+# Commands that look for what is wrong: a database that does not answer is one of their findings.
+FINDS_FAULTS = {"doctor"}
 # Commands that a person starts to run the city: they may bring a database of `DATABASE_URL` up to date.
 MAY_MIGRATE_ANY = {"demo", "up"}
 
@@ -81,8 +83,9 @@ def main(argv: Sequence[str]) -> int:
     except database.DatabaseUnavailable as error:
         if "--traceback" in argv:
             raise
-        print(error, file=sys.stderr)
-        return 2
+        say(str(error))
+        if argv[1] not in FINDS_FAULTS:
+            return 2
     try:
         execute_from_command_line(list(argv))
     except KeyboardInterrupt:

@@ -171,7 +171,7 @@ def keep_current(*, may_migrate: bool) -> None:
     (`may_migrate`): otherwise any command from a newer checkout would change it unasked. Raises DatabaseUnavailable.
     """
     from django.core.management import CommandError, call_command
-    from django.db import DatabaseError, connection
+    from django.db import DatabaseError, OperationalError, connection
     from django.db.migrations.exceptions import MigrationSchemaMissing
     from django.db.migrations.executor import MigrationExecutor
 
@@ -181,12 +181,18 @@ def keep_current(*, may_migrate: bool) -> None:
         return [f"{migration.app_label}.{migration.name}" for migration, _backwards in plan]
 
     try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        raise DatabaseUnavailable(
+            f"The database does not answer: {str(error).strip()}\nCheck DATABASE_URL; without it, the application brings its own."
+        ) from error
+    try:
         waiting = lacking()
         if not waiting:
             return
         if not may_migrate and "django_migrations" in connection.introspection.table_names():
             raise DatabaseUnavailable(
-                f"The database lacks {len(waiting)} migrations ({waiting[0]} first).\nApply them with: python3 manage.py migrate"
+                f"The database is older than this program: it lacks {', '.join(waiting)}.\nNext: python3 manage.py migrate"
             )
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")  # waiting for another host's long migration is right here

@@ -345,8 +345,21 @@ def one_migration_short(db):
 
 
 def test_a_database_of_yours_is_not_changed_by_a_command_that_only_looks(one_migration_short):
-    with pytest.raises(database.DatabaseUnavailable, match=r"lacks 1 migrations \(sessions\.0001_initial first\)[\s\S]*manage.py migrate"):
+    with pytest.raises(database.DatabaseUnavailable, match=r"lacks sessions\.0001_initial\.\nNext: python3 manage.py migrate"):
         database.keep_current(may_migrate=False)
+
+
+@pytest.mark.parametrize("command, code", [("status", 2), ("doctor", None), ("check", None)])
+def test_a_database_that_does_not_answer_is_said_and_stops_only_who_needs_it(command, code, monkeypatch, capsys):
+    """None: the command itself was reached."""
+    ran = []
+    monkeypatch.setattr(bootstrap, "enter_environment", lambda *_, **__: None)
+    monkeypatch.setattr("django.core.management.execute_from_command_line", lambda argv: ran.append(argv[1]))
+    refused = "Connection refused"
+    monkeypatch.setattr(database, "start", lambda: (_ for _ in ()).throw(database.DatabaseUnavailable(refused)))
+    answer = bootstrap.main(["manage.py", command])
+    assert (answer, ran) == ((code, []) if code else (0, [command]))
+    assert (refused in capsys.readouterr().err) is (command != "check")
 
 
 @pytest.mark.django_db(transaction=True)
