@@ -51,7 +51,8 @@ def plan(paths: Iterable[str | Path]) -> Plan:
         settled = settle(_read(paths))
         transaction.set_rollback(True)
     # in the order of the files and their lines, as a person goes through them
-    in_order = sorted(settled.problems, key=lambda problem: (paths.index(problem.file), problem.line))
+    places = {path: place for place, path in enumerate(paths)}
+    in_order = sorted(settled.problems, key=lambda problem: (places.get(problem.file, len(places)), problem.line))
     return replace(settled, problems=tuple(in_order))
 
 

@@ -372,10 +372,14 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    # a block keeps only plain line ends; other ends and signs that do not print need quotes, where PyYAML escapes them
     lines = text.split("\n")
-    as_block = len(lines) > 1 and all(line.isprintable() and line == line.rstrip() for line in lines)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if as_block else None)
+    if not all(line.isprintable() for line in lines):
+        style = '"'  # the other line ends (NEL, LS, PS, CR) would come back as plain ones, were they not escaped
+    elif len(lines) > 1 and all(line == line.rstrip() for line in lines):
+        style = "|"
+    else:
+        style = None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

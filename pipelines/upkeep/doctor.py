@@ -328,12 +328,14 @@ def _migrations() -> Iterator[Finding]:
 
 def _lake() -> Iterator[Finding]:
     place = lakes.lake()
+    look = "Look at LAKE_URL, and whether that storage runs."
     try:
         yield Finding("lake", OK, _within(LAKE, place.check))
+    except PipelineError as error:
+        yield Finding("lake", FAILED, error.message, error.next_step or look)
+        return
     except TimeoutError as error:
-        yield Finding(
-            "lake", FAILED, f"The lake at {place.describe()} gives {error}.", "Look at LAKE_URL, and whether that storage runs."
-        )
+        yield Finding("lake", FAILED, f"The lake at {place.describe()} gives {error}.", look)
         return
     if (free := place.free_space()) is not None:
         yield _room("lake", place.describe(), free, "or set LAKE_URL to a larger place")

@@ -34,7 +34,7 @@ class Command(OpsCommand):
             self.print_json(told)
         elif not options["output"]:
             self.stdout.write(text, ending="")
-        self._tell(told, options["output"])
+        self._summarise(told, options["output"])
         return DONE if any(told.values()) else NOTHING
 
     def _save(self, path: Path, text: str) -> None:
@@ -44,11 +44,13 @@ class Command(OpsCommand):
             part.write_text(text, encoding="utf-8", newline="\n")
             part.replace(path)
         except OSError as error:
-            raise refusal(f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to.") from error
+            raise refusal(
+                f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to."
+            ) from error
         finally:
             part.unlink(missing_ok=True)
 
-    def _tell(self, told, output: str | None) -> None:
+    def _summarise(self, told, output: str | None) -> None:
         """Beside the configuration, what a person should know; on stderr, for stdout is often a file."""
         sealed = [
             f"{slug}: {name}"

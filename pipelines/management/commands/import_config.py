@@ -58,7 +58,7 @@ class Command(OpsCommand):
         if problems:
             self._refuse(problems)
             return REFUSED
-        self._tell(changes, notes, dry_run)
+        self._summarise(changes, notes, dry_run)
         return DONE if changing else NOTHING
 
     def _refuse(self, problems) -> None:
@@ -69,7 +69,7 @@ class Command(OpsCommand):
         many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         self.stderr.write(f"Refused, and nothing was written: {many}.")
 
-    def _tell(self, changes, notes, dry_run: bool) -> None:
+    def _summarise(self, changes, notes, dry_run: bool) -> None:
         for change in changes:
             self.say(f"{VERBS[change.verb]:<7} {change.kind:<8} {change.slug}")
             if change.verb == "changed":
