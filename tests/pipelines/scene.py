@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import psycopg2
 import pytest
 from django.conf import settings
+from django.db import connections
 from psycopg2.sql import SQL, Identifier
 
 from catalog.audit import Actor
@@ -223,3 +225,25 @@ def stage_scene(settings, tmp_path, monkeypatch, transactional_db) -> Iterator[A
 def as_sent(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Rows as two portals may be compared: a number by its value."""
     return {key: {name: float(value) if name == "amount" and value else value for name, value in row.items()} for key, row in rows.items()}
+
+
+def together(act: Callable[[], Any], times: int) -> list[Any]:
+    """What `act` answered, called by so many threads at the same moment."""
+    start, answers, errors = threading.Barrier(times), [], []
+
+    def one() -> None:
+        try:
+            start.wait()
+            answers.append(act())
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=one) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    return answers
