@@ -91,7 +91,7 @@ def _pipeline(told: city.CityDataset, source: Provider, portal: Provider) -> Non
         window_column=told.window_column,
         version_column="updateddate" if told.window_column else "",
         types={column.name: column.type for column in told.columns if column.source_type not in ("", column.portal_type)},
-        table=slug.replace("-", "_"),
+        table=slug.replace("-", "_").lstrip("0123456789_"),
         cadence=Cadence(told.cadence),
         due_time=time(0, 30) if told.window_column else time(0, 5),
         time_zone=city.ZONE,
