@@ -421,7 +421,9 @@ class AuditFilters:
             if value:
                 found = found.filter(**{name: value})
         if self.target:
-            found = found.filter(target__icontains=self.target)
+            # a number names one block; of names a part is enough
+            exact = self.kind == "block" and self.target.isdecimal()
+            found = found.filter(**{"target" if exact else "target__icontains": self.target})
         if self.day:
             zone = timezone.get_current_timezone()
             start = datetime.combine(self.day, time.min, zone)

@@ -345,7 +345,8 @@ def test_rejected_rows_of_a_replaced_run_are_not_counted_any_more(viewer, city):
 def test_the_rejected_csv_holds_every_row_and_no_formula(viewer, city):
     block = city.blocks["requests"]
     RejectedRow.objects.create(
-        run=block.runs.get(stage="load"), block=block, reason="odd", column="a", value='=HYPERLINK("http://x")', row_key="-5", raw={"a": "ü"}, file="f", line=9
+        run=block.runs.get(stage="load"), block=block, reason="odd", column="a", value='=HYPERLINK("http://x")',
+        row_key="-5", raw={"a": "ü"}, file="f", line=9
     )  # fmt: skip
     body = b"".join(viewer.get(reverse("rejected_csv", args=[block.pk])).streaming_content).decode()
     rows = list(csv.DictReader(io.StringIO(body)))
