@@ -99,6 +99,8 @@ def _pipeline(told: city.CityDataset, source: Provider, portal: Provider) -> Non
         portal=portal,
         portal_resource=BROKEN_TARGET if told is BROKEN else told.target_id,
         page_size=10_000,
+        # the small tables go first, so that the first page shows some of everything
+        priority=0 if told.window_column else 1,
     )
     pipeline.full_clean()
     pipeline.save()

@@ -36,14 +36,19 @@ class Machinery:
 
 
 def machinery(now: datetime) -> Machinery:
-    """One query: the pulses of the tick and of the queue's canary."""
-    at = dict(Pulse.objects.filter(name__in=["tick", "canary"]).values_list("name", "at"))
-    tick_at, canary_at = at.get("tick"), at.get("canary")
+    """One query: the pulses of the tick and of the queue's canary; a second one only where the canary is silent."""
+    at = dict(Pulse.objects.filter(name__in=["tick", "canary", "canary asked"]).values_list("name", "at"))
+    tick_at, canary_at, asked_at = at.get("tick"), at.get("canary"), at.get("canary asked")
     if tick_at is None:
         return Machinery(Face("queued", "Not started"), "Not started", None)
     if tick_at < now - SILENT_AFTER:
         return Machinery(Face("failed", "Silent"), "Scheduler silent", tick_at)
     if canary_at is None or canary_at < now - SILENT_AFTER:
+        # the canary stands in the same queue: workers that are all busy have not come to it yet
+        if ScheduleBlock.objects.running().filter(lease_until__gt=now).exists():
+            return Machinery(Face("ok", "Busy"), "Workers busy", tick_at)
+        if canary_at is None and asked_at and asked_at > now - SILENT_AFTER:
+            return Machinery(Face("queued", "Starting"), "Workers starting", tick_at)
         return Machinery(Face("failed", "Silent"), "Workers silent", tick_at)
     return Machinery(Face("ok", "Listening"), "Workers listening", tick_at)
 

@@ -531,6 +531,9 @@ def serve(options: Options, announce: Callable[[str], None]) -> int:
         env = {"WORKERS": str(options.workers)}
         if options.is_private and "HTTPS_ONLY" not in os.environ:
             env["HTTPS_ONLY"] = "false"  # a loopback address has no certificate, and needs none
+        if options.practice:
+            # the page tells whose city it is, in that city's own time
+            env |= {"CITY_NAME": city.NAME, "TIME_ZONE": city.ZONE, "ENVIRONMENT": "practice"}
         settings.WORKERS = options.workers  # our own clock rings for as many as there are
         logs = folder_of_ours(var_folder(PROJECT) / "log", 0o700)
         with Supervisor(workers=options.workers, logs=None if options.log_console else logs, env=env) as supervisor:
