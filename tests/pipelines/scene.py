@@ -193,13 +193,14 @@ def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> Path:
 
 
 def drop_city() -> None:
-    """Remove the warehouse's tables, which no test's flush knows of."""
+    """Remove the warehouse's tables and forget who merged, which no test's flush knows of."""
     with closing(connect()) as connection, connection, connection.cursor() as cursor:
         cursor.execute("select to_regnamespace('city') is not null")
         if cursor.fetchone()[0]:
             cursor.execute("select tablename from pg_tables where schemaname = 'city' and tablename not like '\\_odo%'")
             for (name,) in cursor.fetchall():
                 cursor.execute(SQL("drop table {}").format(Identifier("city", name)))
+            cursor.execute("drop table if exists city._odo_ledger")
 
 
 @pytest.fixture
