@@ -9,7 +9,9 @@ from django.db.models import Prefetch
 
 from pipelines import clock
 from pipelines.models import COUNTS, Run, ScheduleBlock
-from pipelines.selectors.blocks import earlier_runs, reconcile
+from pipelines.selectors.blocks import CANARY_SILENT, earlier_runs, evidence_run, reconcile
+
+__all__ = ["CANARY_SILENT", "blocks_with_runs", "earlier_runs", "reconcile", "report", "report_all", "stage_report", "window"]
 
 #: A stage that the pass did not reach, or did not need.
 NOT_RUN = {"run": None, "state": "not run", "attempt": 0, **dict.fromkeys(COUNTS, 0), "seconds": 0.0, "message": ""}
@@ -20,10 +22,11 @@ def stage_report(run: Run) -> dict[str, Any]:
     return {"run": run.pk, "state": run.state, "attempt": run.attempt, **run.counts(), "seconds": run.seconds, "message": run.message}
 
 
-def report(block: ScheduleBlock, runs: Iterable[Run] | None = None, *, since_run: int = 0) -> dict[str, Any]:
+def report(block: ScheduleBlock, runs: Iterable[Run] | None = None, *, since_run: int = 0, earlier: Iterable[Run] | None = None) -> dict[str, Any]:
     """A block with its pipeline's slug, its window, its state and, by stage, what the newest run counted.
 
-    With `since_run` only runs with a higher number are told: what one command did, not what was stored before.
+    With `since_run` only runs with a higher number are told: what one command did, not what was stored before. `earlier` are
+    the runs of the block that has the evidence, where the source was found unchanged; None: look them up.
     """
     runs = list(block.runs.all()) if runs is None else list(runs)
     newest = {run.stage: run for run in sorted(runs, key=lambda run: run.pk) if run.pk > since_run}
@@ -32,24 +35,42 @@ def report(block: ScheduleBlock, runs: Iterable[Run] | None = None, *, since_run
         "block": block.pk,
         "pipeline": pipeline.slug,
         "dataset": pipeline.dataset.slug,
-        "window": {
-            "starts_at": block.starts_at.isoformat(),
-            "ends_at": block.ends_at.isoformat(),
-            "time_zone": pipeline.time_zone,
-            "text": clock.window_text(block.starts_at, block.ends_at, pipeline.time_zone),
-        },
+        "window": window(block),
         "state": block.state,
         "stage": block.stage,
         "mark": block.mark,
         "attempts": block.attempts,
         "due_at": block.due_at.isoformat(),
+        "superseded": block.superseded_at is not None,
         "upstream_status": block.upstream_status,
         "message": block.message,
         "error_code": block.error_code,
         "next_step": block.next_step,
         "stages": {stage: stage_report(newest[stage]) if stage in newest else dict(NOT_RUN) for stage in pipeline.stages},
-        "rows": reconcile(runs, pipeline.stages, earlier_runs(runs)).as_json(),
+        "rows": reconcile(runs, pipeline.stages, earlier_runs(runs) if earlier is None else earlier).as_json(),
     }
+
+
+def window(block: ScheduleBlock) -> dict[str, str]:
+    """The block's span: two UTC instants, the zone of its pipeline, and the words for it there."""
+    zone = block.pipeline.time_zone
+    return {
+        "starts_at": block.starts_at.isoformat(),
+        "ends_at": block.ends_at.isoformat(),
+        "time_zone": zone,
+        "text": clock.window_text(block.starts_at, block.ends_at, zone),
+    }
+
+
+def report_all(blocks: Iterable[ScheduleBlock], *, since_run: int = 0) -> list[dict[str, Any]]:
+    """The reports of blocks from `blocks_with_runs`, in their order; two more queries at most, however many there are."""
+    blocks = list(blocks)
+    named = {block.pk: evidence for block in blocks if (evidence := evidence_run(block.runs.all()))}
+    owners = dict(Run.objects.filter(pk__in=named.values()).values_list("pk", "block")) if named else {}
+    runs_of: dict[int, list[Run]] = {}
+    for run in Run.objects.filter(block__in=set(owners.values())).order_by("pk") if owners else ():
+        runs_of.setdefault(run.block_id, []).append(run)
+    return [report(block, since_run=since_run, earlier=runs_of.get(owners.get(named.get(block.pk, 0), 0), [])) for block in blocks]
 
 
 def blocks_with_runs(**filters: Any):

@@ -2,135 +2,294 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from datetime import datetime, timedelta
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date, datetime, time, timedelta
+from time import sleep
+from typing import Any
 
 from django.conf import settings
+from django.core.management.base import CommandParser
+from django.db.models.functions import Now
 from django.utils import timezone
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from pipelines import clock, planner, runner
-from pipelines.management.base import DONE, FAILED, NOTHING, REFUSED, OpsCommand, me, pipelines_named, refusal
-from pipelines.models import STAGE_ORDER, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
+from pipelines.blocks import Verdict
+from pipelines.management.base import ASK_DOCTOR, DONE, FAILED, NOTHING, REFUSED, SEE_ALL, STOPPED, OpsCommand, count, me, pipelines_named, refusal
+from pipelines.models import STAGE_ORDER, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
 from pipelines.planner import Order, Placed, Planned
 from pipelines.selectors import reports
 
-EPILOG = """exit codes: 0 done, 1 a block failed, 2 refused or bad usage or configuration, 3 nothing to do
+EPILOG = """exit codes: 0 done, 1 a block failed, 2 refused or bad usage or configuration, 3 nothing to do; 130 stopped by Ctrl-C.
 
-A window is chosen by its end: after --time-min, up to and including --time-max, in the pipeline's time zone. Without
-either, the blocks that are owed and not done; of a snapshot (a pipeline without a window column) the present one."""
+A window is chosen by its end: after --time-min, up to and including --time-max, in the pipeline's time zone. Without a
+time, the blocks that are owed and not done; of a snapshot (a pipeline without a window column) the present one."""
+
+EXAMPLE = "for example --time-min 2026-11-20-00 --time-max 2026-11-21-00"
+#: A year of hours has 8,784. More blocks in one order are a slip of the finger sooner than a wish.
+MOST_WINDOWS = 10_000
+#: How often to ask after a block that a worker took before this command could.
+LOOK_SECONDS = 0.5
+HOURS = {Cadence.HOURLY: 1, Cadence.DAILY: 24, Cadence.MANUAL: 24, Cadence.WEEKLY: 7 * 24, Cadence.MONTHLY: 30 * 24}
 
 
 class Command(OpsCommand):
     help = "Run blocks of pipelines: extract, load, publish."
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.epilog = EPILOG
         parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="slugs of pipelines; none with --provider means all of that provider")
         parser.add_argument("--provider", default="", help="only pipelines of this provider")
-        parser.add_argument("--time-min", default="", metavar="yyyy-mm-dd-hh", help="windows that end after this time (default: --interval before --time-max)")
+        parser.add_argument("--time-min", default="", metavar="yyyy-mm-dd-hh", help="windows that end after this time")
         parser.add_argument("--time-max", default="", metavar="yyyy-mm-dd-hh", help="windows that end by this time (default: now)")
-        parser.add_argument("--interval", type=int, default=1, metavar="HOURS", help="with --time-max alone: so many hours before it (default: 1)")
+        hours = "so many hours before --time-max (default: 1, and --time-max now), or after --time-min"
+        parser.add_argument("--interval", type=int, metavar="HOURS", help=f"where one of the times is missing: {hours}")
         parser.add_argument("--force", action="store_true", help="also where the source has not changed, and send every row again")
         parser.add_argument("--incomplete-only", action="store_true", help="only blocks that are not done, each from the stage at which it stands")
         parser.add_argument("--dry-run", action="store_true", help="print what would run, and change nothing")
-        parser.add_argument("--stages", default="", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
+        parser.add_argument("--stages", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
         for stage in (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH):
             parser.add_argument(f"--no-{stage}", action="store_true", help=f"leave out {stage}")
         parser.add_argument("--workers", type=int, default=settings.WORKERS, metavar="N", help=f"blocks at once (default: {settings.WORKERS})")
         parser.add_argument("--queue", action="store_true", help="leave the work to the workers and return at once")
         parser.add_argument("--reason", default="", help="why; kept in the audit")
 
-    def act(self, **options) -> int:
+    def act(self, **options: Any) -> int:
         if not options["pipelines"] and not options["provider"]:
-            raise refusal("Name a pipeline, or a provider with --provider.", "See what there is with: python3 manage.py status")
+            raise refusal("Name a pipeline, or a provider with --provider.", SEE_ALL)
         if options["workers"] < 1:
-            raise refusal(f"--workers {options['workers']}: at least 1 is needed.")
+            raise refusal(f"--workers {options['workers']}: at least 1 is needed.", f"Leave it out for {settings.WORKERS}.")
+        now = timezone.now()
         chosen = pipelines_named(options["pipelines"], options["provider"])
-        orders = [order_of(pipeline, options) for pipeline in chosen]
+        orders = [order_of(pipeline, options, now) for pipeline in chosen]
+        if options["time_max"] and any(_time(options["time_max"], "--time-max", order.pipelines[0]) > now for order in orders):
+            self.say("--time-max lies in the future: windows that are not over yet are left out.")
         if options["dry_run"]:
             return self._preview(orders)
+        if ScheduleBlock.objects.stalled(Now()).exists():
+            # what a killed worker left is "running" only by name; where no tick runs, nobody else would take it back
+            planner.sweep()
         last = Run.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        placed = [
-            planner.place(order, actor=me(), reason=options["reason"], trigger=Trigger.COMMAND, bell=options["queue"]) for order in orders
-        ]
-        moved = [block_id for each in placed for block_id in each.moved]
-        if options["queue"]:
-            return self._queued(placed, moved)
-        # a block that waits its turn already is one that this command may take as well as any worker
-        waiting = [verdict.block_id for each in placed for verdict in each.refused]
-        waiting = list(ScheduleBlock.objects.filter(pk__in=waiting, state=State.WAITING).values_list("pk", flat=True))
-        refused = [verdict for each in placed for verdict in each.refused if verdict.block_id not in waiting]
-        for verdict in refused:
-            self.say(f"Left alone: block {verdict.block_id}: {verdict.text}")
+        placed = [planner.place(order, actor=me(), reason=options["reason"], trigger=Trigger.COMMAND, bell=False) for order in orders]
+        moved, waiting, refused = _sorted_out(placed)
+        if refused:
+            self._left_alone(refused)
         if not moved and not waiting:
-            return self._nothing(refused)
-        with Steps(quiet=self.as_json, write=self.say) as steps:
-            try:
-                results = runner.work_off([*moved, *waiting], workers=options["workers"], on_step=steps)
-            except KeyboardInterrupt:
-                self.say("Stopped. The blocks that were running go back to the queue.")
-                return FAILED
-        return self._report({result.block_id: result.text for result in results}, last)
+            return self._nothing(orders, refused)
+        if options["queue"]:
+            return self._queue(moved, waiting, refused)
+        ids = [*moved, *waiting]
+        texts = None
+        with Steps(shows_bars=not self.as_json, write=self.say) as steps, signals_stop(), contextlib.suppress(KeyboardInterrupt):
+            texts = self._work_off(ids, options["workers"], steps)
+        if texts is None:
+            return self._stopped(ids, refused, last)
+        return self._report(ids, texts, refused, last)
 
-    def _nothing(self, refused: list) -> int:
+    def _work_off(self, ids: list[int], workers: int, steps: Steps) -> dict[int, str]:
+        """Run the blocks, and wait for those that a worker took first. Returns what became of each, in words."""
+        texts: dict[int, str] = {}
+        pending = ids
+        while pending:
+            results = runner.work_off(pending, workers=workers, on_step=steps)
+            texts |= {result.block_id: result.text for result in results}
+            elsewhere = [result.block_id for result in results if result.state == State.RUNNING]
+            for block in ScheduleBlock.objects.filter(pk__in=elsewhere).select_related("pipeline"):
+                self.say(f"{block}: a worker was quicker ({block.holder or 'gone by now'}); waiting for it.")
+            while ScheduleBlock.objects.running().filter(pk__in=elsewhere).exists():
+                if ScheduleBlock.objects.stalled(Now()).filter(pk__in=elsewhere).exists():
+                    planner.sweep()
+                sleep(LOOK_SECONDS)
+            # between two stages, or given back: whoever is first goes on
+            pending = list(ScheduleBlock.objects.due(Now()).filter(pk__in=elsewhere).values_list("pk", flat=True))
+        return texts
+
+    def _left_alone(self, refused: list[Verdict]) -> None:
+        for verdict in refused:
+            self.complain(f"Left alone: {self._name(verdict)}: {verdict.text}", _instead(verdict))
+
+    def _name(self, verdict: Verdict) -> str:
+        block = ScheduleBlock.objects.select_related("pipeline").filter(pk=verdict.block_id).first()
+        return f"block {block.pk}, {block}" if block else "a window"
+
+    def _nothing(self, orders: list[Order], refused: list[Verdict]) -> int:
         if self.as_json:
-            self.print_json({"blocks": [], "refused": [{"block": verdict.block_id, "why": verdict.text} for verdict in refused]})
+            self.print_json({"blocks": [], "refused": _refused_json(refused)})
         if refused:
             return REFUSED
-        self.say("Nothing to do: every block of this order is done. Next: use --force to run it all the same.")
+        for order in orders:
+            self.say(f"{order.pipelines[0].slug}: {nothing_words(order)}")
         return NOTHING
 
     def _preview(self, orders: list[Order]) -> int:
         lines = [line for order in orders for line in planner.preview(order)]
         if self.as_json:
             self.print_json({"would_run": [planned(line) for line in lines]})
-        for line in lines if not self.as_json else []:
+        for line in lines:
             now = line.block.state if line.block else "never ran"
-            words = f"left alone: {line.skip}" if line.skip else " → ".join(line.will)
-            self.say(f"{line.pipeline.slug}  {clock.window_text(line.starts_at, line.ends_at, line.pipeline.time_zone)}  ({now})  {words}")
+            words = f"left alone: {line.skip}" if line.skip else f"would run {' → '.join(line.will)}"
+            self.say(f"{line.pipeline.slug} {clock.window_text(line.starts_at, line.ends_at, line.pipeline.time_zone)} ({now}): {words}")
         will = sum(not line.skip for line in lines)
-        self.say(f"{will} blocks would run. Nothing was changed." if will else "Nothing to do.")
-        return DONE if will else NOTHING
+        if not lines:
+            for order in orders:
+                self.say(f"{order.pipelines[0].slug}: {nothing_words(order)}")
+            return NOTHING
+        self.say(f"{count(will, 'block')} would run. This was a dry run: nothing was changed.")
+        return DONE if will else REFUSED
 
-    def _queued(self, placed: list[Placed], moved: list[int]) -> int:
-        refused = [verdict for each in placed for verdict in each.refused]
+    def _queue(self, moved: list[int], waiting: list[int], refused: list[Verdict]) -> int:
+        try:
+            for block_id in [*moved, *waiting]:
+                planner.ring(block_id)
+        except Exception as error:  # the queue may be the database, redis or SQS, and each has errors of its own
+            name = type(error).__name__
+            raise refusal(
+                f"{count(len(moved) + len(waiting), 'block')} may start, but the queue can't be reached ({name}).",
+                f"They start by themselves once it answers and workers run. {ASK_DOCTOR}",
+            ) from error
         if self.as_json:
-            self.print_json({"queued": moved, "refused": [{"block": verdict.block_id, "why": verdict.text} for verdict in refused]})
-        for verdict in refused:
-            self.say(f"Left alone: block {verdict.block_id}: {verdict.text}")
-        if not moved:
-            self.say("Nothing was queued.")
-            return REFUSED if refused else NOTHING
-        self.say(f"{len(moved)} blocks queued. Next: python3 manage.py status")
-        return DONE
+            self.print_json({"queued": moved, "waiting": waiting, "refused": _refused_json(refused)})
+        parts = [f"{len(moved):,} queued"] * bool(moved) + [f"{len(waiting):,} waiting for a worker already"] * bool(waiting)
+        self.say(f"Blocks: {', '.join(parts)}.")
+        pulse = planner.pulse_age()
+        if pulse is None or pulse > reports.CANARY_SILENT.total_seconds():
+            self.complain("No worker listens now.", "Start them with: python3 manage.py up")
+        else:
+            self.say("See how they go with: python3 manage.py status")
+        return REFUSED if refused else DONE
 
-    def _report(self, results: dict[int, str], since_run: int) -> int:
-        blocks = list(reports.blocks_with_runs(pk__in=list(results)))
+    def _stopped(self, ids: list[int], refused: list[Verdict], last: int) -> int:
+        blocks = _in_order(ids)
+        done = sum(block.state == State.DONE for block in blocks)
         if self.as_json:
-            self.print_json({"blocks": [reports.report(block, since_run=since_run) for block in blocks]})
-        went_well = all(block.state == State.DONE or _stopped_as_asked(block) for block in blocks)
-        for block in blocks:
-            told = reports.reconcile(block.runs.all(), block.pipeline.stages, reports.earlier_runs(block.runs.all()))
-            self.say(f"{block}: {block.state}{f' ({block.mark})' if block.mark else ''}. {told.sentence}. {results[block.pk]}".replace("..", "."))
-            if block.next_step:
-                self.say(f"  Next: {block.next_step}")
-            if block.state == State.WAITING:
-                self.say(f"  It will be tried again from {block.due_at:%Y-%m-%d %H:%M:%S} UTC on, by the workers or by this command.")
-        return DONE if went_well else FAILED
+            self.print_json({"blocks": reports.report_all(blocks, since_run=last), "refused": _refused_json(refused), "stopped": True})
+        slugs = " ".join(dict.fromkeys(block.pipeline.slug for block in blocks))
+        self.complain(
+            f"Stopped. Of {count(len(blocks), 'block')} {done} {'is' if done == 1 else 'are'} done; the others wait, and a worker may take them.",
+            f"Go on with the same command and --incomplete-only, or keep them from running: python3 manage.py cancel {slugs}",
+        )
+        return STOPPED
+
+    def _report(self, ids: list[int], texts: dict[int, str], refused: list[Verdict], last: int) -> int:
+        blocks = _in_order(ids)
+        told = reports.report_all(blocks, since_run=last)
+        if self.as_json:
+            self.print_json({"blocks": told, "refused": _refused_json(refused)})
+        for block, as_json in zip(blocks, told, strict=True):
+            line, next_step = _words(block, as_json["rows"]["sentence"], texts.get(block.pk, ""))
+            if _went_well(block):
+                self.say(f"{line} Next: {next_step}" if next_step else line)
+            else:
+                self.complain(line, next_step)
+        if len(blocks) > 1:
+            states = [block.state for block in blocks]
+            self.say(f"{len(blocks):,} blocks: {', '.join(f'{states.count(state):,} {state}' for state in State.values if state in states)}.")
+        if not all(map(_went_well, blocks)):
+            return FAILED
+        return REFUSED if refused else DONE
 
 
-def _stopped_as_asked(block: ScheduleBlock) -> bool:
-    return block.state == State.HELD and not block.error_code
+def _sorted_out(placed: list[Placed]) -> tuple[list[int], list[int], list[Verdict]]:
+    """The blocks that were moved, those that wait already (and that this command may take as well as any worker), and the refusals."""
+    moved = [block_id for each in placed for block_id in each.moved]
+    verdicts = [verdict for each in placed for verdict in each.refused]
+    idle = set(ScheduleBlock.objects.filter(pk__in=[verdict.block_id for verdict in verdicts], state=State.WAITING).values_list("pk", flat=True))
+    waiting = [verdict.block_id for verdict in verdicts if verdict.block_id in idle]
+    return moved, waiting, [verdict for verdict in verdicts if verdict.block_id not in idle]
 
 
-def planned(line: Planned) -> dict:
+def _in_order(ids: list[int]) -> list[ScheduleBlock]:
+    """The blocks with their runs, in the order in which they were asked for."""
+    place = {block_id: number for number, block_id in enumerate(ids)}
+    return sorted(reports.blocks_with_runs(pk__in=ids), key=lambda block: place[block.pk])
+
+
+def _went_well(block: ScheduleBlock) -> bool:
+    """Done, or stopped where this order ends; a block that was cancelled or held meanwhile has an error code."""
+    return block.state == State.DONE or (block.state == State.HELD and not block.error_code)
+
+
+def _words(block: ScheduleBlock, sentence: str, text: str) -> tuple[str, str]:
+    """What became of a block, and what to do next ("": nothing)."""
+    mark = f" ({block.get_mark_display()})" if block.mark else ""
+    where = {State.FAILED: f" at {block.stage}", State.HELD: f" before {block.stage}", State.WAITING: f" for {block.stage}"}.get(
+        State(block.state), ""
+    )
+    message = block.message or (text if block.state == State.WAITING else "")
+    if block.state == State.DONE and sentence and not block.mark:
+        message = ""  # the words of the last stage, which its own line has told
+    line = f"{block}: {block.state}{where}{mark}. " + " ".join(f"{part.rstrip('.')}." for part in (sentence, message) if part)
+    again = f"python3 manage.py run {_by_name(block)}"
+    if block.state == State.HELD and not block.error_code:
+        return line.strip(), block.next_step or f"Go on with {block.stage}: {again}"
+    if block.state == State.WAITING:
+        due = block.due_at.astimezone(clock.zone(block.pipeline.time_zone))
+        later = f"It is tried again from {due:%H:%M:%S %Z} on, by the workers or by the same command."
+        return line.strip(), f"{block.next_step} {later}".strip()
+    if block.state == State.FAILED:
+        return line.strip(), block.next_step or f"Read its log on the page of block {block.pk}, mend the cause, then: {again}"
+    if block.state == State.HELD:
+        return line.strip(), block.next_step or f"Let it go on with: python3 manage.py release {block.pk}"
+    return line.strip(), block.next_step
+
+
+def _by_name(block: ScheduleBlock) -> str:
+    """What to write behind `run` for this block and no other."""
+    pipeline = block.pipeline
+    if pipeline.is_snapshot:
+        return pipeline.slug
+    # an hour of UTC may begin at half past of a local one: the next full hour lies in the same window
+    low, high = (
+        (moment + clock.HOUR - timedelta(microseconds=1)).astimezone(clock.zone(pipeline.time_zone)) for moment in (block.starts_at, block.ends_at)
+    )
+    return f"{pipeline.slug} --time-min {low:%Y-%m-%d-%H} --time-max {high:%Y-%m-%d-%H}"
+
+
+def _instead(verdict: Verdict) -> str:
+    """What to do about a block that was left alone."""
+    running = ScheduleBlock.objects.running().filter(pk=verdict.block_id).exists()
+    return (
+        f"Wait for it, or stop it with: python3 manage.py cancel {verdict.block_id}"
+        if running
+        else "Look with python3 manage.py status, and try again."
+    )
+
+
+def _refused_json(refused: list[Verdict]) -> list[dict[str, Any]]:
+    return [{"block": verdict.block_id or None, "why": verdict.text, "next_step": _instead(verdict)} for verdict in refused]
+
+
+def nothing_words(order: Order) -> str:
+    """Why an order has no block to run."""
+    [pipeline] = order.pipelines
+    if planner.preview(replace(order, which="all")):
+        return "nothing to do, every block of this order is done. To run them all the same, add --force with --time-min and --time-max."
+    if order.starts_at is None or order.ends_at is None:
+        return f"nothing to do, no window of it is owed yet: the first day is {pipeline.starts_on or 'the day on which it was made'}."
+    zone = clock.zone(pipeline.time_zone)
+    low, high = (moment.astimezone(zone).strftime("%Y-%m-%d-%H") for moment in (order.starts_at, order.ends_at))
+    words = f"nothing to do, none of its {pipeline.cadence} windows ends after {low} and by {high} ({pipeline.time_zone})."
+    return f"{words} Choose a longer span." if pipeline.cadence != Cadence.HOURLY else words
+
+
+def planned(line: Planned) -> dict[str, Any]:
     """A line of the preview as JSON."""
     return {
         "pipeline": line.pipeline.slug,
-        "window": {"starts_at": line.starts_at.isoformat(), "ends_at": line.ends_at.isoformat()},
+        "window": {
+            "starts_at": line.starts_at.isoformat(),
+            "ends_at": line.ends_at.isoformat(),
+            "time_zone": line.pipeline.time_zone,
+            "text": clock.window_text(line.starts_at, line.ends_at, line.pipeline.time_zone),
+        },
         "block": line.block.pk if line.block else None,
         "state": line.block.state if line.block else None,
         "stages": list(line.will),
@@ -138,43 +297,62 @@ def planned(line: Planned) -> dict:
     }
 
 
-def order_of(pipeline: Pipeline, options: dict) -> Order:
-    """The order that the flags describe for this pipeline. Raises CommandError with exit code 2."""
-    low, high = (_time(options[name], f"--{name.replace('_', '-')}", pipeline) for name in ("time_min", "time_max"))
-    if high and not low:
-        if options["interval"] < 1:
-            raise refusal(f"--interval {options['interval']}: at least 1 hour is needed.")
-        low = high - timedelta(hours=options["interval"])
-    if low and not high:
-        high = timezone.now()
-    if low and high and low >= high:
-        raise refusal(f"--time-min {options['time_min']} is not before --time-max {options['time_max'] or 'now'}.")
+def order_of(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> Order:
+    """The order that the flags describe for this pipeline. Raises Refusal (exit code 2)."""
+    low, high = _span(pipeline, options, now)
     if options["force"] and not low and not pipeline.is_snapshot:
-        raise refusal(
-            f"{pipeline.slug} has many windows: say which ones to force.", "Add --time-min and --time-max, for example --time-min 2026-11-20-00 --time-max 2026-11-21-00"
-        )
-    which = "incomplete" if options["incomplete_only"] or not low else "all"
-    if options["force"]:
-        which = "all"
+        raise refusal(f"{pipeline.slug} has many windows: say which ones to force.", f"Add --time-min and --time-max, {EXAMPLE}")
+    which = "incomplete" if options["incomplete_only"] or (not low and not options["force"]) else "all"
     return Order([pipeline], starts_at=low, ends_at=high, which=which, stages=_stages(pipeline, options), force=options["force"])
 
 
+def _span(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> tuple[datetime | None, datetime | None]:
+    """The span in which the windows end, as UTC instants; (None, None) when none was named. Raises Refusal."""
+    low, high = (_time(options[name], f"--{name.replace('_', '-')}", pipeline) for name in ("time_min", "time_max"))
+    hours = options["interval"]
+    if hours is not None and not 1 <= hours <= MOST_WINDOWS:
+        raise refusal(f"--interval {hours}: a number of hours from 1 to {MOST_WINDOWS:,} is needed.", "Or name both --time-min and --time-max.")
+    if not (low or high or hours):
+        return None, None
+    if not low:
+        high = high or now
+        low = high - timedelta(hours=hours or 1)
+    high = high or (low + timedelta(hours=hours) if hours else now)
+    if low >= now:
+        raise refusal("No window is over yet after that time: it lies in the future.", f"Choose a time that has passed, {EXAMPLE}")
+    if low >= high:
+        words = f"--time-min {options['time_min']} is not before --time-max {options['time_max']} in {pipeline.time_zone}."
+        raise refusal(words, f"Choose an earlier --time-min, {EXAMPLE}")
+    if not pipeline.is_snapshot:
+        # a window that is not over would come out green with half its rows
+        high = min(high, now)
+    if (high - low) / timedelta(hours=HOURS[Cadence(pipeline.cadence)]) > MOST_WINDOWS:
+        raise refusal(f"That span holds more than {MOST_WINDOWS:,} windows of {pipeline.slug}.", f"Choose a shorter one, {EXAMPLE}")
+    return low, high
+
+
 def _time(text: str, flag: str, pipeline: Pipeline) -> datetime | None:
-    """`yyyy-mm-dd-hh`, unpadded allowed, in the pipeline's zone, as a UTC instant."""
+    """`yyyy-mm-dd-hh`, unpadded allowed, in the pipeline's zone, as a UTC instant. Hour 24 is the end of the day."""
     if not text:
         return None
     match = re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})-(\d{1,2})", text.strip())
     try:
         year, month, day, hour = map(int, match.groups())
+        if year < 1900:
+            raise ValueError("no city has data of that year, and a zone may not reach it")
+        day = date(year, month, day)
         if hour == 24:
-            return clock.local_instant(datetime(year, month, day).date() + clock.DAY, datetime.min.time(), pipeline.time_zone)
-        return clock.local_instant(datetime(year, month, day).date(), datetime.min.replace(hour=hour).time(), pipeline.time_zone)
-    except (AttributeError, ValueError):
+            return clock.day_start(day + clock.DAY, pipeline.time_zone)
+        return clock.local_instant(day, time(hour), pipeline.time_zone)
+    except (AttributeError, ValueError, OverflowError):
         raise refusal(f"{flag} {text!r} is not a time.", "Write yyyy-mm-dd-hh, for example 2026-11-20-17 for 17:00 on November 20.") from None
 
 
-def _stages(pipeline: Pipeline, options: dict) -> list[str] | None:
-    named = [name.strip() for name in options["stages"].split(",") if name.strip()]
+def _stages(pipeline: Pipeline, options: dict[str, Any]) -> list[str] | None:
+    """The stages that the flags leave; None when no flag speaks of stages. Raises Refusal."""
+    named = [name.strip() for name in (options["stages"] or "").split(",") if name.strip()]
+    if options["stages"] is not None and not named:
+        raise refusal("--stages names no stage.", f"Use some of: {', '.join(STAGE_ORDER)}")
     for name in named:
         if name not in STAGE_ORDER:
             raise refusal(f"There is no stage {name!r}.", f"Use some of: {', '.join(STAGE_ORDER)}")
@@ -187,24 +365,41 @@ def _stages(pipeline: Pipeline, options: dict) -> list[str] | None:
     return chosen
 
 
-class Steps:
-    """Progress in the terminal: bars where there is one, else a line an ended stage."""
+@contextlib.contextmanager
+def signals_stop() -> Iterator[None]:
+    """Let SIGTERM and a lost terminal stop the command as Ctrl-C does: the blocks go back at once, not when their leases run out."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # under nohup a lost terminal is to be ignored
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
-    def __init__(self, *, quiet: bool, write):
+
+class Steps:
+    """Progress: bars where stderr is a terminal, and a line for each stage that ended."""
+
+    def __init__(self, *, shows_bars: bool, write: Callable[[str], None]):
         self.write = write
         console = Console(stderr=True)
         self.bars = None
-        if console.is_terminal and not quiet:
+        if console.is_terminal and shows_bars:
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-            self.bars = Progress(*columns, console=console, transient=True)
-        self.tasks: dict[int, int] = {}
+            # drawn when something is heard, by no thread of its own: the runner forks, and a lock that a thread holds stays locked in the child
+            self.bars = Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self.tasks: dict[int, TaskID] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Steps:
         if self.bars:
             self.bars.start()
         return self
 
-    def __exit__(self, *problem):
+    def __exit__(self, *problem: object) -> None:
         if self.bars:
             self.bars.stop()
 
@@ -213,9 +408,17 @@ class Steps:
             if run.pk not in self.tasks:
                 self.tasks[run.pk] = self.bars.add_task(f"{run.block} {run.stage}", total=None)
             self.bars.update(self.tasks[run.pk], completed=progress[0], total=progress[1])
-        if block is None:
-            return
-        if self.bars:
-            self.bars.remove_task(self.tasks.pop(run.pk))
-        run.refresh_from_db()
-        self.write(f"{run.block}  {run.stage}: {run.get_state_display().lower()} in {run.seconds or 0:.1f} s. {run.message}")
+            if block is not None:
+                self.bars.remove_task(self.tasks.pop(run.pk))
+            self.bars.refresh()
+        if block is not None:
+            run.refresh_from_db()
+            state = run.get_state_display().lower()
+            self._line(f"{run.block} {run.stage}: {state}{f' in {run.seconds:.1f} s' if run.seconds is not None else ''}. {run.message}".rstrip())
+
+    def _line(self, text: str) -> None:
+        if self.bars and sys.stdout.isatty():
+            # above the bars, and not through them
+            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.write(text)
