@@ -366,12 +366,15 @@ def _warehouse(alias: str, dsn: str) -> Iterator[Finding]:
         yield Finding(name, FAILED, "Its address does not begin with postgres://", "Correct WAREHOUSE_URL.")
         return
     try:
+        # before the driver sees it: of a wrong address it prints pieces, and one of them may be the password
+        _ = urlsplit(dsn).port
+        psycopg2.extensions.parse_dsn(dsn)
+    except (ValueError, psycopg2.ProgrammingError):
+        step = "Write it as postgres://user:password@host:port/name, other signs in the password as %40 and the like."
+        yield Finding(name, FAILED, "Its address is not one that PostgreSQL understands.", step)
+        return
+    try:
         version, may_create = _within(WAREHOUSE, lambda: _warehouse_rights(dsn))
-    except psycopg2.ProgrammingError:
-        # the driver would print the address, with its password
-        yield Finding(
-            name, FAILED, "Its address is not one that PostgreSQL understands.", "Write postgres://user:password@host:port/name."
-        )
     except PipelineError as error:
         yield Finding(name, FAILED, _in_a_line(error), error.next_step or _LOOK_AT_WAREHOUSE)
     except (psycopg2.Error, TimeoutError) as error:

@@ -157,6 +157,8 @@ def test_a_disk_that_fills_up_is_told_before_it_is_full(monkeypatch):
         f"postgres://u:{HIDDEN}@127.0.0.1:1/x",
         f"postgres://u:{HIDDEN}@h:port/x",
         f"u:{HIDDEN}@h",
+        f"postgres://u:{HIDDEN}",
+        f"postgres://h/x?pasword={HIDDEN}",
         f"postgres://u:x@{HIDDEN}@127.0.0.1:1/x",
     ],
 )

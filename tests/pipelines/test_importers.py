@@ -97,7 +97,7 @@ def city():
         access="internal",
         tags="a, b",
     )
-    for position, name in ((5, "srnumber"), (3, "no"), (9, "1e3")):
+    for position, name in ((1, "srnumber"), (0, "no"), (9, "1e3")):
         DatasetColumn.objects.create(
             dataset=dataset, name=name, position=position, label=f"{name}: x", description="one\ntwo", is_published=name != "no"
         )
