@@ -12,7 +12,7 @@ from pipelines.models import Pipeline, Stage
 
 #: So many windows at once: a longer span is asked for in portions, so that a preview can be read and a press answers soon.
 MOST_WINDOWS = 3000
-WHICH = [("incomplete", "Missing and failed, whatever isn't done"), ("missing", "Missing"), ("failed", "Failed"), ("all", "All, also the done")]
+WHICH = [("incomplete", "Missing and failed, whatever isn’t done"), ("missing", "Missing"), ("failed", "Failed"), ("all", "All, also the done")]
 BEGINNINGS = {
     Stage.EXTRACT: "Extract: ask the source again",
     Stage.STANDARDIZE: "Standardize: from the raw file in the lake",

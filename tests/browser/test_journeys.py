@@ -32,7 +32,7 @@ def addresses(city) -> list[str]:
 @pytest.mark.parametrize("role", ["viewer", "operator", "steward"])
 def test_each_role_logs_in_and_sees_today(visit, city, role):
     visitor = visit()
-    visitor.log_in(getattr(city, role))
+    visitor.log_in_by_hand(getattr(city, role))
     expect(visitor.page.locator("#need")).to_be_visible()
     expect(visitor.page.get_by_role("link", name="Settings")).to_have_count(1 if role == "steward" else 0)
     visitor.page.get_by_role("button", name="Log out").click()
