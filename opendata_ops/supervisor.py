@@ -522,6 +522,8 @@ def serve(options: Options, announce: Callable[[str], None]) -> int:
     """
     from django.conf import settings
 
+    from opendata_ops.sandbox import city
+
     with contextlib.suppress(KeyboardInterrupt), only_one(options):
         database.start()
         if options.fresh:
