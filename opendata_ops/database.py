@@ -220,7 +220,6 @@ class EmbeddedServer:
         self.var = self.project / "var"
         self._users: int | None = None  # descriptor of the lock that says "I use the server"
         self._users_pid = 0
-        self._process: subprocess.Popen | None = None  # kept so that the child is reaped, should it die before us
 
     # ---- the address
 
@@ -282,7 +281,7 @@ class EmbeddedServer:
                     return
                 self._settle()
                 if self._somebody_lives() and self._postmaster():
-                    self._wait_until_it_answers(None)  # it is starting, or recovering, for somebody else who died
+                    self._wait_until_it_answers()  # it is starting, or recovering, for somebody else who died
                     return
                 self._clear_the_dead()
                 self._launch()
@@ -379,8 +378,6 @@ class EmbeddedServer:
 
     def _clear_the_dead(self) -> None:
         """After a crash: wait for the dead server's children, end those that linger, and remove its pid file."""
-        if self._process is not None:
-            self._process.poll()  # reaps it
         if not self._within(3, lambda: not self._somebody_lives()):
             _kill_servers_on(self.data)
             if not self._within(5, lambda: not self._somebody_lives()):
@@ -400,9 +397,6 @@ class EmbeddedServer:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(request)
             if self._within(seconds, lambda: not self._somebody_lives()):
-                if self._process is not None:
-                    self._process.wait()
-                    self._process = None
                 return
         raise DatabaseUnavailable(f"PostgreSQL (process {process.pid}) does not stop.")
 
@@ -551,16 +545,17 @@ class EmbeddedServer:
             fcntl.flock(alive, fcntl.LOCK_EX)  # the server inherits it, and with it every process that it forks
             with log.open("ab") as output:
                 log.chmod(0o600)
-                self._process = subprocess.Popen(
-                    [str(_programs(user) / "postgres"), "-D", str(self.data)],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                # In the background of a shell that ends at once: nobody's child, so no end of ours can touch it.
+                subprocess.run(
+                    ["/bin/sh", "-c", '"$@" &', "sh", str(_programs(user) / "postgres"), "-D", str(self.data)],
+                    check=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     pass_fds=[alive], start_new_session=True, **_as(user),
                 )  # fmt: skip
         finally:
             os.close(alive)
-        self._wait_until_it_answers(self._process)
+        self._wait_until_it_answers()
 
-    def _wait_until_it_answers(self, process: subprocess.Popen | None) -> None:
+    def _wait_until_it_answers(self) -> None:
         """Until a connection succeeds; sets right a forgotten password or a missing database on the way."""
         began = time.monotonic()
         told = mended = False
@@ -579,7 +574,7 @@ class EmbeddedServer:
                     self._launch()
                     return
                 waited = time.monotonic() - began
-                if (process is not None and process.poll() is not None) or waited > START_SECONDS:
+                if not self._somebody_lives() or waited > START_SECONDS:
                     raise DatabaseUnavailable(
                         f"The embedded PostgreSQL does not start; the end of {self.var}/log/postgres.log:\n{self._log_tail()}"
                     ) from error

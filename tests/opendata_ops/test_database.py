@@ -126,11 +126,16 @@ def test_a_server_killed_with_all_its_memory_recovers_at_the_next_start(server):
 
 def test_a_left_over_pid_file_never_costs_an_innocent_process_its_life(server):
     server.stop()
-    (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n0\n1\n\n127.0.0.1\n1 1\nready\n")
+    # Of the server's own user: another user's process would not stop PostgreSQL from starting.
+    innocent = subprocess.Popen(["sleep", "600"], **database._as(server._server_user()))
+    (server.data / "postmaster.pid").write_text(f"{innocent.pid}\n{server.data}\n0\n1\n\n127.0.0.1\n1 1\nready\n")
     assert not server.is_alive()
-    server.stop()  # would signal that process, if it believed the file
+    server.stop()
     server.start()
-    assert postmaster(server) != os.getpid()
+    assert postmaster(server) != innocent.pid
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
 
 
 def test_a_killed_servers_lingering_children_are_ended_before_a_new_one_writes(server):
@@ -227,9 +232,9 @@ def test_a_copied_project_gets_a_database_of_its_own(server, public):
     shutil.copytree(server.project, public / "copy", symlinks=True)
     server.start()
     copy = database.EmbeddedServer(public / "copy")
+    assert copy.url() != server.url()
     copy.start()
     try:
-        assert copy.url() != server.url()
         with copy.connected(database.NAME) as cursor:
             cursor.execute("DROP TABLE kept")
         assert rows(server) == [(1,)]
