@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,15 +15,9 @@ from django.urls import reverse
 from catalog import lake, selectors
 from catalog.models import AuditEntry, CatalogEntry, Dataset
 from tests import world
+from tests.web import plain_web  # noqa: F401
 
 START = datetime(2026, 11, 20, 6, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def plain_pages(settings):
-    """No TLS before the test client, and no collected static files behind it."""
-    settings.SECURE_SSL_REDIRECT = False
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 
 
 @pytest.fixture
@@ -111,12 +106,13 @@ def test_a_row_that_our_own_limit_cuts_is_not_shown():
 
 
 def test_a_packed_file_is_unpacked_a_little_and_no_more():
-    bomb = gzip.compress(b"a,b\n" + b"1,2\n" * 5_000_000)
-    stream = io.BytesIO(bomb)
-    told = selectors.preview(stream, "a.csv.gz")
-    assert told.header == ["a", "b"] and len(told.rows) == 50
-    out, cut, _ = selectors._beginning(io.BytesIO(bomb), "a.csv.gz")
-    assert cut and len(out) == selectors.PREVIEW_BYTES
+    bomb = gzip.compress(b"a,b\n" + b"1,2\n" * 10_000_000)
+    tracemalloc.start()
+    told = shown(bomb, "a.csv.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert told.header == ["a", "b"] and len(told.rows) == 50 and told.is_cut
+    assert peak < 8_000_000, "40 MB were unpacked to show 50 rows"
 
 
 def test_a_broken_packed_file_says_so():

@@ -15,13 +15,11 @@ from opendata_ops import datasets
 from pipelines.models import Run, ScheduleBlock, State
 from pipelines.selectors import faces
 from tests import world
+from tests.web import plain_web  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
-def plain_pages(settings):
-    """No TLS before the test client, and no collected static files behind it."""
-    settings.SECURE_SSL_REDIRECT = False
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
+def in_chicago(settings):
     settings.TIME_ZONE = world.CHICAGO
 
 

@@ -12,15 +12,9 @@ from pipelines.connectors.base import REGISTRY, Connector, Parameter
 from pipelines.errors import SetupError
 from pipelines.models import ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock, State
 from tests import world
+from tests.web import plain_web  # noqa: F401
 
 SECRET = "correct horse battery staple"
-
-
-@pytest.fixture(autouse=True)
-def plain_pages(settings):
-    """No TLS before the test client, and no collected static files behind it."""
-    settings.SECURE_SSL_REDIRECT = False
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pipelines.models import LogLine, Pipeline, Provider, RejectedRow, Run, RunS
 from pipelines.selectors import blocks
 from pipelines.selectors.blocks import Surroundings, buttons, passes, reconcile, span_words, why_waiting
 from tests import world
+from tests.web import plain_web  # noqa: F401
 
 NOW = datetime(2026, 11, 21, 12, 42, tzinfo=UTC)
 
@@ -220,13 +221,6 @@ def test_a_block_that_is_being_cancelled_has_no_button():
 
 
 # the page
-
-
-@pytest.fixture(autouse=True)
-def plain_pages(settings):
-    """No TLS before the test client, and no collected static files behind it."""
-    settings.SECURE_SSL_REDIRECT = False
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 
 
 @pytest.fixture

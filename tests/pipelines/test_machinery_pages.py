@@ -14,13 +14,7 @@ from catalog import audit
 from pipelines.models import ImportLog, Provider, Pulse, Run, ScheduleBlock
 from pipelines.selectors import machinery
 from tests import world
-
-
-@pytest.fixture(autouse=True)
-def plain_pages(settings):
-    """No TLS before the test client, and no collected static files behind it."""
-    settings.SECURE_SSL_REDIRECT = False
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
+from tests.web import plain_web  # noqa: F401
 
 
 @pytest.fixture
