@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Max, Q
+from django.db.models import Case, F, Max, Q, Value, When
 from django.db.models.functions import Greatest, Now
 
 from catalog import audit
@@ -416,7 +416,10 @@ def requeue(
         return _answer(block, actor, "run", reason, False, f"{block.pipeline.title} has none of the stages {', '.join(stages or [stage or ''])}.")
     idle = Q(state__in=[State.FAILED, State.HELD, State.DONE])
     # a waiting block may be hurried or changed, but the same wish twice is one wish, also while its pass is between two stages
-    waiting = Q(state=State.WAITING) & (Q(due_at__gt=Now()) | ~Q(is_forced=force) | ~Q(stages=wanted))
+    left = block.stages[block.stages.index(block.stage) :] if block.stage in block.stages else []
+    other_stages = Q(pk__in=[]) if left == wanted else ~Q(stages=wanted)
+    stronger = Q(is_forced=False) if force else Q(pk__in=[])
+    waiting = Q(state=State.WAITING) & (Q(due_at__gt=Now()) | stronger | other_stages)
     rows = ScheduleBlock.objects.filter(pk=block_id).filter(idle | waiting)
     if seen_fence is not None:
         rows = rows.filter(fence=seen_fence)
@@ -424,7 +427,8 @@ def requeue(
         state=State.WAITING,
         stage=wanted[0],
         stages=wanted,
-        is_forced=force,
+        # who asked for all rows gets them, though somebody else asks for less meanwhile
+        is_forced=Case(When(state=State.WAITING, is_forced=True, then=Value(True)), default=Value(force)),
         attempts=0,
         due_at=Now(),
         rung_at=None,

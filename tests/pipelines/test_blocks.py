@@ -418,6 +418,30 @@ def test_another_wish_than_the_one_that_waits_is_heard():
     assert (one.is_forced, one.asked_by) == (True, "bob")
 
 
+def test_a_weaker_wish_does_not_take_the_force_from_a_block_that_waits():
+    one = block(state=State.WAITING)
+    blocks.requeue(one.pk, actor=ANN, force=True)
+    blocks.advance(claim(one), well(5))
+    one.refresh_from_db()
+    assert one.stage == Stage.LOAD
+
+    verdict = blocks.requeue(one.pk, actor=BOB, stages=["load", "publish"])
+
+    assert not verdict.moved
+    one.refresh_from_db()
+    assert (one.is_forced, one.asked_by) == (True, "ann")
+
+
+def test_an_order_for_other_stages_keeps_the_force_of_the_one_before():
+    one = block(state=State.WAITING)
+    blocks.requeue(one.pk, actor=ANN, force=True)
+
+    assert blocks.requeue(one.pk, actor=BOB, stages=["load"]).moved
+
+    one.refresh_from_db()
+    assert (one.is_forced, one.stages) == (True, ["load"])
+
+
 def test_a_press_on_an_old_page_is_told_what_happened_since():
     one = pass_through(block())
     answer = blocks.requeue(one.pk, actor=ANN, seen_fence=one.fence - 1)
