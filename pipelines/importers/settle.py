@@ -368,8 +368,11 @@ class _Settled:
             for position, column in enumerate(lines):
                 column.position = position
         if changes:
-            for column in lines:
-                column.save()
+            # two statements, not one a column: a city has thousands of them
+            DatasetColumn.objects.bulk_create([column for column in lines if not column.pk])
+            DatasetColumn.objects.bulk_update(
+                [column for column in stored.values() if column in lines], ["position", *plain.COLUMN_FIELDS]
+            )
         return changes
 
     def _note_change(self, thing: models.Model, verb: str, fields: tuple[FieldChange, ...]) -> None:

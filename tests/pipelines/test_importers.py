@@ -5,7 +5,7 @@ from datetime import date, time
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.audit import Actor
@@ -165,6 +165,7 @@ def test_importing_an_export_where_it_was_made_changes_nothing_and_leaves_no_tra
 storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
+@settings(deadline=None)
 @given(description=storable, column=storable.filter(bool), words=st.lists(storable), parameter=storable.filter(bool))
 def test_every_text_that_the_database_can_hold_comes_back(description, column, words, parameter):
     text = own.write(
@@ -189,6 +190,7 @@ jsons = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(deep=st.lists(jsons) | st.dictionaries(storable.filter(bool), jsons))
 def test_json_inside_a_parameter_keeps_its_types(deep):
     read = own.read("x.yaml", own.write({"providers": {"x": {"parameters": {"headers": deep}}}}))
@@ -233,14 +235,14 @@ def test_what_the_file_does_not_name_stays(city, imported):
 
 
 def test_texts_stand_as_they_are_written_whatever_yaml_would_make_of_them(imported):
-    settings = [
+    lines = [
         "key: [no, 1e3, 0123, 12:30]",
         "due_time: 17:30",
         "window_column: yes",
         "starts_on: 2020-01-02",
         "page_size: 50_000",
     ]
-    imported(MINIMAL.replace("rq3b-xjk8", "2020-01-01").replace("key: [srnumber]", "\n        ".join(settings)))
+    imported(MINIMAL.replace("rq3b-xjk8", "2020-01-01").replace("key: [srnumber]", "\n        ".join(lines)))
     pipeline = Pipeline.objects.get()
     assert (pipeline.resource, pipeline.key, pipeline.window_column) == ("2020-01-01", ["no", "1e3", "0123", "12:30"], "yes")
     assert (pipeline.due_time, pipeline.starts_on, pipeline.page_size) == (time(17, 30), date(2020, 1, 2), 50_000)
