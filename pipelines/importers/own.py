@@ -52,9 +52,7 @@ HEADER = """\
 """
 
 _OURS = re.compile(rf"^(?:{'|'.join(SECTIONS)})[ ]*:", re.MULTILINE)
-_TAGS = {
-    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")
-}
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")}
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6}))?)?")
@@ -79,9 +77,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "anchors and aliases (& and *) are not read", self.peek_event().start_mark
-            )
+            raise yaml.composer.ComposerError(None, None, "anchors and aliases (& and *) are not read", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
 
@@ -104,9 +100,7 @@ class _Reader:
         if root is not None:
             for section, at, node in self._pairs(root, "", "sections (providers, datasets, pipelines)"):
                 if section not in SECTIONS:
-                    self._problem(
-                        at, section, f"{section!r} is not a section.", suggestion(section, SECTIONS, what="The sections")
-                    )
+                    self._problem(at, section, f"{section!r} is not a section.", suggestion(section, SECTIONS, what="The sections"))
                     continue
                 for slug, key, body in self._pairs(node, section, f"{section}, each under its slug", under_slugs=True):
                     self._thing(SECTIONS[section], slug, key, body)
@@ -123,11 +117,7 @@ class _Reader:
             if "'\\t'" in said:
                 self._say(line, "", "A tab stands where YAML wants spaces.", "Put spaces in the place of the tabs.")
             else:
-                begun = (
-                    f" (begun on line {error.context_mark.line + 1})"
-                    if error.context_mark and error.context_mark.line + 1 != line
-                    else ""
-                )
+                begun = f" (begun on line {error.context_mark.line + 1})" if error.context_mark and error.context_mark.line + 1 != line else ""
                 self._say(line, "", f"This is not YAML: {said}{begun}.", _AGAIN)
             return None
         except yaml.reader.ReaderError as error:
@@ -225,9 +215,7 @@ class _Reader:
 
     # mappings and problems
 
-    def _pairs(
-        self, node: yaml.Node, where: str, wanted: str, *, under_slugs: bool = False
-    ) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    def _pairs(self, node: yaml.Node, where: str, wanted: str, *, under_slugs: bool = False) -> list[tuple[str, yaml.Node, yaml.Node]]:
         """(key, its node, its value) of a mapping, in order; a node that is none, and a key that comes twice, is a problem."""
         if _is_null(node):
             return []
@@ -287,9 +275,7 @@ def _text(node: yaml.Node) -> str:
     if _is_null(node):
         return ""
     if "\0" in node.value or any("\ud800" <= letter <= "\udfff" for letter in node.value):
-        raise _Unreadable(
-            node, "The text holds a character that the database can't store (NUL or half of a pair).", "Take it out."
-        )
+        raise _Unreadable(node, "The text holds a character that the database can't store (NUL or half of a pair).", "Take it out.")
     return node.value
 
 

@@ -23,11 +23,7 @@ _STATES = {"slug", "blocked_until", "dataset", "position", "name", "seen_at"}
 def setting_fields(model: type[models.Model]) -> dict[str, models.Field]:
     """The fields that a person sets, in the model's order; a new field of a model is exported and imported without more ado."""
     skip = _STATES - {"dataset"} if model is Pipeline else _STATES
-    return {
-        field.name: field
-        for field in model._meta.concrete_fields
-        if field.editable and not field.primary_key and field.name not in skip
-    }
+    return {field.name: field for field in model._meta.concrete_fields if field.editable and not field.primary_key and field.name not in skip}
 
 
 FIELDS = {kind: setting_fields(model) for kind, model in MODELS.items()}

@@ -69,9 +69,7 @@ class _Settling:
             if wanted.slug in seen:
                 first = seen[wanted.slug]
                 place = f"{first.file}, line {first.line}"
-                self.problems.append(
-                    wanted.problem("", f"The {kind} {wanted.slug} is described twice; first in {place}.", "Keep one of the two.")
-                )
+                self.problems.append(wanted.problem("", f"The {kind} {wanted.slug} is described twice; first in {place}.", "Keep one of the two."))
             else:
                 seen[wanted.slug] = wanted
         return seen.values()
@@ -185,9 +183,7 @@ class _Settled:
             return
         kept[name] = value
         if variable not in os.environ:
-            self.settling.notes.append(
-                f"Provider {provider.slug}: the environment here has no {variable}; set it for the web and the workers."
-            )
+            self.settling.notes.append(f"Provider {provider.slug}: the environment here has no {variable}; set it for the web and the workers.")
 
     def _opens_to(self, stored: str, value: str) -> bool:
         """Whether this very secret is stored already."""
@@ -217,9 +213,7 @@ class _Settled:
         if "kind" in self.faulty or not provider.kind:
             return
         if provider.kind not in REGISTRY:
-            self._fault(
-                "kind", f"No connector is of the kind {provider.kind!r}.", suggestion(provider.kind, REGISTRY, what="The kinds")
-            )
+            self._fault("kind", f"No connector is of the kind {provider.kind!r}.", suggestion(provider.kind, REGISTRY, what="The kinds"))
             return
         declared = {parameter.name: parameter for parameter in provider.connector_class.parameters}
         for field, is_secret in (("parameters", False), ("secrets", True)):
@@ -246,9 +240,7 @@ class _Settled:
         for name, words in self.wanted.values.get("columns", {}).items():
             kind = words.get("type")
             if kind is not None and kind not in COLUMN_TYPES and kind != stored.get(name):
-                self._fault(
-                    f"columns.{name}", f"{kind!r} is not a type of column.", suggestion(kind, COLUMN_TYPES, what="The types")
-                )
+                self._fault(f"columns.{name}", f"{kind!r} is not a type of column.", suggestion(kind, COLUMN_TYPES, what="The types"))
                 continue
             try:
                 DatasetColumn(**{"name": name, **words}).clean_fields(exclude=["dataset"])
@@ -279,9 +271,7 @@ class _Settled:
             if is_new and name not in self.wanted.values and value in (None, "") and not (field.blank or field.null):
                 self._fault(name, f"A new {self.wanted.kind} needs {name}.", self._example(thing, name))
             elif field.choices and value not in (choices := [value for value, _ in field.choices]):
-                self._fault(
-                    name, f"{value!r} is not one of its choices.", suggestion(str(value), choices, what=f"The choices of {name}")
-                )
+                self._fault(name, f"{value!r} is not one of its choices.", suggestion(str(value), choices, what=f"The choices of {name}"))
         try:
             thing.full_clean(exclude=self.faulty)
         except ValidationError as error:
@@ -316,9 +306,7 @@ class _Settled:
                 if self.wanted.kind == DATASET and "columns" in self.wanted.values:
                     changes += self._columns(thing)
         except IntegrityError as error:
-            self._fault(
-                "", f"The database refuses it: {str(error).splitlines()[0]}", "Somebody may have made it just now; import again."
-            )
+            self._fault("", f"The database refuses it: {str(error).splitlines()[0]}", "Somebody may have made it just now; import again.")
             return None
         if before:
             return tuple(changes)
@@ -327,11 +315,7 @@ class _Settled:
     @staticmethod
     def _differences(thing: models.Model, before: dict[str, Any], raw: dict[str, Any]) -> list[FieldChange]:
         after = plain.plain(thing)
-        told = [
-            FieldChange(name, before[name], after[name])
-            for name in after
-            if name not in ("secrets", "columns") and before[name] != after[name]
-        ]
+        told = [FieldChange(name, before[name], after[name]) for name in after if name not in ("secrets", "columns") and before[name] != after[name]]
         if not raw:
             return told
         if raw["base_url"] != thing.base_url and before["base_url"] == after["base_url"]:
@@ -370,9 +354,7 @@ class _Settled:
         if changes:
             # two statements, not one a column: a city has thousands of them
             DatasetColumn.objects.bulk_create([column for column in lines if not column.pk])
-            DatasetColumn.objects.bulk_update(
-                [column for column in stored.values() if column in lines], ["position", *plain.COLUMN_FIELDS]
-            )
+            DatasetColumn.objects.bulk_update([column for column in stored.values() if column in lines], ["position", *plain.COLUMN_FIELDS])
         return changes
 
     def _note_change(self, thing: models.Model, verb: str, fields: tuple[FieldChange, ...]) -> None:

@@ -178,13 +178,9 @@ def _raiser(error: Exception) -> Callable[[], Any]:
 def _settings() -> Iterator[Finding]:
     messages = [message for message in checks.run_checks() if not message.is_silenced()]
     for message in messages:
-        yield Finding(
-            "settings", FAILED if message.is_serious() else WARNING, f"{message.msg} ({message.id})", message.hint or ""
-        )
+        yield Finding("settings", FAILED if message.is_serious() else WARNING, f"{message.msg} ({message.id})", message.hint or "")
     if settings.DEBUG and settings.ENVIRONMENT != "local":
-        yield Finding(
-            "settings", WARNING, f"DEBUG is on in {settings.ENVIRONMENT}: errors show their innards.", "Set DEBUG=false."
-        )
+        yield Finding("settings", WARNING, f"DEBUG is on in {settings.ENVIRONMENT}: errors show their innards.", "Set DEBUG=false.")
     elif not messages:
         yield Finding("settings", OK, f"All system checks pass; the environment is called {settings.ENVIRONMENT}.")
 
@@ -242,9 +238,7 @@ def _time_zone() -> Iterator[Finding]:
             "Install the system's package tzdata anew.",
         )
         return
-    yield Finding(
-        "time zone", OK, f"The city's clock is {settings.TIME_ZONE}: {datetime.now(clock.zone(settings.TIME_ZONE)):%a %H:%M}."
-    )
+    yield Finding("time zone", OK, f"The city's clock is {settings.TIME_ZONE}: {datetime.now(clock.zone(settings.TIME_ZONE)):%a %H:%M}.")
 
 
 def _static_files() -> Iterator[Finding]:
@@ -278,9 +272,7 @@ def _database() -> Iterator[Finding]:
     except (psycopg2.Error, TimeoutError) as error:
         chosen = "Look at DATABASE_URL, and whether that server runs."
         own = f"Start it with: python3 manage.py up; what it says is in {settings.VAR_DIR}/log/postgres.log"
-        yield Finding(
-            "database", FAILED, f"It does not answer: {_in_a_line(error)}", chosen if os.environ.get("DATABASE_URL") else own
-        )
+        yield Finding("database", FAILED, f"It does not answer: {_in_a_line(error)}", chosen if os.environ.get("DATABASE_URL") else own)
         return
     # the middle of the question is when the answer was true
     skew = there - (started + time.time()) / 2
@@ -346,9 +338,7 @@ def _work_folder() -> Iterator[Finding]:
     folder = settings.WORK_DIR
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding(
-            "work folder", FAILED, f"{there} may not be written.", f"Let the user who runs the workers write to {there}."
-        )
+        yield Finding("work folder", FAILED, f"{there} may not be written.", f"Let the user who runs the workers write to {there}.")
         return
     yield _room("work folder", str(folder), shutil.disk_usage(there).free, "for files on their way into the lake lie there")
 
@@ -403,11 +393,7 @@ def _warehouse_rights(dsn: str) -> tuple[str, bool]:
 def _time_zones() -> Iterator[Finding]:
     """The zones that providers and pipelines name, which this machine must know too."""
     named = _from_database(
-        lambda: {
-            (model.__name__.lower(), *row)
-            for model in (Provider, Pipeline)
-            for row in model.objects.values_list("slug", "time_zone")
-        }
+        lambda: {(model.__name__.lower(), *row) for model in (Provider, Pipeline) for row in model.objects.values_list("slug", "time_zone")}
     )
     unknown = []
     for kind, slug, zone in sorted(named):
@@ -423,9 +409,7 @@ def _time_zones() -> Iterator[Finding]:
             "Install tzdata, or correct the zone.",
         )
     else:
-        yield Finding(
-            "time zones", OK, f"This machine knows the {len({zone for *_, zone in named})} zones of providers and pipelines."
-        )
+        yield Finding("time zones", OK, f"This machine knows the {len({zone for *_, zone in named})} zones of providers and pipelines.")
 
 
 # what moves
@@ -438,17 +422,13 @@ def _queue(depth: Callable[[], int]) -> Iterator[Finding]:
     except DatabaseError:
         raise
     except Exception as error:  # noqa: BLE001  each broker has its own errors
-        yield Finding(
-            "queue", FAILED, f"It does not answer: {_in_a_line(error)}", "Look at QUEUE_URL, and whether that server runs."
-        )
+        yield Finding("queue", FAILED, f"It does not answer: {_in_a_line(error)}", "Look at QUEUE_URL, and whether that server runs.")
         return
     oldest = _from_database(_oldest_message) if in_database else None
     age = (timezone.now() - oldest).total_seconds() if oldest else 0.0
     told = f"{waiting} messages wait{f', the oldest for {_span(age)}' if oldest else ''}."
     if age > LONG_WAIT:
-        yield Finding(
-            "queue", WARNING, told, "See on the page of workers whether they are busy, or silent; raise WORKERS if they are busy."
-        )
+        yield Finding("queue", WARNING, told, "See on the page of workers whether they are busy, or silent; raise WORKERS if they are busy.")
     else:
         yield Finding("queue", OK, told)
 
@@ -485,9 +465,7 @@ def _schedule(age: Callable[[str], float | None]) -> Iterator[Finding]:
 
 def _silence(name: str, told: str) -> Finding:
     """Silence is a failure as soon as somebody waits for an answer."""
-    due = _from_database(
-        lambda: ScheduleBlock.objects.due(Now()).filter(pipeline__provider__is_active=True, pipeline__is_paused=False).count()
-    )
+    due = _from_database(lambda: ScheduleBlock.objects.due(Now()).filter(pipeline__provider__is_active=True, pipeline__is_paused=False).count())
     owed = f", and {due} blocks are due" if due else "; nothing is due"
     return Finding(name, FAILED if due else WARNING, f"{told}{owed}.", START)
 
@@ -537,9 +515,7 @@ def _secret_faults(provider: Provider) -> Iterator[Finding]:
     for name, stored in sorted(provider.secrets.items()):
         where = f"provider {provider.slug}"
         if not stored:
-            yield Finding(
-                where, FAILED, f"Its secret {name} was never entered here.", "Enter it in the admin, or import it as env:NAME."
-            )
+            yield Finding(where, FAILED, f"Its secret {name} was never entered here.", "Enter it in the admin, or import it as env:NAME.")
             continue
         try:
             secrets.reveal(stored)
@@ -556,11 +532,7 @@ def _hurried(connector: Connector) -> Connector:
 
 
 def _provider(name: str, provider: Provider, answer: Callable[[], str]) -> Iterator[Finding]:
-    call = (
-        f"Ask {provider.contact}."
-        if provider.contact
-        else f"Check the address of provider {provider.slug}, and whether it is up."
-    )
+    call = f"Ask {provider.contact}." if provider.contact else f"Check the address of provider {provider.slug}, and whether it is up."
     try:
         told = answer()
     except PipelineError as error:

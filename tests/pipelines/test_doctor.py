@@ -64,9 +64,7 @@ def due_block():
 
 
 def provider(slug="la", **values):
-    return Provider.objects.create(
-        **{"slug": slug, "title": slug, "kind": "socrata", "base_url": "https://127.0.0.1:1", **values}
-    )
+    return Provider.objects.create(**{"slug": slug, "title": slug, "kind": "socrata", "base_url": "https://127.0.0.1:1", **values})
 
 
 def answering(test):
@@ -90,9 +88,7 @@ def test_nothing_fails_in_a_house_in_order(tmp_path):
 
 def test_whoever_is_not_well_is_given_a_next_step(due_block):
     found = examined()
-    assert [
-        finding for finding in found.values() if finding.status in (doctor.WARNING, doctor.FAILED) and not finding.next_step
-    ] == []
+    assert [finding for finding in found.values() if finding.status in (doctor.WARNING, doctor.FAILED) and not finding.next_step] == []
 
 
 # the database
@@ -316,9 +312,7 @@ def test_a_provider_that_never_answers_holds_up_nobody(monkeypatch):
     for number in range(doctor.AT_ONCE + 2):
         provider(f"p{number}", contact="Ana, 555-0100")
     found = examined(connect=answering(threading.Event().wait))
-    assert {found[f"provider p{number}"].message for number in range(doctor.AT_ONCE + 2)} == {
-        "It gave no answer within 0 seconds."
-    }
+    assert {found[f"provider p{number}"].message for number in range(doctor.AT_ONCE + 2)} == {"It gave no answer within 0 seconds."}
     assert found["provider p0"].next_step == "Ask Ana, 555-0100."
 
 

@@ -66,9 +66,7 @@ def refused(file):
     """The problems of a text, as (line, message and next step)."""
 
     def do(text, name="city.yaml"):
-        return [
-            (problem.line, f"{problem.message} {problem.next_step}") for problem in importers.plan([file(text, name)]).problems
-        ]
+        return [(problem.line, f"{problem.message} {problem.next_step}") for problem in importers.plan([file(text, name)]).problems]
 
     return do
 

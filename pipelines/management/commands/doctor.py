@@ -32,9 +32,7 @@ class Command(OpsCommand):
             self.say(f"{mark(f'{finding.status:<8}')} {finding.name}: {finding.message}")
             if finding.next_step:
                 self.say(f"         Next: {finding.next_step}")
-        counts = {
-            status: sum(finding.status == status for finding in findings) for status in (doctor.OK, doctor.WARNING, doctor.FAILED)
-        }
+        counts = {status: sum(finding.status == status for finding in findings) for status in (doctor.OK, doctor.WARNING, doctor.FAILED)}
         if self.as_json:
             self.print_json({"ok": not counts[doctor.FAILED], "checks": [asdict(finding) for finding in findings]})
         self.say(f"{counts[doctor.OK]} ok, {counts[doctor.WARNING]} warnings, {counts[doctor.FAILED]} failed.")

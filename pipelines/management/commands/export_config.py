@@ -19,9 +19,7 @@ class Command(OpsCommand):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         parser.epilog = "exit codes: 0 written, 2 refused, 3 nothing is configured"
-        parser.add_argument(
-            "pipelines", nargs="*", metavar="PIPELINE", help="only these and what they refer to (default: everything)"
-        )
+        parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="only these and what they refer to (default: everything)")
         parser.add_argument("--output", metavar="FILE", help="write YAML to this file, with --json too")
 
     def act(self, **options) -> int:
@@ -44,27 +42,16 @@ class Command(OpsCommand):
             part.write_text(text, encoding="utf-8", newline="\n")
             part.replace(path)
         except OSError as error:
-            raise refusal(
-                f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to."
-            ) from error
+            raise refusal(f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to.") from error
         finally:
             part.unlink(missing_ok=True)
 
     def _summarise(self, told, output: str | None) -> None:
         """Beside the configuration, what a person should know; on stderr, for stdout is often a file."""
-        sealed = [
-            f"{slug}: {name}"
-            for slug, one in told["providers"].items()
-            for name, value in one["secrets"].items()
-            if value == KEEP
-        ]
+        sealed = [f"{slug}: {name}" for slug, one in told["providers"].items() for name, value in one["secrets"].items() if value == KEEP]
         if not any(told.values()):
-            self.stderr.write(
-                "Nothing is configured yet.\nNext: python3 manage.py import_config FILE, or make a provider in the admin."
-            )
+            self.stderr.write("Nothing is configured yet.\nNext: python3 manage.py import_config FILE, or make a provider in the admin.")
         elif output:
             self.stderr.write(f"{', '.join(f'{len(things)} {section}' for section, things in told.items())} written to {output}.")
         if sealed and (output or sys.stderr.isatty()):
-            self.stderr.write(
-                f"Not in it, for they are sealed here: {'; '.join(sealed)}. The file's first lines say how to enter them elsewhere."
-            )
+            self.stderr.write(f"Not in it, for they are sealed here: {'; '.join(sealed)}. The file's first lines say how to enter them elsewhere.")

@@ -44,9 +44,7 @@ class Command(OpsCommand):
         changing = any(change.verb != "unchanged" for change in changes)
         if not problems and changing and not dry_run:
             if settings.ENVIRONMENT == "prod" and not reason:
-                problems = (
-                    Problem("", 0, "", "On the production system every change leaves its reason.", "Add --reason and say why."),
-                )
+                problems = (Problem("", 0, "", "On the production system every change leaves its reason.", "Add --reason and say why."),)
             else:
                 try:
                     report = importers.apply(planned, actor=me(), reason=reason)
