@@ -367,7 +367,7 @@ def _run_event(run: Run) -> Event:
     face = faces.of_run(run)
     word = _STAGE_WORDS[run.stage] if face.look == "ok" else f"{run.stage.capitalize()} {face.word.lower()}"
     who = run.asked_by + (f", {run.asked_because}" if run.asked_because else "")
-    text = run.message or ("going on" if run.state == RunState.RUNNING else "said nothing")
+    text = run.message or ("going on" if run.state == RunState.RUNNING else f"{run.rows_in:,} rows")
     return Event(run.finished_at or run.started_at, Face(face.look, word), "run", text, who, run.block.get_absolute_url())
 
 

@@ -684,12 +684,12 @@ def standing_words(block: ScheduleBlock, face: Face) -> str:
 
 
 def try_words(block: ScheduleBlock) -> str:
-    """Which try it is: "try 3 of 5", "tried 5 of 5 times"; empty where nothing was tried or all went well."""
+    """Which try it is: "try 3 of 5", "2 of 5 tries used", "tried 5 of 5 times"; empty where nothing was tried or all went well."""
     most = block.pipeline.max_attempts
     if block.state == State.RUNNING:
         return f"try {block.attempts} of {most}"
     if block.state == State.WAITING and block.attempts:
-        return f"try {block.attempts + 1} of {most} next"
+        return f"{block.attempts} of {most} tries used"
     if block.state == State.FAILED and block.attempts:
         return f"tried {block.attempts} of {most} times"
     return ""
