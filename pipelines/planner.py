@@ -191,6 +191,7 @@ def ring_due() -> int:
         # a paused pipeline runs nothing on its own, but a person's wish goes before its pause
         .filter(Q(pipeline__is_paused=False) | ~Q(trigger=Trigger.SCHEDULE))
         .exclude(Q(stage=Stage.EXTRACT) & Exists(Provider.objects.filter(pk=OuterRef("pipeline__provider"), blocked_until__gt=Now())))
+        .exclude(Q(stage=Stage.PUBLISH) & Exists(Provider.objects.filter(pk=OuterRef("pipeline__portal"), blocked_until__gt=Now())))
         .order_by("-pipeline__priority", "due_at")
     )
     rung = 0

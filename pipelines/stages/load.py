@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import islice
 
 from django.conf import settings
+from django.db.models.functions import Now
 
 from catalog import lake
 from catalog.models import CatalogEntry, Layer
@@ -65,6 +66,8 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
             note.progress(diary.offset, total)
         rejected = _keep_rejected(run, entries, job, note, total)
         merged = job.merge()
+    # every row of the block was judged anew, those that an earlier load refused among them
+    RejectedRow.objects.filter(block=block, replayed_at=None).exclude(run=run).update(replayed_at=Now())
     counts = Counts(
         rows_in=job.staged,
         rows_out=merged.inserted + merged.updated,
