@@ -31,6 +31,9 @@ def extract(run: Run, note: Note) -> Outcome:
         return _unchanged(block, before)
 
     columns = wanted(before, pipeline)
+    # with the source's own types: a steward's word may be taken back, and the files must not remember it
+    types = {column.name: column.type for column in before.columns}
+    told = [[column.name, types[column.name]] for column in columns]
     describe_columns(pipeline, columns, note)
     request = FetchRequest(
         columns=columns,
@@ -62,7 +65,7 @@ def extract(run: Run, note: Note) -> Outcome:
                 bytes=fetched.bytes,
                 rows=fetched.rows,
                 origin=fetched.origin,
-                metadata={**fetched.metadata, "columns": [[column.name, column.type] for column in columns]},
+                metadata={**fetched.metadata, "columns": told},
                 run_id=run.pk,
             )
         )
