@@ -59,7 +59,9 @@ def test_more_blocks_than_are_shown_are_counted():
     one = pipeline()
     for day in range(1, 10):
         block(one, State.FAILED, day)
-    assert "and 4 more: python3 manage.py status potholes --json" in command("status").out
+    told = command("status").out
+    assert told.count("failed at extract") == 5
+    assert "and 4 more: python3 manage.py status potholes --json" in told
 
 
 def test_a_state_that_was_asked_for_is_shown_also_when_it_is_done():
