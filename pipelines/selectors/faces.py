@@ -49,6 +49,9 @@ WORST_FIRST = [
     RECOVERED, COVERED, NOT_YET, NOT_OWED, NOTHING_YET,
 ]  # fmt: skip
 
+#: What `blocks.crash` and the runner say of a process that died, hung or outgrew its memory.
+CRASH_CODES = ("crashed", "worker-lost", "worker-stopped", "deadline", "out-of-memory")
+
 _RUNS = {
     RunState.RUNNING: RUNNING,
     RunState.DONE: OK,
@@ -70,7 +73,7 @@ def of_parts(state: str, mark: str, *, superseded: bool, attempts: int, due_at: 
     if state == State.FAILED:
         if superseded:
             return RECOVERED
-        return CRASHED if error_code in ("crashed", "worker-lost", "out-of-memory") else FAILED
+        return CRASHED if error_code in CRASH_CODES else FAILED
     if state == State.DONE:
         return {
             ScheduleBlock.Mark.EMPTY: EMPTY,

@@ -69,7 +69,9 @@ def test_the_number_beside_today_is_the_number_of_needs(client, city):
 
 def test_a_failure_that_was_made_good_asks_nobody(city):
     ScheduleBlock.objects.filter(state=State.FAILED).update(superseded_at=city.now)
-    assert not [need for need in selectors.board(city.now).needs if need.face == faces.FAILED]
+    board = selectors.board(city.now)
+    assert {need.face.word for need in board.needs} == {"Suspicious", "Late", "Held", "Paused"}
+    assert board.counters[0].number == 0
 
 
 def test_a_gap_is_drawn_as_missing_and_counts_against_the_pipeline(city):
