@@ -124,11 +124,18 @@ def newest_words(pipeline: Pipeline) -> str:
     return f"{last:%b} {last.day}"
 
 
+#: How far the due time of a window may lie from its end, without the settling time: its length and a day, a change of the clock included.
+_REACH = {
+    Cadence.HOURLY: timedelta(hours=2),
+    Cadence.DAILY: timedelta(days=3),
+    Cadence.WEEKLY: timedelta(days=9),
+    Cadence.MONTHLY: timedelta(days=33),
+}
+
+
 def coming_due(pipeline: Pipeline, now: datetime, until: datetime) -> Iterator[tuple[datetime, tuple[datetime, datetime]]]:
     """When windows fall due after `now` and up to `until`, in order, each with its window."""
-    # the due time of a window lies within a day and the settling time of its end
-    reach = timedelta(hours=2) if pipeline.cadence == Cadence.HOURLY else timedelta(days=33)
-    since = now - timedelta(minutes=pipeline.settle_minutes) - reach
+    since = now - timedelta(minutes=pipeline.settle_minutes) - _REACH.get(pipeline.cadence, timedelta())
     for window in planner.owed_windows(pipeline, since, until + timedelta(seconds=1)):
         due = planner.due_at(pipeline, *window)
         if now < due <= until:
@@ -139,8 +146,7 @@ def next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
     """The next time that the schedule runs it; None when it is paused or runs by hand."""
     if pipeline.is_paused or pipeline.cadence == Cadence.MANUAL:
         return None
-    ahead = timedelta(hours=3) if pipeline.cadence == Cadence.HOURLY else timedelta(days=63)
-    until = now + timedelta(minutes=pipeline.settle_minutes) + ahead
+    until = now + timedelta(minutes=pipeline.settle_minutes) + 2 * _REACH[pipeline.cadence]
     return next((due for due, _ in coming_due(pipeline, now, until)), None)
 
 
