@@ -229,7 +229,9 @@ def _next(run: Run, outcome: Outcome) -> tuple[str, str, str]:
     if owed:
         return owed[0], State.HELD, f"Stopped before {owed[0]}, as {block.asked_by} asked."
     if behind := _behind(run):
-        return behind, State.HELD, f"{stage.capitalize()} went well, but {behind} has not been done with what the stages before it brought last."
+        has_run = block.runs.filter(stage=behind, state__in=[RunState.DONE, RunState.UNCHANGED]).exists()
+        why = f"{behind} has not been done with what the stages before it brought last" if has_run else f"{behind} has never been done"
+        return behind, State.HELD, f"{stage.capitalize()} went well, but {why}."
     return stage, State.DONE, outcome.message
 
 

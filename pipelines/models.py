@@ -305,7 +305,7 @@ class ScheduleBlock(models.Model):
 
     @property
     def upstream_status(self) -> int:
-        """The number that atd-mds would give: 0 not begun, 2 extracted, 5 lost in extract, 6/-6 loaded or not, 7 in publish, 8/-8 published or not."""
+        """The number that atd-mds would give: 0 not begun, 2 extracted, 5 lost in extract, 6/-6 loaded or not, 7 in publish, 8/-8 published."""
         if self.state == State.DONE:
             return 8
         failed = self.state == State.FAILED

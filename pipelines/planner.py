@@ -265,7 +265,7 @@ def preview(order: Order, now: datetime | None = None) -> list[Planned]:
     lines = []
     for pipeline in order.pipelines:
         for window, block in _windows(order, pipeline, now):
-            if line := _line(order, pipeline, window, block):
+            if line := _line(order, pipeline, window, block, now):
                 lines.append(line)
     return lines
 
@@ -299,7 +299,7 @@ def _windows(order: Order, pipeline: Pipeline, now: datetime) -> list[tuple[tupl
     return [(windows[start], found.get(start)) for start in sorted(windows)]
 
 
-def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], block: ScheduleBlock | None) -> Planned | None:
+def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], block: ScheduleBlock | None, now: datetime) -> Planned | None:
     """One window against the order: a line, a line with a reason to skip, or None when the order doesn't speak of it."""
     ran = block is not None and block.fence > 0
     state = block.state if block else None
@@ -325,12 +325,21 @@ def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], b
         skip = f"running since {block.changed_at:%H:%M} UTC, asked by {block.asked_by}"
     elif not will:
         skip = f"it has none of the stages {', '.join(order.stages or [])}"
+    elif pipeline.is_snapshot and Stage.EXTRACT in will and window[1] <= now and order.block_ids is None:
+        skip = "the source only gives its present rows, which belong to the present window"
+    elif not pipeline.is_snapshot and window[1] > now:
+        skip = "it is not over yet"
+    elif state == State.HELD and block.error_code == "held" and order.block_ids is None:
+        skip = f"{block.message.rstrip('.')}; release it first"
     return Planned(pipeline, *window, block=block, will=tuple(will), skip=skip, known_rows=block.rows if block else None)
 
 
-def place(order: Order, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, seen: dict[int, int] | None = None, bell: bool = True) -> Placed:
-    """Do what the preview shows: make the blocks that are missing, requeue the others, ring. `seen` maps a block to the fence that the page showed.
+def place(
+    order: Order, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, seen: dict[int, int] | None = None, bell: bool = True
+) -> Placed:
+    """Do what the preview shows: make the blocks that are missing, requeue the others, ring.
 
+    `seen` maps a block to the fence that the page showed.
     `bell` False leaves the blocks to the caller, who works them off himself.
     """
     placed = Placed()

@@ -57,7 +57,9 @@ def _open(stored: str) -> str:
         return _box().decrypt(stored.removeprefix(SEALED).encode()).decode()
     except InvalidToken:
         raise SetupError(
-            "none of FERNET_KEYS opens it.", code="secret-locked", next_step="Put the key that sealed it back into FERNET_KEYS, or enter the secret again."
+            "none of FERNET_KEYS opens it.",
+            code="secret-locked",
+            next_step="Put the key that sealed it back into FERNET_KEYS, or enter the secret again.",
         ) from None
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import psycopg2
 import pytest
+from django.utils import timezone
 from django_q.models import OrmQ
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -313,3 +314,40 @@ def test_a_persons_wish_goes_before_a_pause():
     assert planner.ring_due() == 0
     planner.place(Order([one], block_ids=[made(one)[0].pk], force=True), actor=ANN, trigger=Trigger.BUTTON)
     assert OrmQ.objects.count() == 1
+
+
+# what an order leaves alone
+
+
+def days_ago(one: Pipeline, *numbers: int) -> tuple[datetime, datetime]:
+    """From the start of one local day to the start of another, so many days back from today's."""
+    today = clock.window_at("daily", one.time_zone, timezone.now())[0]
+    return tuple(today - number * DAY for number in numbers)
+
+
+@pytest.mark.django_db
+def test_a_block_held_by_hand_is_left_alone_by_an_order_that_does_not_name_it():
+    one = pipeline(window_column="day", cadence="daily", time_zone="UTC")
+    held = planner.place(Order([one], *days_ago(one, 2, 1)), actor=ANN, bell=False).moved
+    blocks.hold(held[0], actor=BOB, reason="wait for the vendor")
+
+    placed = planner.place(Order([one], *days_ago(one, 2, 1)), actor=ANN, bell=False)
+
+    assert placed.moved == []
+    assert placed.refused[0].text.endswith("wait for the vendor; release it first")
+    assert planner.place(Order([one], block_ids=held), actor=ANN, bell=False).moved == held
+
+
+@pytest.mark.django_db
+def test_a_window_that_is_not_over_is_not_run():
+    one = pipeline(window_column="day", cadence="daily", time_zone="UTC")
+    lines = planner.preview(Order([one], *days_ago(one, 1, -1), which="all"))
+    assert [line.skip for line in lines] == ["", "it is not over yet"]
+
+
+@pytest.mark.django_db
+def test_the_past_of_a_snapshot_is_not_read_again():
+    one = pipeline(window_column="", cadence="daily", time_zone="UTC")
+    lines = planner.preview(Order([one], *days_ago(one, 2, -1), which="all"))
+    past = "the source only gives its present rows, which belong to the present window"
+    assert [line.skip for line in lines] == [past, past, ""]
