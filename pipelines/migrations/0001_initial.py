@@ -4,9 +4,10 @@ import django.core.validators
 import django.db.models.deletion
 import django.db.models.expressions
 import django.db.models.functions.datetime
+from django.db import migrations, models
+
 import pipelines.clock
 import pipelines.models
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
