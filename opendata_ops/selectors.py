@@ -132,7 +132,9 @@ def _late_need(promise: LatePromise, now: datetime) -> Need:
     zone = clock.zone(settings.TIME_ZONE)
     if promise.newest:
         newest = promise.newest.astimezone(zone)
-        shown = f"Newest data ends {newest:%b} {newest.day}" + (f" at {newest:%H:%M}" if newest.time() != time.min else "")
+        # an end at midnight is the end of the day before, and is called by that day's name
+        last = newest - timedelta(microseconds=1) if newest.time() == time.min else newest
+        shown = f"The newest data is of {last:%b} {last.day}" + (f", up to {last:%H:%M}" if last == newest else "")
     else:
         shown = "Nothing has arrived yet"
     return Need(
