@@ -20,7 +20,11 @@ from pipelines import clock, planner, secrets
 from pipelines.models import Cadence, Pipeline, Provider, Trigger
 
 #: Who may log in. The passwords are public: a practice city listens on this machine only.
-PEOPLE = ((accounts.VIEWER, "vera", "practice-viewer"), (accounts.OPERATOR, "otto", "practice-operator"), (accounts.STEWARD, "stella", "practice-steward"))
+PEOPLE = (
+    (accounts.VIEWER, "vera", "practice-viewer"),
+    (accounts.OPERATOR, "otto", "practice-operator"),
+    (accounts.STEWARD, "stella", "practice-steward"),
+)
 SOURCE, PORTAL = "practice-source", "practice-portal"
 #: The pipeline that publishes to a dataset that the portal does not have, until a steward corrects it.
 BROKEN = city.INSPECTIONS
