@@ -50,9 +50,7 @@ class Program(NamedTuple):
 
 
 # One line for each; tests ask for them by name: `@pytest.mark.needs("chromium")`.
-PROGRAMS = (
-    Program("chromium", ("chromium", "chromium-browser"), ("chromium", "chromium-driver"), "the tests in a browser"),
-)
+PROGRAMS = (Program("chromium", ("chromium", "chromium-browser"), ("chromium", "chromium-driver"), "the tests in a browser"),)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -272,9 +270,7 @@ def _apt_install(program: Program) -> None:
     say(f"Installing {', '.join(program.packages)} for {program.serves} …")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *program.packages]):
-        done = subprocess.run(
-            command, check=False, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
+        done = subprocess.run(command, check=False, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         if done.returncode:
             say(f"`{' '.join(command)}` failed:\n{_tail((done.stdout + done.stderr).splitlines())}")
             return

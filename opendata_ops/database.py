@@ -191,9 +191,7 @@ def keep_current(*, may_migrate: bool) -> None:
         if not waiting:
             return
         if not may_migrate and "django_migrations" in connection.introspection.table_names():
-            raise DatabaseUnavailable(
-                f"The database is older than this program: it lacks {', '.join(waiting)}.\nNext: python3 manage.py migrate"
-            )
+            raise DatabaseUnavailable(f"The database is older than this program: it lacks {', '.join(waiting)}.\nNext: python3 manage.py migrate")
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")  # waiting for another host's long migration is right here
             cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -533,9 +531,7 @@ class EmbeddedServer:
         user = self._server_user()
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != "18":
-            raise DatabaseUnavailable(
-                f"The data in {self.data} is of PostgreSQL {version}; this release brings 18: carry it over with pg_upgrade."
-            )
+            raise DatabaseUnavailable(f"The data in {self.data} is of PostgreSQL {version}; this release brings 18: carry it over with pg_upgrade.")
         self._configure(self.data, self._free_port(), user)
         log = folder_of_ours(self.var / "log", 0o700) / "postgres.log"
         if log.exists() and log.stat().st_size > 10 * 2**20:

@@ -324,9 +324,7 @@ class Supervisor:
     def __enter__(self) -> "Supervisor":
         for end in (self._wake, self._waker):
             end.setblocking(False)
-        self._before = {
-            request: signal.signal(request, self._on_signal) for request in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        self._before = {request: signal.signal(request, self._on_signal) for request in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)  # a child's end wakes us too
         self._wakeup_before = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         return self
@@ -663,9 +661,7 @@ def collect_static() -> None:
     from django.core.management import call_command
 
     files = sorted(
-        (path, (at := Path(storage.path(path)).stat()).st_size, at.st_mtime_ns)
-        for finder in get_finders()
-        for path, storage in finder.list([])
+        (path, (at := Path(storage.path(path)).stat()).st_size, at.st_mtime_ns) for finder in get_finders() for path, storage in finder.list([])
     )
     stamp = hashlib.sha256(repr(files).encode()).hexdigest()
     path = var_folder(PROJECT) / "static.stamp"
