@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from django.conf import settings as configured
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 from opendata_ops.sandbox.faults import Fault
 from opendata_ops.sandbox.rows import la311
@@ -322,3 +322,40 @@ def test_a_bad_day_at_source_and_portal_ends_well(stage_scene, seed):
         assert block.state == State.WAITING, (block.error_code, block.message)
         block = scene.hurry()
     whole(scene)
+
+
+def test_a_database_that_drops_every_session_again_and_again_loses_and_doubles_nothing(stage_scene):
+    """As a restart does: control tables and warehouse lose all their sessions, at any moment, ten times."""
+    scene = stage_scene(table(ROWS), max_attempts=50, page_size=50, publish_chunk=50)
+    scene.go()
+    scene.source.edit(SOURCE, 0.5)
+    scene.place(force=True)
+    done, cut = threading.Event(), []
+    others = "pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+
+    def cuts():
+        while not done.wait(0.25) and len(cut) < 10:
+            cut.append(city(f"select count(pg_terminate_backend(pid)) from {others}"))
+
+    person = threading.Thread(target=cuts)
+    person.start()
+    try:
+        for _ in range(60):
+            block = patiently(scene.hurry)
+            if block.state == State.DONE:
+                break
+            assert block.state == State.WAITING, (block.error_code, block.message)
+    finally:
+        done.set()
+        person.join()
+    assert sum(ended for [(ended,)] in cut) > 0
+    whole(scene)
+
+
+def patiently(act):
+    """What the test itself asks is cut off like everything else."""
+    while True:
+        try:
+            return act()
+        except (OperationalError, InterfaceError):
+            connections.close_all()
