@@ -303,7 +303,7 @@ def test_a_cancel_after_the_merge_says_that_the_rows_are_there(stage_scene, monk
 # everything wrong at once, in a random order that is always the same
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_bad_day_at_source_and_portal_ends_well(stage_scene, seed):
     chance = random.Random(seed)
     scene = stage_scene(table(ROWS), max_attempts=50)
