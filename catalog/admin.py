@@ -118,11 +118,7 @@ class DatasetAdmin(Audited, admin.ModelAdmin):
         super().save_formset(request, form, formset, change)
         if not change:
             return
-        changes = {
-            one.instance.name: changed_words(one)
-            for one in formset.forms
-            if one.has_changed() and one not in formset.deleted_forms
-        }
+        changes = {one.instance.name: changed_words(one) for one in formset.forms if one.has_changed() and one not in formset.deleted_forms}
         named = {f"column {name}": list(changed) for name, changed in changes.items()}
         named |= {f"column {one.name}": "deleted" for one in formset.deleted_objects}
         if named:

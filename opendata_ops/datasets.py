@@ -92,18 +92,13 @@ def dataset_list(filters: DatasetFilters, now: datetime) -> DatasetList:
     trouble: dict[int, list[Face]] = defaultdict(list)
     for problem in schedule.troubles(now):
         trouble[problem.pipeline_id].append(problem.face)
-    held = {
-        row["dataset"]: row
-        for row in CatalogEntry.objects.live().order_by().values("dataset").annotate(files=Count("pk"), size=Sum("bytes"))
-    }
+    held = {row["dataset"]: row for row in CatalogEntry.objects.live().order_by().values("dataset").annotate(files=Count("pk"), size=Sum("bytes"))}
     lines = [_dataset_line(one, feeding.get(one.pk, []), trouble, one.pk in late, held.get(one.pk, {})) for one in datasets]
     counts = {name: sum(_standing(line.face) == name for line in lines) for name in STANDINGS}
     if filters.standing:
         lines = [line for line in lines if _standing(line.face) == filters.standing]
     lines.sort(key=lambda line: (_LOUDNESS.get(line.face.look, 9), line.dataset.title.lower()))
-    departments = list(
-        Dataset.objects.exclude(department="").order_by("department").values_list("department", flat=True).distinct()
-    )
+    departments = list(Dataset.objects.exclude(department="").order_by("department").values_list("department", flat=True).distinct())
     return DatasetList(filters, lines, counts, departments, all=len(datasets))
 
 
@@ -117,9 +112,7 @@ def _standing(face: Face) -> str:
     return {"ok": "fine", "queued": "none", "unchanged": "none"}.get(face.look, "trouble")
 
 
-def _dataset_line(
-    dataset: Dataset, feeding: list[Pipeline], trouble: dict[int, list[Face]], is_late: bool, held: dict
-) -> DatasetLine:
+def _dataset_line(dataset: Dataset, feeding: list[Pipeline], trouble: dict[int, list[Face]], is_late: bool, held: dict) -> DatasetLine:
     bad = [face for pipeline in feeding for face in trouble.get(pipeline.pk, [])]
     newest = max((pipeline.newest_end for pipeline in feeding if pipeline.newest_end), default=None)
     if bad:
@@ -268,9 +261,7 @@ def _feeds(pipelines: list[Pipeline], now: datetime) -> list[Feed]:
     """The newest block of each pipeline with its chain, and the bar of its last blocks; three queries, or four."""
     recent: dict[int, list[ScheduleBlock]] = {pipeline.pk: [] for pipeline in pipelines}
     newest_first = ScheduleBlock.objects.filter(starts_at__lte=now).order_by("-starts_at")[:BAR_BLOCKS]
-    for pipeline in Pipeline.objects.filter(pk__in=list(recent)).prefetch_related(
-        Prefetch("blocks", queryset=newest_first, to_attr="recent")
-    ):
+    for pipeline in Pipeline.objects.filter(pk__in=list(recent)).prefetch_related(Prefetch("blocks", queryset=newest_first, to_attr="recent")):
         recent[pipeline.pk] = pipeline.recent
     told: dict[int, ScheduleBlock] = {}
     for pipeline in pipelines:
@@ -375,9 +366,7 @@ def _edit_event(entry: AuditEntry) -> Event:
     text = entry.result or ", ".join(entry.details.get("changed", {})) or entry.target
     refused = entry.result.startswith("refused")
     reason = f" Because: {entry.reason}" if entry.reason else ""
-    return Event(
-        entry.at, Face("unchanged" if refused else "ok", entry.verb.capitalize()), "edit", f"{text}{reason}", entry.actor, ""
-    )
+    return Event(entry.at, Face("unchanged" if refused else "ok", entry.verb.capitalize()), "edit", f"{text}{reason}", entry.actor, "")
 
 
 # the audit
@@ -454,10 +443,7 @@ def audit_page(filters: AuditFilters) -> AuditPage:
     """The audit, newest first, a page at a time by key; five queries."""
     entries = filters.entries()
     page = list((entries.filter(pk__lt=filters.before) if filters.before else entries)[: AUDIT_A_PAGE + 1])
-    words = {
-        name: list(AuditEntry.objects.order_by(name).values_list(name, flat=True).distinct()[:200])
-        for name in ("actor", "verb", "kind")
-    }
+    words = {name: list(AuditEntry.objects.order_by(name).values_list(name, flat=True).distinct()[:200]) for name in ("actor", "verb", "kind")}
     return AuditPage(
         filters=filters,
         lines=[_audit_line(entry) for entry in page[:AUDIT_A_PAGE]],
@@ -517,9 +503,7 @@ def datasets(request: HttpRequest) -> HttpResponse:
                 for line in page.lines
             ),
         )  # fmt: skip
-    return render(
-        request, "opendata_ops/datasets/list.html", {"page": page, "standings": STANDINGS, "accesses": Dataset.Access.choices}
-    )
+    return render(request, "opendata_ops/datasets/list.html", {"page": page, "standings": STANDINGS, "accesses": Dataset.Access.choices})
 
 
 @needs_view
@@ -543,9 +527,6 @@ def audit(request: HttpRequest) -> HttpResponse:
         return csv_response(
             "audit.csv",
             ["at", "who", "verb", "kind", "target", "reason", "result", "details"],
-            (
-                [e.at, e.actor, e.verb, e.kind, e.target, e.reason, e.result, e.details]
-                for e in filters.entries().iterator(chunk_size=2000)
-            ),
+            ([e.at, e.actor, e.verb, e.kind, e.target, e.reason, e.result, e.details] for e in filters.entries().iterator(chunk_size=2000)),
         )
     return render(request, "opendata_ops/datasets/audit.html", {"page": audit_page(filters)})

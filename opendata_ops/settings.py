@@ -13,7 +13,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from opendata_ops import database
+from opendata_ops import bootstrap, database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
@@ -35,6 +35,14 @@ def env_bool(name: str, default: bool) -> bool:
     raise ImproperlyConfigured(f"{name}={value!r} is neither yes nor no. Use true or false.")
 
 
+def env_count(name: str, default: int) -> int:
+    """A whole number of at least 1, or a sentence that names the variable."""
+    value = env.str(name, "").strip() or str(default)
+    if not value.isdecimal() or int(value) < 1:
+        raise ImproperlyConfigured(f"{name}={value!r} is not a whole number of at least 1.")
+    return int(value)
+
+
 def kept_secret(name: str, make) -> str:
     """A secret from the environment; else one made once and kept in var/, readable by its owner alone."""
     value = env.str(name, "")
@@ -44,11 +52,11 @@ def kept_secret(name: str, make) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
+        bootstrap.folder_of_ours(bootstrap.var_folder(BASE_DIR) / "secrets", 0o700)
         fresh = path.with_suffix(f".{secrets.token_hex(4)}")
         fresh.touch(mode=0o600)
         fresh.write_text(make())
+        bootstrap.keep_owner(fresh)
         try:
             # link, not rename: of two processes that start at once the first one's key stays
             path.hardlink_to(fresh)
@@ -177,9 +185,7 @@ STATIC_ROOT = BASE_DIR / "var" / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage" if DEBUG else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
 
@@ -199,8 +205,8 @@ LAKE_URL = env.str("LAKE_URL", "") or str(VAR_DIR / "lake")
 WORK_DIR = VAR_DIR / "work"  # files on their way into the lake; emptied after each run
 LEASE_SECONDS = 15  # a worker that says nothing for so long has lost its block
 HEARTBEAT_SECONDS = 1
-STAGE_MEMORY_MB = env.int("STAGE_MEMORY_MB", 2048)
-WORKERS = env.int("WORKERS", 2)
+STAGE_MEMORY_MB = env_count("STAGE_MEMORY_MB", 2048)
+WORKERS = env_count("WORKERS", 2)
 MAX_STAGE_SECONDS = 210 * 60  # a pipeline's own deadline may be shorter, never longer
 PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks
 

@@ -107,17 +107,13 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
     @admin.display(description="kind")
     def kind_label(self, provider) -> str:
         kind = connectors.REGISTRY.get(provider.kind)
-        return (
-            f"{kind.label} ({provider.kind})" if kind else f"{provider.kind or 'chosen'}: no connector of this kind is installed"
-        )
+        return f"{kind.label} ({provider.kind})" if kind else f"{provider.kind or 'chosen'}: no connector of this kind is installed"
 
     def get_prepopulated_fields(self, request, obj=None):
         return {} if obj else {"slug": ["title"]}
 
     def get_changeform_initial_data(self, request):
-        return {
-            name: value for name, value in super().get_changeform_initial_data(request).items() if not name.startswith(SECRET)
-        }
+        return {name: value for name, value in super().get_changeform_initial_data(request).items() if not name.startswith(SECRET)}
 
     def has_delete_permission(self, request, obj=None):
         if obj is None or obj.pipelines.exists() or obj.publishes.exists():
@@ -302,9 +298,7 @@ class ScheduleBlockAdmin(ReadOnlyAdmin):
         """First a page that says what it will do to which blocks, then, when it is pressed there, the act itself."""
         chosen = list(queryset.select_related("pipeline__provider").order_by("starts_at")[: MOST_AT_ONCE + 1])
         if len(chosen) > MOST_AT_ONCE:
-            messages.error(
-                request, f"Nothing was done: choose at most {MOST_AT_ONCE} blocks here, or use “Re-run” on the pipeline's page."
-            )
+            messages.error(request, f"Nothing was done: choose at most {MOST_AT_ONCE} blocks here, or use “Re-run” on the pipeline's page.")
             return None
         form = ReasonForm(request.POST if "confirmed" in request.POST else None)
         if "confirmed" in request.POST and form.is_valid():
@@ -331,9 +325,7 @@ class ScheduleBlockAdmin(ReadOnlyAdmin):
             return sum(verdict.moved for verdict in verdicts), [verdict for verdict in verdicts if not verdict.moved]
         pipelines = {block.pipeline_id: block.pipeline for block in chosen}
         placed = planner.place(
-            planner.Order(
-                pipelines=list(pipelines.values()), which="all", force=action == "force", block_ids=[block.pk for block in chosen]
-            ),
+            planner.Order(pipelines=list(pipelines.values()), which="all", force=action == "force", block_ids=[block.pk for block in chosen]),
             actor=actor,
             reason=reason,
         )

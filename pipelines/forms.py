@@ -27,9 +27,7 @@ class ReasonForm(forms.Form):
         super().__init__(*args, **kwargs)
         # where a mistake is public, the one who makes it says why
         self.fields["reason"].required = settings.ENVIRONMENT == "prod"
-        self.fields["reason"].error_messages["required"] = (
-            "Say why in a few words: on the production system every act leaves its reason."
-        )
+        self.fields["reason"].error_messages["required"] = "Say why in a few words: on the production system every act leaves its reason."
 
 
 class ActForm(ReasonForm):
@@ -78,9 +76,7 @@ class ProviderForm(forms.ModelForm):
                 if not stored:
                     del self.fields[CLEAR + declared.name]
             else:
-                self.fields[PARAMETER + declared.name].initial = (self.instance.parameters or {}).get(
-                    declared.name, declared.default
-                )
+                self.fields[PARAMETER + declared.name].initial = (self.instance.parameters or {}).get(declared.name, declared.default)
 
     def clean(self):
         cleaned = super().clean()
@@ -107,9 +103,7 @@ class ProviderForm(forms.ModelForm):
     def add_error(self, field, error):
         """What the model says of something that has no field here is said above the form."""
         if hasattr(error, "error_dict"):
-            strangers = [
-                message for name, messages in error.error_dict.items() if name not in self.fields for message in messages
-            ]
+            strangers = [message for name, messages in error.error_dict.items() if name not in self.fields for message in messages]
             error.error_dict = {name: messages for name, messages in error.error_dict.items() if name in self.fields}
             if strangers:
                 super().add_error(None, forms.ValidationError(strangers))
@@ -167,9 +161,7 @@ class PipelineForm(forms.ModelForm):
     stages = forms.MultipleChoiceField(
         choices=Stage.choices, widget=forms.CheckboxSelectMultiple, help_text="The steps that this pipeline has, in this order."
     )
-    key = forms.CharField(
-        required=False, help_text="Columns that name a row, with commas. Without a key the rows of a window are replaced."
-    )
+    key = forms.CharField(required=False, help_text="Columns that name a row, with commas. Without a key the rows of a window are replaced.")
     columns = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 2, "cols": 80}),

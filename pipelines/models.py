@@ -81,9 +81,7 @@ class Provider(models.Model):
                 opened[name] = secrets.reveal(stored)
             except SetupError as error:
                 raise SetupError(f"Provider {self.slug}, secret {name!r}: {error.message}", code=error.code, next_step=error.next_step) from error
-        return connectors.Account(
-            slug=self.slug, base_url=self.base_url, parameters=self.parameters, secrets=opened, time_zone=self.time_zone
-        )
+        return connectors.Account(slug=self.slug, base_url=self.base_url, parameters=self.parameters, secrets=opened, time_zone=self.time_zone)
 
     def clean(self):
         try:
@@ -204,6 +202,15 @@ class Pipeline(models.Model):
                 raise ValidationError({"types": f"{column}: {kind!r} is not one of {', '.join(connectors.COLUMN_TYPES)}."})
         if self.load_mode == LoadMode.UPSERT and not self.key:
             raise ValidationError({"key": "Insert and update by key needs a key. Without one, choose to replace the rows of the window."})
+        if self.load_mode == LoadMode.REPLACE and self.key:
+            raise ValidationError({"load_mode": "Rows with a key are inserted and updated by it. To replace a window's rows, leave the key empty."})
+
+    def save(self, *args, **kwargs):
+        # another portal has seen nothing yet: what the old one acknowledged says nothing about it
+        if self.pk and Pipeline.objects.filter(pk=self.pk).exclude(portal=self.portal_id, portal_resource=self.portal_resource).exists():
+            self.published_seq = 0
+            self.blocks.update(published_seq=0)
+        super().save(*args, **kwargs)
 
 
 class BlockQuerySet(models.QuerySet):

@@ -396,9 +396,7 @@ def _child(run: Run, workdir: Path, mouth: int) -> None:
         log.exception("%s of run %s", run.stage, run.pk)
         with contextlib.suppress(OperationalError, InterfaceError):
             note.log(text, LogLine.Level.ERROR)
-        said = _told(
-            PermanentError(f"Unexpected {type(error).__name__}: {str(error)[:500]}", code="unexpected", next_step=OUR_FAULT)
-        )
+        said = _told(PermanentError(f"Unexpected {type(error).__name__}: {str(error)[:500]}", code="unexpected", next_step=OUR_FAULT))
     say(said)
     connections.close_all()
     os._exit(0)

@@ -556,8 +556,12 @@ class Dataset:
         old = str(values[place])
         digits = re.search(r"\d+$", old)
         step = self._next_seq + number + 1_000_000
-        # far past the last key: a made dataset's keys must go on growing
-        fresh = f"{old[: digits.start()]}{int(digits[0]) + step:0{len(digits[0])}d}" if digits else f"{old}-{step}"
+        if digits:
+            # far past the last key: a made dataset's keys must go on growing; others only must not meet
+            base = int(digits[0]) if isinstance(self._rows, MadeRows) else 9 * 10 ** max(len(digits[0]), 7)
+            fresh = f"{old[: digits.start()]}{base + step:0{len(digits[0])}d}"
+        else:
+            fresh = f"{old}-{step}"
         return (*values[:place], fresh, *values[place + 1 :])
 
     def _key_of(self, record: Record) -> Any:

@@ -155,9 +155,7 @@ class Connector:
         """How many rows the source says that the request has."""
         raise NotImplementedError
 
-    def fetch(
-        self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress
-    ) -> Iterator[FetchedFile]:
+    def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
         """Yield the files of the request in order; `rows` is what `count` said. Memory is one chunk of one page."""
         raise NotImplementedError
 

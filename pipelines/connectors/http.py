@@ -171,9 +171,7 @@ class Door:
         """The answer as strict JSON. Raises PipelineError."""
         return self.ask("GET", url, params=params, headers=headers, auth=auth, expect="json").json
 
-    def get_text(
-        self, url: str, params: Params = None, headers: Mapping[str, str] | None = None, auth: Any = None, *, expect: str = "text"
-    ) -> str:
+    def get_text(self, url: str, params: Params = None, headers: Mapping[str, str] | None = None, auth: Any = None, *, expect: str = "text") -> str:
         """The answer as text, in the character set that it declares (UTF-8 when it declares none). Raises PipelineError."""
         reply = self.ask("GET", url, params=params, headers=headers, auth=auth, expect=expect)
         header = Message()
@@ -463,9 +461,7 @@ class Door:
         if isinstance(error, requests.exceptions.InvalidURL | urllib3.exceptions.LocationValueError):
             return self._bad_address(request.url)
         if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
-            return self._failure(
-                TransientError, f"{host} did not take the connection within {self.connect_timeout:g} s", code="connect-timeout"
-            )
+            return self._failure(TransientError, f"{host} did not take the connection within {self.connect_timeout:g} s", code="connect-timeout")
         if isinstance(cause, NameResolutionError):
             return self._failure(
                 TransientError,
@@ -559,9 +555,7 @@ class _Body:
             yield from self._wire()
             return
         if packing not in ("gzip", "x-gzip"):
-            raise self.door._failure(
-                DataError, f"{self.host} packed its answer as {packing!r}, which was not asked for", code="unknown-encoding"
-            )
+            raise self.door._failure(DataError, f"{self.host} packed its answer as {packing!r}, which was not asked for", code="unknown-encoding")
         inflator = zlib.decompressobj(wbits=31)
         try:
             for packed in self._wire():
@@ -649,11 +643,7 @@ class _Body:
 
 
 def _worth_repeating(error: BaseException) -> bool:
-    return (
-        isinstance(error, TransientError)
-        and error.code != "deadline"
-        and (error.retry_after is None or error.retry_after <= LONGEST_NAP)
-    )
+    return isinstance(error, TransientError) and error.code != "deadline" and (error.retry_after is None or error.retry_after <= LONGEST_NAP)
 
 
 _backoff = wait_exponential_jitter(multiplier=0.5, max=LONGEST_NAP, jitter=1)

@@ -186,9 +186,7 @@ class Socrata(Connector):
         except (TypeError, ValueError, AttributeError):
             raise DataError(f"asked how many rows {resource} has, the portal did not answer a number", code="no-count") from None
 
-    def fetch(
-        self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress
-    ) -> Iterator[FetchedFile]:
+    def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
         """Yield CSV pages in order, `request.in_flight` on their way at once; none when `rows` is 0.
 
         On disk are at most `in_flight` pages that were not yet asked for. The last page may hold more rows than were
@@ -245,9 +243,7 @@ class Socrata(Connector):
                 raise _Abandoned
 
         still_wanted(0)
-        got = self.door.download(
-            url, path, params=params, headers=self._headers, auth=self._auth, expect="csv", on_bytes=still_wanted
-        )
+        got = self.door.download(url, path, params=params, headers=self._headers, auth=self._auth, expect="csv", on_bytes=still_wanted)
         page = settle(path, proven=got.proven)
         _same_columns(path.name, page.header, wanted)
         host, offset = urlsplit(url).netloc, int(params["$offset"])

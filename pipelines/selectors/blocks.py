@@ -123,9 +123,7 @@ class Hop:
             return Joint(
                 "–",
                 "",
-                {"running": "being worked on", "behind": "not compared: what stands here is of an earlier pass"}.get(
-                    self.state, "not reached"
-                ),
+                {"running": "being worked on", "behind": "not compared: what stands here is of an earlier pass"}.get(self.state, "not reached"),
             )
         if self.lost:
             return Joint(
@@ -194,9 +192,7 @@ class Chain:
         }
 
 
-def reconcile(
-    runs: Iterable[Run], stages: Sequence[str] = (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH), earlier: Iterable[Run] = ()
-) -> Chain:
+def reconcile(runs: Iterable[Run], stages: Sequence[str] = (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH), earlier: Iterable[Run] = ()) -> Chain:
     """Follow the rows of one block from hop to hop, by the newest run of each stage that counted them. Pure.
 
     `runs` are all runs of the block in any order, `stages` those of its pipeline. An extract that found the source unchanged
@@ -308,9 +304,7 @@ def passes(runs: Iterable[Run]) -> list[list[Run]]:
     grouped: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.pk):
         last = grouped[-1][-1] if grouped else None
-        goes_on = last is not None and (
-            order.index(run.stage) > order.index(last.stage) or (run.stage == last.stage and last.state not in WELL)
-        )
+        goes_on = last is not None and (order.index(run.stage) > order.index(last.stage) or (run.stage == last.stage and last.state not in WELL))
         if goes_on:
             grouped[-1].append(run)
         else:
@@ -482,21 +476,15 @@ def why_waiting(block: ScheduleBlock, around: Surroundings) -> list[str]:
     if around.canary_age is None and around.running == 0:
         reasons.append("No worker is listening: nobody has ever answered the queue. Start the workers with manage.py up.")
     elif around.canary_age is not None and around.canary_age > CANARY_SILENT.total_seconds() and around.running == 0:
-        reasons.append(
-            f"No worker is listening: the queue last answered {span_words(around.canary_age)} ago. Start the workers with manage.py up."
-        )
+        reasons.append(f"No worker is listening: the queue last answered {span_words(around.canary_age)} ago. Start the workers with manage.py up.")
     if around.tick_age is None:
         reasons.append("The scheduler has never ticked, so nobody rings for due blocks. Start it with manage.py up.")
     elif around.tick_age > TICK_SILENT.total_seconds():
-        reasons.append(
-            f"The scheduler last ticked {span_words(around.tick_age)} ago, so nobody rings for due blocks. Start it with manage.py up."
-        )
+        reasons.append(f"The scheduler last ticked {span_words(around.tick_age)} ago, so nobody rings for due blocks. Start it with manage.py up.")
     if not pipeline.provider.is_active:
         reasons.append(f"{pipeline.provider.title} is switched off; nothing of it runs until a steward switches it on.")
     if pipeline.is_paused and block.trigger == "schedule":
-        reasons.append(
-            f"The pipeline is paused: {pipeline.paused_reason or 'nobody said why'}. Resume it, or run this block by hand."
-        )
+        reasons.append(f"The pipeline is paused: {pipeline.paused_reason or 'nobody said why'}. Resume it, or run this block by hand.")
     if block.due_at > around.now:
         why = "to try again" if block.attempts else ("for the source" if block.error_code else "until it is due")
         reasons.append(f"It waits {why}, until {_local(block.due_at, around.now, pipeline.time_zone)}.")
@@ -506,22 +494,16 @@ def why_waiting(block: ScheduleBlock, around: Surroundings) -> list[str]:
         )
     if around.limit_there is not None and around.running_there >= around.limit_there:
         verb = "block runs" if around.running_there == 1 else "blocks run"
-        reasons.append(
-            f"{around.running_there} {verb} at {around.provider} already, and {around.limit_there} at once is its limit."
-        )
+        reasons.append(f"{around.running_there} {verb} at {around.provider} already, and {around.limit_there} at once is its limit.")
     if around.other_block_runs:
-        reasons.append(
-            "Another block of this pipeline is running, and they go one after the other, for they touch the same rows."
-        )
+        reasons.append("Another block of this pipeline is running, and they go one after the other, for they touch the same rows.")
     if around.ahead and block.due_at <= around.now:
         reasons.append(f"It is behind {around.ahead:,} {'block' if around.ahead == 1 else 'blocks'} in the queue.")
     if reasons:
         return reasons
     overdue = (around.now - block.due_at).total_seconds()
     if overdue > LONG_DUE.total_seconds():
-        return [
-            f"It has been due for {span_words(overdue)}, and nothing that is known keeps it. Look at Workers, or press Run now."
-        ]
+        return [f"It has been due for {span_words(overdue)}, and nothing that is known keeps it. Look at Workers, or press Run now."]
     return ["It is next: a worker takes it within seconds."]
 
 
@@ -780,11 +762,7 @@ class BlockStory:
     def fraction(self) -> float | None:
         """Progress from 0 to 1, where the running stage knows how much is to come."""
         block = self.block
-        return (
-            min(block.progress_done / block.progress_total, 1.0)
-            if block.progress_total and block.progress_done is not None
-            else None
-        )
+        return min(block.progress_done / block.progress_total, 1.0) if block.progress_total and block.progress_done is not None else None
 
 
 def one_block(pk: int) -> ScheduleBlock:
@@ -808,9 +786,7 @@ def block_story(
         run.block = block
     chain = reconcile(runs, block.pipeline.stages, earlier_runs(runs))
     grouped = passes(runs)
-    files = CatalogEntry.objects.filter(source=block.pipeline.slug, window_start=block.starts_at).order_by(
-        "withdrawn_at", "layer", "id_base", "pk"
-    )
+    files = CatalogEntry.objects.filter(source=block.pipeline.slug, window_start=block.starts_at).order_by("withdrawn_at", "layer", "id_base", "pk")
     neighbours = list(
         ScheduleBlock.objects.filter(pipeline=block.pipeline, starts_at__lt=block.starts_at)
         .order_by("-starts_at")[:1]
@@ -908,11 +884,7 @@ def _loads(block: ScheduleBlock, runs: list[Run]) -> Loads:
     for run_id, event in ImportLog.objects.filter(run__block=block).values_list("run", "event").distinct().order_by("run"):
         begun.setdefault(run_id, set()).add(event)
     over = {run.pk for run in runs if run.state != RunState.RUNNING}
-    died = {
-        run_id
-        for run_id, events in begun.items()
-        if run_id in over and not events & {ImportLog.Event.END, ImportLog.Event.FAILED}
-    }
+    died = {run_id for run_id, events in begun.items() if run_id in over and not events & {ImportLog.Event.END, ImportLog.Event.FAILED}}
     rows = list(ImportLog.objects.filter(run__block=block).order_by("-pk")[: IMPORT_ROWS + 1])
     total = ImportLog.objects.filter(run__block=block).count() if len(rows) > IMPORT_ROWS else len(rows)
     return Loads(rows=rows[:IMPORT_ROWS], total=total, died=died)

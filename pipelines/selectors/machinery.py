@@ -63,9 +63,7 @@ class LoadFilters:
         if self.day:
             zone = timezone.get_current_timezone()
             start = datetime.combine(self.day, time.min, zone)
-            loads = loads.filter(
-                started_at__gte=start, started_at__lt=datetime.combine(self.day + timedelta(days=1), time.min, zone)
-            )
+            loads = loads.filter(started_at__gte=start, started_at__lt=datetime.combine(self.day + timedelta(days=1), time.min, zone))
         return loads.order_by("-pk")
 
     def shown(self) -> QuerySet[Run]:
@@ -122,16 +120,9 @@ class LoadsPage:
 
 def import_logs(filters: LoadFilters) -> LoadsPage:
     """The list of loads with its totals, in five queries. Pages go by key: loads that begin meanwhile move nothing."""
-    counts = (
-        filters.loads().order_by().aggregate(**{name: Count("pk", filter=condition) for name, condition in BY_OUTCOME.items()})
-    )
+    counts = filters.loads().order_by().aggregate(**{name: Count("pk", filter=condition) for name, condition in BY_OUTCOME.items()})
     shown = filters.shown()
-    rows = (
-        ImportLog.objects.filter(run__in=shown.order_by().values("pk"), event=ImportLog.Event.CHUNK).aggregate(rows=Sum("rows"))[
-            "rows"
-        ]
-        or 0
-    )
+    rows = ImportLog.objects.filter(run__in=shown.order_by().values("pk"), event=ImportLog.Event.CHUNK).aggregate(rows=Sum("rows"))["rows"] or 0
     runs = list(filters.after(shown)[: LOADS_A_PAGE + 1])
     return LoadsPage(
         filters=filters,
@@ -276,9 +267,7 @@ def workers(now: datetime, *, depth: int | None, trouble: str = "") -> WorkersPa
         Count("pipelines__blocks", filter=_runs("pipelines__blocks", "extract"), distinct=True),
         Count("publishes__blocks", filter=_runs("publishes__blocks", "publish"), distinct=True),
     )
-    providers = Provider.objects.annotate(extracting=extracting, publishing=publishing).annotate(
-        at_work=F("extracting") + F("publishing")
-    )
+    providers = Provider.objects.annotate(extracting=extracting, publishing=publishing).annotate(at_work=F("extracting") + F("publishing"))
     return WorkersPage(
         signs=[
             _tick(pulses.get("tick"), now),
@@ -360,9 +349,7 @@ def _canary(answered: Pulse | None, asked: Pulse | None, now: datetime) -> Sign:
             answered.at,
             f"A worker last answered {span_words(age.total_seconds())} ago. The watchdog restarts what stalls; see manage.py doctor.",
         )
-    return Sign(
-        "Queue", Face("ok", "Answers"), answered.at, f"A worker on {answered.details.get('host', 'an unnamed host')} answered."
-    )
+    return Sign("Queue", Face("ok", "Answers"), answered.at, f"A worker on {answered.details.get('host', 'an unnamed host')} answered.")
 
 
 def _queue(depth: int | None, trouble: str) -> Sign:
@@ -397,9 +384,7 @@ def _host(name: str, pulse: Pulse | None, held: list[ScheduleBlock], now: dateti
     if busy:
         return Host(name, Face("running", "At work"), at, busy, f"Running {busy} {'block' if busy == 1 else 'blocks'}.")
     if held:
-        return Host(
-            name, Face("crashed", "Lost"), at, 0, f"{len(held)} of its leases ran out; the next sweep takes the blocks back."
-        )
+        return Host(name, Face("crashed", "Lost"), at, 0, f"{len(held)} of its leases ran out; the next sweep takes the blocks back.")
     if now - at <= HOST_SILENT:
         return Host(name, Face("ok", "Ready"), at, 0, "Waiting for work.")
     return Host(name, Face("failed", "Silent"), at, 0, f"Nothing heard for {span_words((now - at).total_seconds())}.")

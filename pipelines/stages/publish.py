@@ -46,9 +46,7 @@ def public_columns(run: Run) -> tuple[Column, ...]:
     have = postgres.table_columns(warehouse_of(pipeline), pipeline.table)
     told = {column.name: column for column in pipeline.dataset.columns.all()}
     # a column that nobody described is withheld: better a gap than a leak
-    columns = tuple(
-        Column(name=name, type=told[name].type, label=told[name].label) for name in have if name in told and told[name].is_published
-    )
+    columns = tuple(Column(name=name, type=told[name].type, label=told[name].label) for name in have if name in told and told[name].is_published)
     withheld = [name for name in pipeline.key if name not in {column.name for column in columns}]
     if have and withheld:
         raise SetupError(
@@ -82,9 +80,7 @@ def _send(run: Run, note: Note, portal: Connector, columns: tuple[Column, ...], 
     note.log(f"{waiting:,} rows to send to {pipeline.portal.title} {resource}")
     sent = 0
     portal.open_publication(resource, columns)
-    chunks = postgres.rows_after(
-        warehouse_of(pipeline), pipeline.table, columns, scope, after=after, chunk=pipeline.publish_chunk, run_id=run.pk
-    )
+    chunks = postgres.rows_after(warehouse_of(pipeline), pipeline.table, columns, scope, after=after, chunk=pipeline.publish_chunk, run_id=run.pk)
     for seq, rows in chunks:
         # the last moment at which a successor may be noticed before the portal is changed
         blocks.renew(run, done=sent, total=waiting)

@@ -49,10 +49,7 @@ def block_log(request: HttpRequest, pk: int) -> HttpResponse:
     one = _one_block(pk)
     lines = selectors.log_lines(one, request.GET.get("level", ""), request.GET.get("q", ""))
     response = StreamingHttpResponse(
-        (
-            f"{line.at:%Y-%m-%dT%H:%M:%SZ} run {line.run_id} {line.run.stage} {line.level} {line.text}\n"
-            for line in lines.iterator()
-        ),
+        (f"{line.at:%Y-%m-%dT%H:%M:%SZ} run {line.run_id} {line.run.stage} {line.level} {line.text}\n" for line in lines.iterator()),
         content_type="text/plain; charset=utf-8",
     )
     response["Content-Disposition"] = content_disposition_header(True, f"block-{pk}-log.txt")
@@ -164,8 +161,7 @@ def _proposal(one: ScheduleBlock, verb: str, stage: str) -> Proposal:
             *_stage_words(one, line.will, verb == "force"),
             "If the rows are already the same, nothing changes: running twice is harmless.",
         ],
-        button=f"{'Force' if verb == 'force' else 'Run'} {what}"
-        + (f" to {one.pipeline.portal.title}" if publishes and one.pipeline.portal else ""),
+        button=f"{'Force' if verb == 'force' else 'Run'} {what}" + (f" to {one.pipeline.portal.title}" if publishes and one.pipeline.portal else ""),
         stage=stage if verb == "rerun" else "",
         stages=line.will,
         refusal=f"It can't be done now: {line.skip}." if line.skip else "",
@@ -185,21 +181,15 @@ def _standstill(one: ScheduleBlock, verb: str) -> Proposal:
                 "Nothing of it runs again until somebody releases or runs it.",
             ],
             button=f"Cancel {one.stage}" if one.state == State.RUNNING else "Cancel and hold",
-            refusal=""
-            if one.state in (State.RUNNING, State.WAITING)
-            else f"There is nothing to cancel: the block is {one.state}.",
+            refusal="" if one.state in (State.RUNNING, State.WAITING) else f"There is nothing to cancel: the block is {one.state}.",
         )
     if verb == "hold":
         return Proposal(
             verb=verb,
             title="Hold this block",
-            does=[
-                "Keeps the block from running, by schedule or retry, until somebody releases it. Other blocks of the pipeline go on."
-            ],
+            does=["Keeps the block from running, by schedule or retry, until somebody releases it. Other blocks of the pipeline go on."],
             button="Hold this block",
-            refusal=""
-            if one.state in (State.WAITING, State.FAILED)
-            else f"Only a waiting or failed block can be held; this one is {one.state}.",
+            refusal="" if one.state in (State.WAITING, State.FAILED) else f"Only a waiting or failed block can be held; this one is {one.state}.",
         )
     return Proposal(
         verb=verb,

@@ -342,9 +342,7 @@ class Load:
         return SQL("_stage s where not exists (select from _bad b where b._odo_file = s._odo_file and b._odo_record = s._odo_record)")
 
     def _typed(self) -> Composable:
-        return SQL(", ").join(
-            SQL("{0}::{1} as {0}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in self.table.columns
-        )
+        return SQL(", ").join(SQL("{0}::{1} as {0}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in self.table.columns)
 
     def _upsert(self, cursor: Any) -> Merged:
         names = {

@@ -66,7 +66,9 @@ def test_force_reads_it_all_again_and_the_lake_holds_each_file_once(stage_scene)
 
 
 @pytest.mark.parametrize(
-    "change", [{"columns": ["id", "name"]}, {"key": ["name", "id"]}, {"types": {"amount": "text"}}, {"version_column": ""}, {"table": "other"}], ids=str
+    "change",
+    [{"columns": ["id", "name"]}, {"key": ["name", "id"]}, {"types": {"amount": "text"}}, {"version_column": ""}, {"table": "other"}],
+    ids=str,
 )
 def test_an_unchanged_source_is_read_again_when_something_else_is_asked_of_it(stage_scene, change):
     scene = stage_scene(50, **ONLY)

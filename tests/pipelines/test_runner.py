@@ -63,8 +63,18 @@ def last(one: ScheduleBlock) -> Run:
     return one.runs.first()
 
 
+#: what others left running before a test began: the browser's driver stays for the whole session
+_others: list[psutil.Process] = []
+
+
+@pytest.fixture(autouse=True)
+def other_children():
+    _others[:] = psutil.Process().children()
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """The processes that the test at hand started and did not end."""
+    return [child for child in psutil.Process().children() if child not in _others]
 
 
 def fine(run, note) -> Outcome:
@@ -342,7 +352,13 @@ def test_what_a_stage_had_finished_when_the_cancel_came_counts_as_finished(stage
         kill(attempt)
 
     monkeypatch.setattr(runner.Attempt, "_kill", wait_for_the_report)
-    monkeypatch.setattr(runner.Attempt, "_renew", lambda attempt: bool(blocks_cancelled) or blocks_cancelled.append(blocks.cancel(one.pk, actor=ANN)) is None)
+
+    def cancel_once(attempt) -> bool:
+        if not blocks_cancelled:
+            blocks_cancelled.append(blocks.cancel(one.pk, actor=ANN))
+        return True
+
+    monkeypatch.setattr(runner.Attempt, "_renew", cancel_once)
     monkeypatch.setattr(runner.Attempt, "_listen", _deaf_once(runner.Attempt._listen))
     configured.HEARTBEAT_SECONDS = 0.0
     go(one)
@@ -471,7 +487,7 @@ def test_a_short_absence_of_the_database_loses_no_result(stage, monkeypatch):
     stage(fine)
     one = block()
     real = {name: getattr(blocks, name) for name in ("claim", "advance", "renew")}
-    failing = {name: 2 for name in real}
+    failing = dict.fromkeys(real, 2)
 
     def flaky(name):
         def act(*args, **kwargs):

@@ -24,9 +24,7 @@ class Told(LocalServer):
 
 
 @contextmanager
-def by_hand(
-    speak: Callable[[socket.socket], None], host: str = "127.0.0.1", *, listens: bool = True
-) -> Iterator[tuple[str, list[bytes]]]:
+def by_hand(speak: Callable[[socket.socket], None], host: str = "127.0.0.1", *, listens: bool = True) -> Iterator[tuple[str, list[bytes]]]:
     """(address, what each connection said first) of a server that hands every connection to `speak`.
 
     It reads the request before, unless `listens` is false (as for TLS, where `speak` must begin).
