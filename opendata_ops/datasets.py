@@ -287,7 +287,7 @@ def _feeds(pipelines: list[Pipeline], now: datetime) -> list[Feed]:
                 window=clock.window_text(block.starts_at, block.ends_at, pipeline.time_zone) if block else "",
                 bar=squares,
                 cadence=schedule.cadence_words(pipeline),
-                next_due=schedule.next_due(pipeline, now),
+                next_due=planner.next_due(pipeline, now),
             )
         )
     return feeds

@@ -61,11 +61,30 @@ def due_at(pipeline: Pipeline, starts_at: datetime, ends_at: datetime) -> dateti
     return clock.local_instant(day, pipeline.due_time or time.min, pipeline.time_zone) + settle
 
 
+#: How far the due time of a window may lie from its end, without the settling time: its length and a day, a change of the clock included.
+_REACH = {
+    Cadence.HOURLY: timedelta(hours=2),
+    Cadence.DAILY: timedelta(days=3),
+    Cadence.WEEKLY: timedelta(days=9),
+    Cadence.MONTHLY: timedelta(days=33),
+}
+
+
+def coming_due(pipeline: Pipeline, now: datetime, until: datetime) -> Iterator[tuple[datetime, tuple[datetime, datetime]]]:
+    """When windows fall due after `now` and up to `until`, in order, each with its window."""
+    since = now - timedelta(minutes=pipeline.settle_minutes) - _REACH.get(pipeline.cadence, timedelta())
+    for window in owed_windows(pipeline, since, until + timedelta(seconds=1)):
+        due = due_at(pipeline, *window)
+        if now < due <= until:
+            yield due, window
+
+
 def next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
-    """The next time at which this pipeline owes a block; None when it only runs by hand."""
-    far = now + timedelta(days=63)
-    coming = (due_at(pipeline, *window) for window in owed_windows(pipeline, now - timedelta(days=63), far))
-    return min((moment for moment in coming if moment > now), default=None)
+    """The next time that the schedule runs it; None when it is paused or runs by hand."""
+    if pipeline.is_paused or pipeline.cadence == Cadence.MANUAL:
+        return None
+    until = now + timedelta(minutes=pipeline.settle_minutes) + 2 * _REACH[pipeline.cadence]
+    return next((due for due, _ in coming_due(pipeline, now, until)), None)
 
 
 def plan(pipeline: Pipeline, now: datetime) -> int:
@@ -415,8 +434,3 @@ def note_restart(reason: str) -> None:
     """Leave a trace that the watchdog restarted this host's workers: a pulse and an audit row."""
     audit.write(Actor("watchdog"), "restart", kind="workers", target=socket.gethostname(), reason=reason)
     beat(f"restart {socket.gethostname()}", reason=reason)
-
-
-def running_runs():
-    """Runs that go on, oldest first."""
-    return Run.objects.filter(state=RunState.RUNNING).select_related("block__pipeline").order_by("started_at")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from statistics import quantiles
@@ -122,32 +122,6 @@ def newest_words(pipeline: Pipeline) -> str:
         return f"{local:%b} {local.day}, {local:%H:%M}"
     last = local - timedelta(microseconds=1)
     return f"{last:%b} {last.day}"
-
-
-#: How far the due time of a window may lie from its end, without the settling time: its length and a day, a change of the clock included.
-_REACH = {
-    Cadence.HOURLY: timedelta(hours=2),
-    Cadence.DAILY: timedelta(days=3),
-    Cadence.WEEKLY: timedelta(days=9),
-    Cadence.MONTHLY: timedelta(days=33),
-}
-
-
-def coming_due(pipeline: Pipeline, now: datetime, until: datetime) -> Iterator[tuple[datetime, tuple[datetime, datetime]]]:
-    """When windows fall due after `now` and up to `until`, in order, each with its window."""
-    since = now - timedelta(minutes=pipeline.settle_minutes) - _REACH.get(pipeline.cadence, timedelta())
-    for window in planner.owed_windows(pipeline, since, until + timedelta(seconds=1)):
-        due = planner.due_at(pipeline, *window)
-        if now < due <= until:
-            yield due, window
-
-
-def next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
-    """The next time that the schedule runs it; None when it is paused or runs by hand."""
-    if pipeline.is_paused or pipeline.cadence == Cadence.MANUAL:
-        return None
-    until = now + timedelta(minutes=pipeline.settle_minutes) + 2 * _REACH[pipeline.cadence]
-    return next((due for due, _ in coming_due(pipeline, now, until)), None)
 
 
 # trouble: blocks that a person should look at
@@ -389,7 +363,7 @@ def _line(pipeline: Pipeline, heads: list[DayHead], found: dict[date, _Day], owe
         owed=total_owed,
         newest=newest_words(pipeline),
         last_finish=pipeline.newest_finish,
-        next_due=next_due(pipeline, now),
+        next_due=planner.next_due(pipeline, now),
     )
 
 
@@ -453,7 +427,7 @@ def due_soon(pipelines: Iterable[Pipeline], now: datetime, within: timedelta = t
     coming = [(due, pipeline_id) for due, pipeline_id, _ in waiting]
     for pipeline in pipelines:
         if not pipeline.is_paused:
-            coming += [(due, pipeline.pk) for due, window in coming_due(pipeline, now, until) if (pipeline.pk, window[0]) not in known]
+            coming += [(due, pipeline.pk) for due, window in planner.coming_due(pipeline, now, until) if (pipeline.pk, window[0]) not in known]
     first = min(coming, default=None)
     return Soon(
         len(coming), frozenset(pipeline_id for _, pipeline_id in coming), first[0] if first else None, titles.get(first[1], "") if first else ""
@@ -554,7 +528,7 @@ def today_by_hour(pipelines: list[Pipeline], now: datetime, lanes: int = 14) -> 
     for pipeline in pipelines:
         bars = [_ran_bar(kinds, hour, at(hour), hour_wide) for hour, kinds in ran.get(pipeline.pk, {}).items()]
         if not pipeline.is_paused:
-            bars += [Bar(at(due), 5, "plan", f"due {_city(due):%H:%M}") for due, _ in coming_due(pipeline, now, end - timedelta(seconds=1))]
+            bars += [Bar(at(due), 5, "plan", f"due {_city(due):%H:%M}") for due, _ in planner.coming_due(pipeline, now, end - timedelta(seconds=1))]
         if bars:
             drawn.append((min(_BAR_RANK.index(bar.kind) for bar in bars), pipeline.title, pipeline, bars))
     drawn.sort(key=lambda lane: lane[:2])

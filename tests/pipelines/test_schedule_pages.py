@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.urls import reverse
 
 from catalog.models import AuditEntry
-from pipelines import clock
+from pipelines import clock, planner
 from pipelines.models import Pipeline, Run, ScheduleBlock, State
 from pipelines.selectors import faces, schedule
 from tests import world
@@ -147,12 +147,12 @@ def test_a_rhythm_is_told_in_words(values, words):
     assert schedule.cadence_words(Pipeline(**{"time_zone": "America/Chicago", "window_column": "t", **values})) == words
 
 
-def test_next_due_is_the_planners_own_answer_without_its_cost(city):
-    from pipelines import planner
-
+def test_next_due_misses_no_window_that_a_longer_look_would_find(city):
     for one in schedule.pipelines_with_newest():
-        if not one.is_paused:
-            assert schedule.next_due(one, city.now) == planner.next_due(one, city.now), one.slug
+        far = timedelta(days=63)
+        moments = [planner.due_at(one, *window) for window in planner.owed_windows(one, city.now - far, city.now + far)]
+        wanted = None if one.is_paused else min((moment for moment in moments if moment > city.now), default=None)
+        assert planner.next_due(one, city.now) == wanted, one.slug
 
 
 # the re-run
