@@ -888,34 +888,3 @@ def _loads(block: ScheduleBlock, runs: list[Run]) -> Loads:
     rows = list(ImportLog.objects.filter(run__block=block).order_by("-pk")[: IMPORT_ROWS + 1])
     total = ImportLog.objects.filter(run__block=block).count() if len(rows) > IMPORT_ROWS else len(rows)
     return Loads(rows=rows[:IMPORT_ROWS], total=total, died=died)
-
-
-def stage_counts(run: Run) -> dict[str, Any]:
-    """A run as `run --json` and `status --json` print it: the promised names, and the seconds."""
-    return {"stage": run.stage, "run": run.pk, "state": run.state, "attempt": run.attempt, **run.counts(), "seconds": run.seconds}
-
-
-def block_json(block: ScheduleBlock, runs: Sequence[Run]) -> dict[str, Any]:
-    """A block as its JSON twin prints it: the newest run of each stage, and the reconciliation."""
-    newest: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: run.pk):
-        newest[run.stage] = run
-    return {
-        "block": block.pk,
-        "pipeline": block.pipeline.slug,
-        "dataset": block.pipeline.dataset.slug,
-        "window": {
-            "starts_at": block.starts_at.isoformat(),
-            "ends_at": block.ends_at.isoformat(),
-            "zone": block.pipeline.time_zone,
-        },
-        "state": block.state,
-        "stage": block.stage,
-        "mark": block.mark,
-        "attempts": block.attempts,
-        "due_at": block.due_at.isoformat(),
-        "message": block.message,
-        "next_step": block.next_step,
-        "stages": [stage_counts(newest[stage]) for stage in block.pipeline.stages if stage in newest],
-        "chain": reconcile(runs, block.pipeline.stages, earlier_runs(runs)).as_json(),
-    }

@@ -1,4 +1,4 @@
-"""Blocks as the commands and their JSON twins print them. The names are a contract: scripts read them."""
+"""Blocks as JSON: what the commands print and a block's page gives. The names are a contract: scripts read them."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ from django.db.models import Prefetch
 
 from pipelines import clock
 from pipelines.models import COUNTS, Run, ScheduleBlock
-from pipelines.selectors.blocks import CANARY_SILENT, earlier_runs, evidence_run, reconcile
-
-__all__ = ["CANARY_SILENT", "blocks_with_runs", "earlier_runs", "reconcile", "report", "report_all", "stage_report", "window"]
+from pipelines.selectors.blocks import earlier_runs, evidence_run, reconcile
 
 #: A stage that the pass did not reach, or did not need.
 NOT_RUN = {"run": None, "state": "not run", "attempt": 0, **dict.fromkeys(COUNTS, 0), "seconds": 0.0, "message": ""}
 
 
-def stage_report(run: Run) -> dict[str, Any]:
+def _stage(run: Run) -> dict[str, Any]:
     """A run: its counts by their promised names, and its seconds (None while it goes on)."""
     return {"run": run.pk, "state": run.state, "attempt": run.attempt, **run.counts(), "seconds": run.seconds, "message": run.message}
 
 
-def report(block: ScheduleBlock, runs: Iterable[Run] | None = None, *, since_run: int = 0, earlier: Iterable[Run] | None = None) -> dict[str, Any]:
+def report(block: ScheduleBlock, *, since_run: int = 0, earlier: Iterable[Run] | None = None) -> dict[str, Any]:
     """A block with its pipeline's slug, its window, its state and, by stage, what the newest run counted.
 
     With `since_run` only runs with a higher number are told: what one command did, not what was stored before. `earlier` are
     the runs of the block that has the evidence, where the source was found unchanged; None: look them up.
     """
-    runs = list(block.runs.all()) if runs is None else list(runs)
+    runs = list(block.runs.all())
     newest = {run.stage: run for run in sorted(runs, key=lambda run: run.pk) if run.pk > since_run}
     pipeline = block.pipeline
     return {
         "block": block.pk,
         "pipeline": pipeline.slug,
         "dataset": pipeline.dataset.slug,
-        "window": window(block),
+        "window": _window(block),
         "state": block.state,
         "stage": block.stage,
         "mark": block.mark,
@@ -46,12 +44,12 @@ def report(block: ScheduleBlock, runs: Iterable[Run] | None = None, *, since_run
         "message": block.message,
         "error_code": block.error_code,
         "next_step": block.next_step,
-        "stages": {stage: stage_report(newest[stage]) if stage in newest else dict(NOT_RUN) for stage in pipeline.stages},
+        "stages": {stage: _stage(newest[stage]) if stage in newest else dict(NOT_RUN) for stage in pipeline.stages},
         "rows": reconcile(runs, pipeline.stages, earlier_runs(runs) if earlier is None else earlier).as_json(),
     }
 
 
-def window(block: ScheduleBlock) -> dict[str, str]:
+def _window(block: ScheduleBlock) -> dict[str, str]:
     """The block's span: two UTC instants, the zone of its pipeline, and the words for it there."""
     zone = block.pipeline.time_zone
     return {

@@ -18,6 +18,7 @@ from pipelines import blocks, planner
 from pipelines.forms import ActForm
 from pipelines.models import ScheduleBlock, State, Trigger
 from pipelines.selectors import blocks as selectors
+from pipelines.selectors.reports import report
 
 VERBS = ("run", "force", "rerun", "cancel", "hold", "release")
 
@@ -39,8 +40,8 @@ def block_fragment(request: HttpRequest, pk: int) -> HttpResponse:
 
 @needs_view
 def block_json(request: HttpRequest, pk: int) -> HttpResponse:
-    one = _one_block(pk)
-    return JsonResponse(selectors.block_json(one, list(one.runs.all())), json_dumps_params={"indent": 2})
+    """The same report that `run --json` and `status --json` print."""
+    return JsonResponse(report(_one_block(pk)), json_dumps_params={"indent": 2})
 
 
 @needs_view

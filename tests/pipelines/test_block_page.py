@@ -16,6 +16,7 @@ from pipelines.models import LogLine, Pipeline, Provider, RejectedRow, Run, RunS
 from pipelines.selectors import blocks
 from pipelines.selectors.blocks import Surroundings, buttons, passes, reconcile, span_words, why_waiting
 from tests import world
+from tests.pipelines.commanding import command
 from tests.web import plain_web  # noqa: F401
 
 NOW = datetime(2026, 11, 21, 12, 42, tzinfo=UTC)
@@ -352,9 +353,15 @@ def test_the_json_twin_keeps_the_promised_names(viewer, city):
     block = city.blocks["requests"]
     told = json.loads(viewer.get(reverse("block_json", args=[block.pk])).content)
     promised = {"rows_in", "rows_out", "inserted", "updated", "unchanged", "deleted", "rejected", "duplicates", "published", "seconds"}
-    assert [stage["stage"] for stage in told["stages"]] == ["extract", "load", "publish"]
-    assert all(promised <= stage.keys() for stage in told["stages"])
-    assert told["state"] == "done" and told["pipeline"] == "requests" and told["chain"]["adds_up"] is True
+    assert list(told["stages"]) == ["extract", "load", "publish"]
+    assert all(promised <= stage.keys() for stage in told["stages"].values())
+    assert told["state"] == "done" and told["pipeline"] == "requests" and told["rows"]["adds_up"] is True
+
+
+def test_the_page_and_the_command_tell_a_block_in_the_same_words(viewer, city):
+    block = city.blocks["requests"]
+    printed = {told["block"]: told for told in command("status", "requests", "--json").json["blocks"]}
+    assert json.loads(viewer.get(reverse("block_json", args=[block.pk])).content) == printed[block.pk]
 
 
 def test_a_block_that_is_not_there_is_said_so(viewer):

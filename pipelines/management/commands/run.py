@@ -26,6 +26,7 @@ from pipelines.management.base import ASK_DOCTOR, DONE, FAILED, NOTHING, REFUSED
 from pipelines.models import STAGE_ORDER, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
 from pipelines.planner import Order, Placed, Planned
 from pipelines.selectors import reports
+from pipelines.selectors.blocks import CANARY_SILENT
 
 EPILOG = """exit codes: 0 done, 1 a block failed, 2 refused or bad usage or configuration, 3 nothing to do; 130 stopped by Ctrl-C.
 
@@ -160,7 +161,7 @@ class Command(OpsCommand):
         parts = [f"{len(moved):,} queued"] * bool(moved) + [f"{len(waiting):,} waiting for a worker already"] * bool(waiting)
         self.say(f"Blocks: {', '.join(parts)}.")
         pulse = planner.pulse_age()
-        if pulse is None or pulse > reports.CANARY_SILENT.total_seconds():
+        if pulse is None or pulse > CANARY_SILENT.total_seconds():
             self.complain("No worker listens now.", "Start them with: python3 manage.py up")
         else:
             self.say("See how they go with: python3 manage.py status")

@@ -13,6 +13,7 @@ from pipelines import clock, planner
 from pipelines.management.base import DONE, OpsCommand, pipelines_named, refusal
 from pipelines.models import Pipeline, ScheduleBlock, State
 from pipelines.selectors import reports
+from pipelines.selectors.blocks import CANARY_SILENT
 
 #: Blocks that are told of one pipeline; the rest is counted.
 SHOWN = 5
@@ -99,7 +100,7 @@ def unheard(health: dict[str, Any]) -> tuple[str, str] | None:
             "The queue can't be reached, so the workers hear of nothing.",
             "Look at QUEUE_URL and whether its server runs; python3 manage.py doctor tells more.",
         )
-    if health["canary_age"] is None or health["canary_age"] > reports.CANARY_SILENT.total_seconds():
+    if health["canary_age"] is None or health["canary_age"] > CANARY_SILENT.total_seconds():
         return "No worker listens, so nothing runs by itself.", "Start them with: python3 manage.py up"
     return None
 
