@@ -173,7 +173,7 @@ def test_a_source_that_did_not_change_shows_the_counts_of_the_block_that_read_it
     later = unchanged(one, 1, read.runs.get(stage="extract"))
     [told] = [told for told in command("status", "--json").json["blocks"] if told["block"] == later.pk]
     assert told["rows"]["adds_up"] is True
-    assert f"block {read.pk}" in told["rows"]["note"]
+    assert f"block {read.pk:,}" in told["rows"]["note"]
 
 
 def test_the_number_of_queries_does_not_grow_with_the_blocks():
