@@ -7,13 +7,13 @@ import hashlib
 import io
 import zlib
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import BinaryIO
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Max, Q, Sum
-from django.utils import timezone
 
+from catalog import asked
 from catalog.lake import CHUNK, PipelineError, lake
 from catalog.models import CatalogEntry, Dataset, Layer
 
@@ -36,12 +36,7 @@ class LakeFilters:
     @classmethod
     def of(cls, given) -> LakeFilters:
         """From a query string; what can't be read is said in `problem` and left out."""
-        problem, day = "", None
-        if text := given.get("day", "").strip():
-            try:
-                day = date.fromisoformat(text)
-            except ValueError:
-                problem = f"“{text}” is not a day. Write it like 2026-11-20; all days are shown."
+        day, problem = asked.day(given.get("day", ""))
         standing = given.get("standing", "live")
         return cls(
             dataset=given.get("dataset", ""),
@@ -60,9 +55,7 @@ class LakeFilters:
         if self.layer:
             entries = entries.filter(layer=self.layer)
         if self.day:
-            zone = timezone.get_current_timezone()
-            start = datetime.combine(self.day, time.min, zone)
-            end = datetime.combine(self.day + timedelta(days=1), time.min, zone)
+            start, end = asked.span(self.day)
             entries = entries.filter(window_start__lt=end, window_end__gt=start)
         if self.standing == "live":
             entries = entries.live()

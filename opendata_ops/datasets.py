@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime
 
 from django.db.models import Count, Prefetch, Q, Sum
 from django.http import HttpRequest, HttpResponse
@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 
+from catalog import asked
 from catalog.exports import csv_response
 from catalog.gates import needs_view
 from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
@@ -386,20 +387,14 @@ class AuditFilters:
 
     @classmethod
     def of(cls, given) -> AuditFilters:
-        problem, day = "", None
-        if text := given.get("day", "").strip():
-            try:
-                day = date.fromisoformat(text)
-            except ValueError:
-                problem = f"“{text}” is not a day. Write it like 2026-11-20; all days are shown."
-        before = given.get("before", "")
+        day, problem = asked.day(given.get("day", ""))
         return cls(
             user=given.get("user", "").strip(),
             verb=given.get("verb", ""),
             kind=given.get("kind", ""),
             target=given.get("target", "").strip(),
             day=day,
-            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+            before=asked.number(given.get("before", "")),
             problem=problem,
         )
 
@@ -414,9 +409,8 @@ class AuditFilters:
             exact = self.kind == "block" and self.target.isdecimal()
             found = found.filter(**{"target" if exact else "target__icontains": self.target})
         if self.day:
-            zone = timezone.get_current_timezone()
-            start = datetime.combine(self.day, time.min, zone)
-            found = found.filter(at__gte=start, at__lt=datetime.combine(self.day + timedelta(days=1), time.min, zone))
+            start, end = asked.span(self.day)
+            found = found.filter(at__gte=start, at__lt=end)
         return found
 
 

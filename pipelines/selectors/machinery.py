@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet, Sum
-from django.utils import timezone
 
+from catalog import asked
 from catalog.models import AuditEntry
 from pipelines.models import ImportLog, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock
 from pipelines.selectors.blocks import CANARY_SILENT, TICK_SILENT, span_words
@@ -37,18 +37,13 @@ class LoadFilters:
 
     @classmethod
     def of(cls, given) -> LoadFilters:
-        problem, day = "", None
-        if text := given.get("day", "").strip():
-            try:
-                day = date.fromisoformat(text)
-            except ValueError:
-                problem = f"“{text}” is not a day. Write it like 2026-11-20; all days are shown."
-        outcome, before = given.get("outcome", ""), given.get("before", "")
+        day, problem = asked.day(given.get("day", ""))
+        outcome = given.get("outcome", "")
         return cls(
             pipeline=given.get("pipeline", ""),
             outcome=outcome if outcome in OUTCOMES else "",
             day=day,
-            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+            before=asked.number(given.get("before", "")),
             problem=problem,
         )
 
@@ -61,9 +56,8 @@ class LoadFilters:
         if self.pipeline:
             loads = loads.filter(block__pipeline__slug=self.pipeline)
         if self.day:
-            zone = timezone.get_current_timezone()
-            start = datetime.combine(self.day, time.min, zone)
-            loads = loads.filter(started_at__gte=start, started_at__lt=datetime.combine(self.day + timedelta(days=1), time.min, zone))
+            start, end = asked.span(self.day)
+            loads = loads.filter(started_at__gte=start, started_at__lt=end)
         return loads.order_by("-pk")
 
     def shown(self) -> QuerySet[Run]:

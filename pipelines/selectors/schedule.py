@@ -31,6 +31,7 @@ from django.db.models import (
 from django.db.models.functions import RowNumber, TruncHour
 from django.urls import reverse
 
+from catalog import asked
 from pipelines import clock, planner
 from pipelines.models import Cadence, Pipeline, Run, RunState, ScheduleBlock, Stage, State, Trigger
 from pipelines.selectors import faces
@@ -867,8 +868,8 @@ def run_page(wanted: RunFilter, size: int = RUNS_A_PAGE) -> RunPage:
     if wanted.trigger:
         runs = runs.filter(trigger=wanted.trigger)
     if wanted.day:
-        start = clock.day_start(wanted.day, settings.TIME_ZONE)
-        runs = runs.filter(started_at__gte=start, started_at__lt=clock.day_start(wanted.day + timedelta(days=1), settings.TIME_ZONE))
+        start, end = asked.span(wanted.day)
+        runs = runs.filter(started_at__gte=start, started_at__lt=end)
     if wanted.before:
         runs = runs.filter(pk__lt=wanted.before)
     found = list(runs.order_by("-pk")[: size + 1])

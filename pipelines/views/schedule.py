@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -11,6 +11,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
+from catalog import asked
 from catalog.audit import Actor
 from catalog.exports import csv_response
 from catalog.gates import OPERATE, act, needs_operate, needs_view
@@ -105,7 +106,7 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _blocks_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    grid = schedule.block_grid(one, now, _day(request.GET.get("until") or request.GET.get("day")))
+    grid = schedule.block_grid(one, now, asked.day(request.GET.get("until") or request.GET.get("day"))[0])
     if request.GET.get("format") == "csv":
         return _grid_csv(one, grid)
     failed = [trouble for trouble in shared["troubles"] if trouble.face.look in ("failed", "crashed")]
@@ -128,7 +129,7 @@ def _blocks_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict
 
 
 def _runs_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    page = schedule.run_page(schedule.RunFilter(pipeline=one.slug, before=_number(request.GET.get("before"))))
+    page = schedule.run_page(schedule.RunFilter(pipeline=one.slug, before=asked.number(request.GET.get("before"))))
     return render(request, "pipelines/pipeline_runs.html", {**shared, "page": page})
 
 
@@ -281,8 +282,8 @@ def runs(request: HttpRequest) -> HttpResponse:
         stage=get.get("stage", ""),
         state=get.get("state", ""),
         trigger=get.get("trigger", ""),
-        day=_day(get.get("day")),
-        before=_number(get.get("before")),
+        day=asked.day(get.get("day"))[0],
+        before=asked.number(get.get("before")),
     )
     csv = get.get("format") == "csv"
     page = schedule.run_page(wanted, size=10_000 if csv else schedule.RUNS_A_PAGE)
@@ -325,7 +326,7 @@ def block_list(request: HttpRequest) -> HttpResponse:
         raise Http404(f"There is no list of {state!r} blocks. There are {', '.join(schedule.BLOCK_LISTS)}.")
     csv = request.GET.get("format") == "csv"
     size = 10_000 if csv else schedule.RUNS_A_PAGE
-    page = schedule.block_page(state, slug, _number(request.GET.get("before")), timezone.now(), size)
+    page = schedule.block_page(state, slug, asked.number(request.GET.get("before")), timezone.now(), size)
     if csv:
         return csv_response(
             f"blocks-{state}.csv",
@@ -348,15 +349,3 @@ def running(request: HttpRequest) -> HttpResponse:
 
 def _one(slug: str) -> Pipeline:
     return get_object_or_404(schedule.pipelines_with_newest(), slug=slug)
-
-
-def _day(text: str | None) -> date | None:
-    """A day of an address; one that isn't a day counts as none, the page shows what it does without."""
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() and len(text) < 19 else None
