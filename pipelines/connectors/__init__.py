@@ -3,12 +3,17 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from pipelines.connectors.base import REGISTRY, Connector
 from pipelines.errors import SetupError
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
 
-from pipelines.connectors.base import REGISTRY, Connector  # noqa: E402  after the modules, so that the registry is full
+def discover() -> None:
+    """Import every module of this folder; one that is imported already is not run again."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+
+
+discover()
 
 
 def connector_for(kind: str) -> type[Connector]:
