@@ -135,11 +135,6 @@ def where() -> Path:
     return embedded().data
 
 
-def binary(name: str) -> Path:
-    """A program of the embedded PostgreSQL for use by this user, such as `pg_dump` or `psql`."""
-    return _package() / "pginstall18" / "bin" / name
-
-
 _embedded: "EmbeddedServer | None" = None
 
 

@@ -57,12 +57,6 @@ LA311_COLUMNS = tuple(
         ("PolicePrecinct", "text"),
     )
 )
-#: the types of the 24 columns of la311_2020_10000rows.csv, for `Dataset.from_csv`
-LA311_CSV_TYPES = {
-    **dict.fromkeys(("createddate", "updateddate", "servicedate", "closeddate"), "calendar_date"),
-    **dict.fromkeys(("latitude", "longitude", "nc", "cd"), "number"),
-}
-
 #: requests of each type in 10,000, with who answers for it
 _TYPES = (
     ("Bulky Items", "BOS", 4470),
