@@ -448,7 +448,7 @@ class ImportLog(models.Model):
 
 
 class RejectedRow(models.Model):
-    """A row that was refused: why, the value, and where it stands; kept until it is replayed."""
+    """A row that was rejected: why, the value, and where it stands; kept until it is replayed."""
 
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="rejected_rows")
     block = models.ForeignKey(ScheduleBlock, on_delete=models.PROTECT, related_name="rejected_rows")

@@ -62,7 +62,7 @@ def _signed(number: int) -> str:
 
 HOP_FACES = {
     "ok": Face("ok", "ok"),
-    "refused": Face("suspicious", "rejected"),
+    "rejected": Face("suspicious", "rejected"),
     "differs": Face("failed", "differs"),
     "failed": Face("failed", "failed"),
     "running": Face("running", "running"),
@@ -75,7 +75,7 @@ HOP_FACES = {
 class Hop:
     """One place on the way. `rows` stand there (None: nothing has arrived yet); `difference` rows of the place before are unexplained.
 
-    `state` is "ok", "refused" (rows were rejected on the way here), "differs", "failed", "running", "behind" (what stands here
+    `state` is "ok", "rejected" (rows were rejected on the way here), "differs", "failed", "running", "behind" (what stands here
     is of an earlier pass) or "unreached".
     """
 
@@ -106,7 +106,7 @@ class Hop:
     @property
     def look(self) -> str:
         """The hop's colour: only what is to be repaired is filled, and neither explained rejections nor a wait for another hop are that."""
-        return {"behind": "unchanged", "refused": "ok"}.get(self.state, self.face.look)
+        return {"behind": "unchanged", "rejected": "ok"}.get(self.state, self.face.look)
 
     @property
     def joint(self) -> Joint:
@@ -217,7 +217,7 @@ def reconcile(runs: Iterable[Run], stages: Sequence[str] = (Stage.EXTRACT, Stage
         hops.append(_hop(stage, hops[-1], latest, well[0] if well else None, evidence, upstream))
         upstream = evidence or upstream
     broken = next((hop for hop in hops if hop.difference or hop.state in ("failed", "differs")), None)
-    complete = all(hop.rows is not None and hop.state in ("ok", "refused") for hop in hops)
+    complete = all(hop.rows is not None and hop.state in ("ok", "rejected") for hop in hops)
     adds_up = False if any(hop.difference for hop in hops) else (True if complete else None)
     return Chain(hops=tuple(hops), adds_up=adds_up, first_differs=broken, note=note)
 
@@ -277,7 +277,7 @@ def _hop(stage: str, before: Hop, latest: Run | None, confirmed: Run | None, evi
     elif difference:
         state = "differs"
     else:
-        state = "refused" if rejected else "ok"
+        state = "rejected" if rejected else "ok"
     # what is of another pass, or being replaced, can't be held against the rows that come
     if behind or (state == "running" and known):
         difference = None

@@ -18,7 +18,7 @@ from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, RunState, Sc
 from pipelines.stages.note import Note
 from pipelines.warehouse import postgres
 
-#: So many refused rows are kept of a load that is refused as a whole.
+#: So many rejected rows are kept of a load that is refused as a whole.
 EXAMPLES = 1_000
 #: The latest layer that has files is the one to load.
 LAYERS = (Layer.READY, Layer.STANDARD, Layer.RAW)
@@ -66,7 +66,7 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
             note.progress(diary.offset, total)
         rejected = _keep_rejected(run, entries, job, note, total)
         merged = job.merge()
-    # every row of the block was judged anew, those that an earlier load refused among them
+    # every row of the block was judged anew, those that an earlier load rejected among them
     RejectedRow.objects.filter(block=block, replayed_at=None).exclude(run=run).update(replayed_at=Now())
     counts = Counts(
         rows_in=job.staged,
@@ -82,37 +82,37 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
         # the merge is committed; saying so loudly is all that is left, and a re-run is harmless
         raise not_conserved(counts)
     message = f"{merged.inserted:,} new, {merged.updated:,} changed, {merged.unchanged:,} unchanged"
-    message += f", {rejected:,} refused" * bool(rejected) + f", {merged.duplicates:,} duplicates" * bool(merged.duplicates)
+    message += f", {rejected:,} rejected" * bool(rejected) + f", {merged.duplicates:,} duplicates" * bool(merged.duplicates)
     message += f", {merged.deleted:,} replaced" * bool(merged.deleted)
     diary.write(ImportLog.Event.END, rows=counts.rows_out, message=message, offset=diary.offset)
     note.log(message + ", in one transaction")
-    # every row refused: too few to call the type wrong, yet nothing arrived
+    # every row rejected: too few to call the type wrong, yet nothing arrived
     mark = ScheduleBlock.Mark.SUSPICIOUS if rejected and rejected == job.staged else ScheduleBlock.Mark.NONE
     return Outcome(counts, message=message, mark=mark)
 
 
 def _keep_rejected(run: Run, entries: list[CatalogEntry], job: postgres.Load, note: Note, total: int) -> int:
-    """Store every refused row with its reason. Raises DataError when most are refused: then the type is wrong, not the rows."""
+    """Store every rejected row with its reason. Raises DataError when most are rejected: then the type is wrong, not the rows."""
     number = job.judge()
-    too_many = number > postgres.REFUSED_ROWS and number > total * postgres.REFUSED_SHARE
+    too_many = number > postgres.REJECTED_ROWS and number > total * postgres.REJECTED_SHARE
     # of a file that is refused as a whole, some rows as examples: the others would say the same
-    found = islice(job.refused(), EXAMPLES if too_many else None)
+    found = islice(job.rejected(), EXAMPLES if too_many else None)
     reasons: Counter[str] = Counter()
     while batch := list(islice(found, 200)):
         reasons.update(f"{row.column}: {row.reason}" if row.column else row.reason for row in batch)
         RejectedRow.objects.bulk_create(_rejected(run, entries, row) for row in batch)
     if too_many:
         raise DataError(
-            f"{number:,} of {total:,} rows were refused, most because of {reasons.most_common(1)[0][0]}. Nothing was loaded.",
-            code="mostly-refused",
+            f"{number:,} of {total:,} rows were rejected, most because of {reasons.most_common(1)[0][0]}. Nothing was loaded.",
+            code="mostly-rejected",
             next_step="If the column really holds such values, set its type to text in the pipeline.",
         )
     for words, times in reasons.most_common(20):
-        note.warn(f"{times:,} rows refused: {words}")
+        note.warn(f"{times:,} rows rejected: {words}")
     return number
 
 
-def _rejected(run: Run, entries: list[CatalogEntry], row: postgres.Refused) -> RejectedRow:
+def _rejected(run: Run, entries: list[CatalogEntry], row: postgres.Rejected) -> RejectedRow:
     return RejectedRow(
         run=run,
         block=run.block,

@@ -208,7 +208,7 @@ def _stage_words(one: ScheduleBlock, stages: tuple[str, ...], force: bool) -> li
     words = {
         "extract": f"Asks {pipeline.provider.title} for {rows} of {pipeline.resource}"
         + (" even if it says that nothing has changed." if force else "; skips the rest if it says that nothing has changed."),
-        "standardize": "Turns the raw file into the city's own form and keeps what it refuses, with the reason.",
+        "standardize": "Turns the raw file into the city's own form and keeps what it rejects, with the reason.",
         "enrich": "Adds places and names to the rows.",
         "load": f"Loads {rows} into the table {pipeline.table} in one transaction; readers see the old rows or the new ones.",
         "publish": f"Publishes what differs to {pipeline.portal.title if pipeline.portal else 'the portal'}, {pipeline.portal_resource}.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,10 @@ COPY_BYTES = 1 << 20  # the default of 8 kB costs a third of the speed (facts/pe
 #: So long a key, all its columns together, still fits a btree page.
 LONGEST_KEY = 1_000
 TOO_LONG = -10_000  # the verdict on a longer one; -1 is the first column of the key being empty, -2 the second, …
-#: A cell larger than this is refused, in a file that has to be read row by row.
+#: A cell larger than this is rejected, in a file that has to be read row by row.
 LARGEST_CELL = 64 << 20
-#: When most of a file is refused the type is wrong, not the rows: then nothing is loaded.
-REFUSED_SHARE, REFUSED_ROWS = 0.5, 100
+#: When most of a file is rejected the type is wrong, not the rows: then nothing is loaded.
+REJECTED_SHARE, REJECTED_ROWS = 0.5, 100
 
 SQL_TYPES = {
     "text": "text",
@@ -71,7 +70,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """A row that can't be loaded: `record` is its number in the file (the first data row is 1), `line` the line it begins on."""
 
     file: int
@@ -153,7 +152,7 @@ def _first_line(error: Exception) -> str:
 
 
 class Load:
-    """One load of one block: `stage` each file, `refused` rows out, `merge`. Leaving it closes the session and drops the stage."""
+    """One load of one block: `stage` each file, `rejected` rows out, `merge`. Leaving it closes the session and drops the stage."""
 
     def __init__(self, dsn: str, table: Table, *, run_id: int, block_id: int, pipeline_id: int, fence: int, replaces_block: bool = True):
         self.table = table
@@ -186,7 +185,7 @@ class Load:
             cursor.execute(SQL("create temp table _stage ({}, {})").format(own, fields))
 
     def stage(self, number: int, path: Path) -> int:
-        """Copy one CSV file with a header; returns how many rows it had, refused ones included. Raises DataError for a wrong header."""
+        """Copy one CSV file with a header; returns how many rows it had, rejected ones included. Raises DataError for a wrong header."""
         self.files[number] = path
         with plain_words(), self.connection, self.connection.cursor() as cursor:
             cursor.execute(SQL("alter table _stage alter _odo_file set default {}").format(Literal(number)))
@@ -240,12 +239,12 @@ class Load:
             clean.unlink(missing_ok=True)
         return rows
 
-    def _refused_cells(self, number: int, record: int, line: int, reason: str, cells: list[str]) -> Refused:
+    def _rejected_cells(self, number: int, record: int, line: int, reason: str, cells: list[str]) -> Rejected:
         shown = [visible(cell) for cell in cells]
         raw = dict(zip(self.table.names, shown, strict=False))
         if len(shown) > len(self.table.names):
             raw["(more)"] = ", ".join(shown[len(self.table.names) :])
-        return Refused(number, record, line, "", reason, ", ".join(shown)[:1000], raw)
+        return Rejected(number, record, line, "", reason, ", ".join(shown)[:1000], raw)
 
     # 2 judge
 
@@ -273,7 +272,7 @@ class Load:
             cursor.execute("analyze _bad")
         return found + sum(self.torn.values())
 
-    def refused(self) -> Iterator[Refused]:
+    def rejected(self) -> Iterator[Rejected]:
         """The rows that `judge` found, each with its reason and raw cells."""
         for file in self.files:
             with plain_words(), self.connection, self.connection.cursor() as cursor:
@@ -286,11 +285,11 @@ class Load:
     def _tests(self) -> list[tuple[Column, str, str]]:
         return [(column, *check) for column in self.table.columns for check in _checks(column)]
 
-    def _explain(self, file: int, why_of: dict[int, int]) -> Iterator[Refused]:
+    def _explain(self, file: int, why_of: dict[int, int]) -> Iterator[Rejected]:
         names, key, tests = self.table.names, self.table.key, self._tests
         for record, line, cells in records(self.files[file], len(names)):
             if file in self.torn and (reason := broken(cells, len(names))):
-                yield self._refused_cells(file, record, line, reason, cells)
+                yield self._rejected_cells(file, record, line, reason, cells)
                 continue
             why = why_of.get(record)
             if why is None:
@@ -302,7 +301,7 @@ class Load:
             else:
                 column, reason = tests[why][0].name, tests[why][2]
             raw = dict(zip(names, cells, strict=True))
-            yield Refused(file, record, line, column, reason, raw[column][:1000], raw)
+            yield Rejected(file, record, line, column, reason, raw[column][:1000], raw)
 
     # 3 merge
 
@@ -643,12 +642,3 @@ def sample(dsn: str, table: str, limit: int = 20) -> tuple[list[str], list[tuple
         listed = SQL(", ").join(SQL("{}::text").format(Identifier(name)) for name in names)
         cursor.execute(SQL("select {} from {} limit {}").format(listed, Identifier(SCHEMA, table), Literal(limit)))
         return names, cursor.fetchall()
-
-
-def to_csv(dsn: str, table: str, columns: Sequence[Column], out: io.BufferedIOBase) -> None:
-    """The whole table as CSV, in the order of writing."""
-    query = SQL("copy (select {} from {} order by _odo_seq) to stdout (format csv, header)").format(
-        SQL(", ").join(map(Identifier, [column.name for column in columns])), Identifier(SCHEMA, table)
-    )
-    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
-        cursor.copy_expert(query, out, size=COPY_BYTES)

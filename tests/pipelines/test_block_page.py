@@ -58,7 +58,7 @@ def test_rejected_rows_and_duplicates_explain_what_is_missing():
     assert chain.adds_up is True
     warehouse = chain.hops[2]
     assert (warehouse.rows, warehouse.rejected, warehouse.duplicates, warehouse.difference) == (5_190, 22, 6, 0)
-    assert (warehouse.state, warehouse.joint.sign, warehouse.joint.kind) == ("refused", "−28", "differs")
+    assert (warehouse.state, warehouse.joint.sign, warehouse.joint.kind) == ("rejected", "−28", "differs")
 
 
 def test_rows_that_were_there_already_count_as_arrived():

@@ -81,9 +81,9 @@ def test_an_unchanged_source_is_read_again_when_something_else_is_asked_of_it(st
 def test_a_source_that_failed_later_on_is_read_again(stage_scene):
     """Only what went all the way is skipped: an extract that went well before a load that did not is no reason."""
     scene = stage_scene(50, stages=["extract", "load"], portal=None, types={"name": "boolean"})
-    assert scene.go().state == State.DONE  # a name is no boolean: refused rows, one kept
+    assert scene.go().state == State.DONE  # a name is no boolean: rejected rows, one kept
     other = stage_scene(500, stages=["extract", "load"], portal=None, types={"name": "boolean"})
-    assert other.go().error_code == "mostly-refused"
+    assert other.go().error_code == "mostly-rejected"
     other.again(stage="extract")
     assert [run.state for run in other.runs("extract")] == [RunState.DONE, RunState.DONE]
 

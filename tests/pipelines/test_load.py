@@ -1,4 +1,4 @@
-"""Load: every row of every file is merged, refused with its reason, or counted as a copy; all at once or not at all."""
+"""Load: every row of every file is merged, rejected with its reason, or counted as a copy; all at once or not at all."""
 
 import resource
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_rows_are_conserved_and_the_import_log_tells_the_story(stage_scene):
     block = scene.go()
     run = scene.last("load")
     assert block.state == State.DONE, block.message
-    # the copies 0 to 19 of c00020 were refused for their name, row 20 too; the newest wins where any is left
+    # the copies 0 to 19 of c00020 were rejected for their name, row 20 too; the newest wins where any is left
     assert (run.rows_in, run.rejected) == (1000, 30)
     assert run.rows_in == run.rows_out + run.unchanged + run.rejected + run.duplicates
     assert run.rows_out == len(scene.warehouse("code")) == run.inserted
@@ -52,7 +52,7 @@ def test_copies_of_a_key_are_counted_and_the_newest_stays(stage_scene):
     assert scene.warehouse("code, id")[0] == ("c00020", "k0000020")
 
 
-def test_every_refused_row_is_kept_with_its_place_in_the_lake(stage_scene):
+def test_every_rejected_row_is_kept_with_its_place_in_the_lake(stage_scene):
     scene = stage_scene(odd_rows(), types={"name": "number"}, **NO_PORTAL)
     block = scene.go()
     kept = list(RejectedRow.objects.filter(block=block))
@@ -61,15 +61,15 @@ def test_every_refused_row_is_kept_with_its_place_in_the_lake(stage_scene):
     assert (one.column, one.value, one.reason, one.raw["id"]) == ("name", "x", "not a number", "k0000007")
     with lake.lake().open(one.file) as file:
         assert b"k0000007" in file.read().splitlines()[one.line - 1]
-    assert LogLine.objects.filter(run__block=block, level="warning", text="30 rows refused: name: not a number").exists()
+    assert LogLine.objects.filter(run__block=block, level="warning", text="30 rows rejected: name: not a number").exists()
 
 
 def test_a_load_of_which_most_is_refused_loads_nothing_and_keeps_examples(stage_scene, monkeypatch):
     monkeypatch.setattr("pipelines.stages.load.EXAMPLES", 40)
     scene = stage_scene(1000, types={"id": "number"}, **NO_PORTAL)
     block = scene.go()
-    assert (block.state, block.error_code) == (State.FAILED, "mostly-refused")
-    assert "1,000 of 1,000 rows were refused, most because of id: not a number" in block.message
+    assert (block.state, block.error_code) == (State.FAILED, "mostly-rejected")
+    assert "1,000 of 1,000 rows were rejected, most because of id: not a number" in block.message
     assert RejectedRow.objects.count() == 40
     assert scene.warehouse("id") == []
     assert events(scene)[-1][0] == "failed"

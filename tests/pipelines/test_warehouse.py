@@ -1,4 +1,4 @@
-"""City data in PostgreSQL: what may enter, what is refused and why, and that a merge is whole or not at all."""
+"""City data in PostgreSQL: what may enter, what is rejected and why, and that a merge is whole or not at all."""
 
 import itertools
 import random
@@ -42,7 +42,7 @@ class Loads:
         self.dsn, self.folder = dsn, folder
         self.table = Table(name or f"t{next(_numbers)}", tuple(Column(name=name, type=kind) for name, kind in columns.items()), key, version)
         self.fence = 0
-        self.refused: list[postgres.Refused] = []
+        self.rejected: list[postgres.Rejected] = []
 
     def files(self, *files) -> list:
         """CSV files of rows, or of raw bytes, as they lie in the lake."""
@@ -64,8 +64,8 @@ class Loads:
                 rows = settle(path, proven=True).rows
                 assert job.stage(number, path) == rows or not counted
             number = job.judge()
-            self.refused = list(job.refused())
-            assert len(self.refused) == number
+            self.rejected = list(job.rejected())
+            assert len(self.rejected) == number
             merged = job.merge()
             assert job.staged == merged.inserted + merged.updated + merged.unchanged + merged.duplicates + number
         return merged
@@ -191,12 +191,12 @@ def test_a_snapshot_without_a_key_replaces_what_its_pipeline_wrote_and_no_other_
         ("point", ["POINT (-118.25 34.05)", "x"], []),
     ],
 )  # fmt: skip
-def test_each_value_is_taken_or_refused_with_its_reason(loads, kind, good, bad):
+def test_each_value_is_taken_or_rejected_with_its_reason(loads, kind, good, bad):
     job = loads({"id": "text", "value": kind})
     cells = [*good, "", *bad]
     job.load([[f"k{n:03}", cell] for n, cell in enumerate(cells)])
-    assert [refused.value for refused in job.refused] == bad
-    assert {refused.column for refused in job.refused} <= {"value"}
+    assert [rejected.value for rejected in job.rejected] == bad
+    assert {rejected.column for rejected in job.rejected} <= {"value"}
     kept = job.rows("id, value::text")
     assert [key for key, _ in kept] == [f"k{n:03}" for n in range(len(good) + 1)]
     assert kept[-1][1] is None  # an empty cell is nothing, whatever its type
@@ -212,7 +212,7 @@ def test_the_reason_names_what_is_wrong(loads):
     job = loads({"id": "text", "n": "number", "at": "local_time", "open": "boolean", "more": "json"})
     rows = [["a", "x", "", "", ""], ["b", "1", "x", "", ""], ["c", "1", "2026-01-01T00:00:00Z", "", ""], ["d", "", "", "?", ""]]
     job.load([*rows, ["e", "", "", "", "{"], ["", "1", "", "", ""], ["k" * 1001, "", "", "", ""]])
-    assert [(refused.column, refused.reason) for refused in job.refused] == [
+    assert [(rejected.column, rejected.reason) for rejected in job.rejected] == [
         ("n", "not a number"),
         ("at", "not a date and time"),
         ("at", "has a zone, but the column is in local time"),
@@ -223,21 +223,21 @@ def test_the_reason_names_what_is_wrong(loads):
     ]
 
 
-def test_a_refused_row_is_kept_as_it_came_with_its_line(loads):
+def test_a_rejected_row_is_kept_as_it_came_with_its_line(loads):
     job = loads({"id": "text", "n": "number"})
     job.load([["a", "1"], ["b\nb", "2"], ["c", "bad"]], [["d", "worse"]])
-    first, second = job.refused
+    first, second = job.rejected
     assert (first.file, first.record, first.line, first.raw) == (0, 3, 5, {"id": "c", "n": "bad"})
     assert (second.file, second.record, second.line, second.value) == (1, 1, 2, "worse")
 
 
-def test_a_long_key_of_several_columns_is_refused_and_not_the_load(loads):
+def test_a_long_key_of_several_columns_is_rejected_and_not_the_load(loads):
     job = loads({"a": "text", "b": "text", "c": "text"}, key=("a", "b", "c"))
     chance = random.Random(1)
     # nothing that PostgreSQL could compress into one index page
     long = ["".join(chr(chance.randrange(0x4E00, 0x9FFF)) for _ in range(320)) for _ in range(3)]
     assert job.load([long, ["x", "y", "z"]]) == Merged(1, 0, 0, 0, 0)
-    assert "longer than" in job.refused[0].reason
+    assert "longer than" in job.rejected[0].reason
 
 
 # files
@@ -248,21 +248,21 @@ def test_one_broken_row_does_not_take_its_neighbours_with_it(loads):
     body = b'id,n\n"a","1"\n"b"\n"c","2","3"\n"d","4"\n\n"e\x00","5"\n"f\xff","6"\n"g","7"\n'
     assert job.load(body) == Merged(3, 0, 0, 0, 0)
     assert job.rows("id") == [("a",), ("d",), ("g",)]
-    assert [(refused.line, refused.reason) for refused in job.refused] == [
+    assert [(rejected.line, rejected.reason) for rejected in job.rejected] == [
         (3, "1 cells where 2 are expected"),
         (4, "3 cells where 2 are expected"),
         (6, "0 cells where 2 are expected"),
         (7, "a NUL byte in a cell"),
         (8, "bytes that are not UTF-8"),
     ]
-    assert job.refused[3].value == "e\\x00, 5" and job.refused[4].raw["id"] == "f\\xff"
-    assert job.refused[1].raw["(more)"] == "3"
+    assert job.rejected[3].value == "e\\x00, 5" and job.rejected[4].raw["id"] == "f\\xff"
+    assert job.rejected[1].raw["(more)"] == "3"
 
 
 def test_broken_rows_and_bad_values_of_one_file_are_told_apart_and_in_order(loads):
     job = loads({"id": "text", "n": "number"})
     job.load(b'id,n\n"a","x"\n"b"\n"c","y"\n"d","1"\n')
-    told = [(refused.line, refused.reason) for refused in job.refused]
+    told = [(rejected.line, rejected.reason) for rejected in job.rejected]
     assert told == [(2, "not a number"), (3, "1 cells where 2 are expected"), (4, "not a number")]
 
 
@@ -272,7 +272,7 @@ def test_a_file_of_one_column_counts_its_blank_lines_as_rows(loads):
     assert city(f"select count(*), count(name) from city.{job.table.name}") == [(4, 2)]
     # also where a broken row makes the file be read row by row
     assert job.load(b'name\n"a"\n\n"b","c"\n"d"\n') == Merged(3, 0, 0, 4, 0)
-    assert [refused.line for refused in job.refused] == [4]
+    assert [rejected.line for rejected in job.rejected] == [4]
 
 
 def test_a_line_of_backslash_and_dot_is_a_value_and_not_the_end(loads):
@@ -323,7 +323,7 @@ def test_whatever_text_a_source_sends_comes_back_the_same_and_every_row_is_accou
     job.load([list(row) for row in rows])
     expected = {key: note or None for key, note in rows if key}
     assert dict(city(f"select id, note from city.{job.table.name}")) == expected
-    assert len(job.refused) == sum(not key for key, _ in rows)
+    assert len(job.rejected) == sum(not key for key, _ in rows)
 
 
 # names
@@ -353,7 +353,7 @@ def test_hostile_column_names_are_only_names(loads):
 def test_a_hostile_name_may_be_the_key(loads, name):
     job = loads({name: "text", "amount": "number"}, key=(name,))
     assert job.load([["a", "1"], ["", "2"], ["b", "x"]]) == Merged(1, 0, 0, 0, 0)
-    assert [refused.column for refused in job.refused] == [name, "amount"]
+    assert [rejected.column for rejected in job.rejected] == [name, "amount"]
 
 
 def test_hostile_names_without_a_key(loads):
