@@ -364,7 +364,7 @@ def place(
     placed = Placed()
     for line in preview(order):
         if line.skip:
-            placed.refused.append(Verdict(False, line.skip, line.block.pk if line.block else 0))
+            placed.refused.append(_refused(line, order, actor, reason))
             continue
         wish = {"actor": actor, "reason": reason, "stages": list(line.will), "force": order.force, "trigger": trigger}
         if line.block is None:
@@ -380,6 +380,14 @@ def place(
         for block_id in placed.moved:
             ring(block_id)
     return placed
+
+
+def _refused(line: Planned, order: Order, actor: Actor, reason: str) -> Verdict:
+    """The answer to a wish that the preview refuses; a press on a block leaves its audit row whatever becomes of it."""
+    if line.block:
+        verb = "force" if order.force else "run"
+        audit.write(actor, verb, kind="block", target=str(line.block.pk), reason=reason, result=f"refused: {line.skip}")
+    return Verdict(False, line.skip, line.block.pk if line.block else 0)
 
 
 def pause(pipeline: Pipeline, *, actor: Actor, reason: str = "") -> Verdict:

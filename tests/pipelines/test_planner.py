@@ -300,6 +300,17 @@ def test_a_running_block_is_left_alone_and_named():
 
 
 @pytest.mark.django_db
+def test_a_press_that_the_preview_refuses_leaves_its_audit_row_too():
+    one = pipeline()
+    planner.tick(NOW)
+    run = blocks.claim(made(one)[0].pk, holder="w")
+    planner.place(Order([one], block_ids=[run.block_id], force=True, which="all"), actor=ANN, reason="again", bell=False)
+    row = AuditEntry.objects.get(target=str(run.block_id))
+    assert (row.actor, row.verb, row.reason) == ("ann", "force", "again")
+    assert row.result.startswith("refused: running since")
+
+
+@pytest.mark.django_db
 def test_stages_that_the_pipeline_does_not_have_are_refused():
     one = pipeline(stages=["extract", "load"])
     planner.tick(NOW)
