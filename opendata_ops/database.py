@@ -114,17 +114,6 @@ def stop() -> None:
         embedded().stop()
 
 
-def is_running() -> bool:
-    """True when the database answers a connection."""
-    if external := external_url():
-        try:
-            psycopg2.connect(external, connect_timeout=3).close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-    return embedded().answers()
-
-
 def is_alive() -> bool:
     """True when the embedded server's main process lives; cheap, asks only the system."""
     return embedded().is_alive()
@@ -422,7 +411,7 @@ class EmbeddedServer:
         elif _can(user, "-x", self.var):
             self._create(place, user)
         else:
-            outside = self._outside(user)
+            outside = self._outside()
             if (outside / "postgres").exists():
                 # From an earlier checkout at this path, deleted since: a fresh clone starts fresh, and nothing is lost.
                 _kill_servers_on(outside / "postgres")
@@ -447,7 +436,7 @@ class EmbeddedServer:
             return User(owner.st_uid, owner.st_gid)  # root helps out in a person's own checkout
         return _system_user()
 
-    def _outside(self, user: User) -> Path:
+    def _outside(self) -> Path:
         """/var/lib/opendata_ops/<hash of the project's path>, the server user's own."""
         folder = folder_of_ours(folder_of_ours(OUTSIDE, 0o755) / self._hash(), 0o755)
         (folder / "project").write_text(f"{self.project}\n")
@@ -463,7 +452,7 @@ class EmbeddedServer:
 
     def _move_outside(self, user: User) -> None:
         """The project was moved below a private folder: its data follows the server user's reach."""
-        outside = self._outside(user)
+        outside = self._outside()
         shutil.move(self.data, outside / "postgres")
         _give(outside / "postgres", user)  # a move across file systems is a copy, and root's
         (self.var / "postgres").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from catalog.models import Dataset, RefreshRate
 from pipelines import clock, planner
-from pipelines.models import Pipeline, Provider, Pulse, Run, ScheduleBlock, State
+from pipelines.models import Pipeline, Provider, Pulse, Run, ScheduleBlock
 from pipelines.selectors import faces, schedule
 from pipelines.selectors.faces import Face
 from pipelines.selectors.promises import LatePromise, late_promises, promise_words
@@ -81,7 +81,7 @@ def needs(pipelines: list[Pipeline], troubles: list[schedule.Trouble], now: date
     by_pk = {pipeline.pk: pipeline for pipeline in pipelines}
     # a pipeline that was made between the two questions is told of next time
     found = [_trouble_need(by_pk[trouble.pipeline_id], trouble) for trouble in troubles if trouble.pipeline_id in by_pk]
-    found += [_late_need(promise, now) for promise in late_promises(pipelines, now)]
+    found += [_late_need(promise) for promise in late_promises(pipelines, now)]
     found += [_paused_need(pipeline) for pipeline in pipelines if pipeline.is_paused]
     return sorted(found, key=lambda need: (_RANK.get(need.face.look, 4), need.since or now, need.title))
 
@@ -128,7 +128,7 @@ def _paused_need(pipeline: Pipeline) -> Need:
     return Need(faces.PAUSED, pipeline.title, page, None, "Schedule", cause, "", "See and resume", page)
 
 
-def _late_need(promise: LatePromise, now: datetime) -> Need:
+def _late_need(promise: LatePromise) -> Need:
     zone = clock.zone(settings.TIME_ZONE)
     if promise.newest:
         newest = promise.newest.astimezone(zone)
@@ -333,6 +333,6 @@ def status(now: datetime) -> dict:
         "due": ScheduleBlock.objects.due(now).count(),
         "running": ScheduleBlock.objects.running().count(),
         "stalled": ScheduleBlock.objects.stalled(now).count(),
-        "failed": ScheduleBlock.objects.filter(state=State.FAILED, superseded_at=None).count(),
+        "failed": ScheduleBlock.objects.failed_for_good().count(),
         "queue_depth": planner.queue_depth(),
     }

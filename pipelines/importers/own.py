@@ -112,7 +112,7 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             # a word of the file may be a secret in the wrong place: only YAML's own words and single signs are repeated
-            said = re.sub(r"""(["'])(?!<)[^"']{3,}\1""", "a word", error.problem or error.context or "it cannot be read")
+            said = re.sub(r"""(?<!\w)(["'])(?!<)(?! or )(?!, but got )[^"']{3,}\1(?!\w)""", "a word", error.problem or error.context or "it cannot be read")
             line = mark.line + 1 if mark else 0
             if "'\\t'" in said:
                 self._say(line, "", "A tab stands where YAML wants spaces.", "Put spaces in the place of the tabs.")
@@ -179,7 +179,7 @@ class _Reader:
             if field.get_default() == {}:
                 read: Callable[[yaml.Node], Any] = _text_or_nothing if name == "secrets" else _text_or_deeper
                 return {item: read(value) for item, value in self._named(where, node, lines, name)}
-            return self._list(where, node)
+            return self._list(node)
         return _scalar(field, node)
 
     def _columns(self, where: str, node: yaml.Node, lines: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -203,7 +203,7 @@ class _Reader:
             lines[f"{name}.{item}"] = at.start_mark.line + 1
             yield item, value
 
-    def _list(self, where: str, node: yaml.Node) -> list[Any]:
+    def _list(self, node: yaml.Node) -> list[Any]:
         if _is_null(node):
             return []
         if isinstance(node, yaml.ScalarNode):

@@ -112,7 +112,7 @@ class _Settled:
             return
         changed = self._store(thing, before, raw)
         if changed is not None:
-            self._note_change(thing, "unchanged" if stored and not changed else "changed" if stored else "created", changed)
+            self._note_change("unchanged" if stored and not changed else "changed" if stored else "created", changed)
 
     def _fresh(self) -> models.Model:
         return self.model(slug=self.wanted.slug, title=self.wanted.slug.replace("-", " ").replace("_", " ").capitalize())
@@ -357,7 +357,7 @@ class _Settled:
             DatasetColumn.objects.bulk_update([column for column in stored.values() if column in lines], ["position", *plain.COLUMN_FIELDS])
         return changes
 
-    def _note_change(self, thing: models.Model, verb: str, fields: tuple[FieldChange, ...]) -> None:
+    def _note_change(self, verb: str, fields: tuple[FieldChange, ...]) -> None:
         wanted = self.wanted
         self.settling.changes.append(Change(wanted.kind, wanted.slug, verb, wanted.file, wanted.line, fields))
         if self.settling.actor and verb != "unchanged":

@@ -35,6 +35,7 @@ from catalog import asked
 from pipelines import clock, planner
 from pipelines.models import Cadence, Pipeline, Run, RunState, ScheduleBlock, Stage, State, Trigger
 from pipelines.selectors import faces
+from pipelines.selectors.blocks import HOP_NAMES
 from pipelines.selectors.faces import Face
 
 GRID_DAYS = 28
@@ -44,14 +45,8 @@ RUNS_A_PAGE = 100
 SUSPICIOUS_FOR = timedelta(days=35)
 SUSPICIOUS = Q(mark=ScheduleBlock.Mark.SUSPICIOUS)
 
-#: Where in the corridor a stage stands, in a reader's words.
-HOPS = {
-    Stage.EXTRACT: "Source",
-    Stage.STANDARDIZE: "Lake, standard",
-    Stage.ENRICH: "Lake, ready",
-    Stage.LOAD: "Warehouse",
-    Stage.PUBLISH: "Portal",
-}
+#: Where a stage has its trouble: at the place that it writes to, but to extract is to ask the source.
+HOPS = {**HOP_NAMES, Stage.EXTRACT: "Source"}
 
 
 @dataclass(frozen=True)
