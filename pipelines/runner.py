@@ -350,6 +350,9 @@ def _obituary(run: Run, status: int) -> str:
 # inside the child
 
 
+_parents_connections: list = []
+
+
 def _become_child(parent: int) -> None:
     """Own process group, default signals, a memory limit, and death when the parent dies."""
     with contextlib.suppress(PermissionError):
@@ -357,6 +360,10 @@ def _become_child(parent: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     signal.alarm(0)
+    for inherited in connections.all(initialized_only=True):
+        # the parent's connection, if it still had one: used or closed here it would break there; kept, so that nothing closes it
+        _parents_connections.append(inherited.connection)
+        inherited.connection = None
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

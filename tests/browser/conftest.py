@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from django.db import connections
 from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -23,6 +24,8 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 def browser() -> Iterator[Browser]:
     # playwright's loop lives in this thread, and Django takes it for an async context in which the ORM is refused
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    # and keeps its connections apart from those of before, which a forked child would find open
+    connections.close_all()
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         started = playwright.chromium.launch(executable_path=chromium, args=QUIET)
