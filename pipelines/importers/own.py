@@ -56,6 +56,7 @@ _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool",
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6}))?)?")
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*["]""")
 _AGAIN = "Correct the file and import it again."
 
 
@@ -112,7 +113,7 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             # a word of the file may be a secret in the wrong place: only YAML's own words and single signs are repeated
-            said = re.sub(r"""(?<!\w)(["'])(?!<)(?! or )(?!, but got )[^"']{3,}\1(?!\w)""", "a word", error.problem or error.context or "it cannot be read")
+            said = _QUOTED.sub(_veiled, error.problem or error.context or "it cannot be read")
             line = mark.line + 1 if mark else 0
             if "'\\t'" in said:
                 self._say(line, "", "A tab stands where YAML wants spaces.", "Put spaces in the place of the tabs.")
@@ -248,6 +249,11 @@ class _Reader:
 
     def _say(self, line: int, field: str, message: str, next_step: str) -> None:
         self.problems.append(Problem(self.path, line, field, message, next_step))
+
+
+def _veiled(quoted: re.Match[str]) -> str:
+    """What PyYAML quotes: a sign or a word of its own as it stands, a word of the file not."""
+    return quoted[0] if len(quoted[0]) < 5 or quoted[0][1] == "<" else "a word"
 
 
 def _is_null(node: yaml.Node) -> bool:

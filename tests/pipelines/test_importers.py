@@ -379,6 +379,7 @@ def test_a_secret_that_breaks_the_file_is_not_repeated_in_the_error(file, value)
         (3, "providers:\n  a: &x {kind: socrata}\n  b: *x", "anchors and aliases"),
         (3, "providers:\n  la:\n    title: !!python/object/apply:os.getcwd []", "tags are not read"),
         (2, "providers:\n  a: {title: 'x}", "This is not YAML"),
+        (2, "providers:\n  a: [unclosed", "expected ',' or ']', but got '<stream end>'"),
         (2, b"providers:\n  a: {title: \xff}", "Save it again as UTF-8."),
         (2, 'datasets:\n  a: {title: "\\0"}', "NUL"),
         (2, b"datasets:\n  a: {title: \x01}", "forbids"),
