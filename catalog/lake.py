@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -94,7 +95,7 @@ def fingerprint(path: Path) -> str:
 # the lake itself
 
 
-class Lake:
+class Lake(ABC):
     """What a folder and a bucket have in common. Pointers are relative, with forward slashes.
 
     Raises SetupError where a person must act (permission, bucket, credentials), TransientError where it may pass (full, down),
@@ -131,9 +132,9 @@ class Lake:
         finally:
             stream.close()
 
+    @abstractmethod
     def local_path(self, pointer: str, workdir: Path, *, sha256: str = "") -> Path:
         """A path to read the file from: the file itself, or a copy in `workdir`. Raises DataError if it is not `sha256`."""
-        raise NotImplementedError
 
     def exists(self, pointer: str) -> bool:
         return self._size(checked(pointer)) is not None
@@ -182,34 +183,34 @@ class Lake:
         """Bytes left, or None where nobody can say."""
         return None
 
+    @abstractmethod
     def describe(self) -> str:
         """Where it is, in words without secrets."""
-        raise NotImplementedError
 
     def _missing(self, pointer: str) -> DataError:
         return DataError(f"{pointer} is not in the lake at {self.describe()}.", code="lake-missing", next_step="Run the block again from extract.")
 
     # what a folder and a bucket each do their own way
-    def _sha256(self, pointer: str) -> str | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _sha256(self, pointer: str) -> str | None: ...
 
-    def _size(self, pointer: str) -> int | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _size(self, pointer: str) -> int | None: ...
 
-    def _write(self, path: Path, pointer: str, sha256: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, path: Path, pointer: str, sha256: str) -> None: ...
 
-    def _write_bytes(self, content: bytes, pointer: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write_bytes(self, content: bytes, pointer: str) -> None: ...
 
-    def _stream(self, pointer: str) -> BinaryIO:
-        raise NotImplementedError
+    @abstractmethod
+    def _stream(self, pointer: str) -> BinaryIO: ...
 
-    def _remove(self, pointer: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _remove(self, pointer: str) -> None: ...
 
-    def _listing(self, before: datetime) -> Iterator[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _listing(self, before: datetime) -> Iterator[str]: ...
 
     def _abort_uploads(self, before: datetime) -> list[str]:
         return []
