@@ -18,6 +18,8 @@ from catalog.lake import CHUNK, PipelineError, lake
 from catalog.models import CatalogEntry, Dataset, Layer
 
 FILES_A_PAGE, PREVIEW_ROWS, PREVIEW_BYTES, PREVIEW_COLUMNS = 100, 50, 512 * 1024, 60
+#: A cell that is larger than this is no cell to look at.
+LARGEST_CELL = 131_072
 #: A cell is cut for the eye; the file itself is one link away.
 CELL = 300
 
@@ -183,6 +185,8 @@ def preview(stream: BinaryIO, name: str) -> Preview:
 
 def _table(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview:
     lines: list[list[str]] = []
+    # said each time: the limit is one for the whole process, and a load in it needs a larger one
+    csv.field_size_limit(LARGEST_CELL)
     try:
         for line in csv.reader(io.StringIO(text, newline="")):
             lines.append(line)
