@@ -139,6 +139,18 @@ class Socrata(Connector):
                 code="not-a-table",
                 next_step="Choose a dataset that has rows; a file, a map or a story has none.",
             )
+        try:
+            return self._described(resource, view, request_id)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
+            # OverflowError, OSError: a time that no calendar holds
+            raise DataError(
+                f"{urlsplit(self.base).netloc} describes {resource} in a way that no Socrata portal does",
+                code="odd-metadata",
+                next_step=f"Open {self._url(resource, '/api/views/{}.json')} in a browser, and check the address of provider {self.account.slug}.",
+            ) from None
+
+    def _described(self, resource: str, view: Mapping[str, Any], request_id: str) -> SourceState:
+        """The portal's metadata as ours. Raises what a stranger's JSON makes of reading it."""
         # Computed regions are added by the portal and come and go with its maps.
         told = [column for column in view["columns"] if not str(column.get("fieldName", "")).startswith(":")]
         columns = tuple(
@@ -324,15 +336,16 @@ class Socrata(Connector):
             expect="json",
         )  # fmt: skip
         answer = reply.json
-        if not isinstance(answer, dict) or not any(name.startswith("Rows ") or name == "Errors" for name in answer):
-            raise DataError(f"the portal took {len(rows):,} rows of {resource} and did not answer with counts", code="no-counts")
-        return Published(
-            created=int(answer.get("Rows Created", 0)),
-            updated=int(answer.get("Rows Updated", 0)),
-            deleted=int(answer.get("Rows Deleted", 0)),
-            errors=int(answer.get("Errors", 0)),
-            reply={**answer, "request_id": reply.request_id},
-        )
+        names = ("Rows Created", "Rows Updated", "Rows Deleted", "Errors")
+        counts = [answer[name] for name in names if name in answer] if isinstance(answer, dict) else []
+        if not counts or not all(type(value) is int and value >= 0 for value in counts):
+            raise DataError(
+                f"the portal took {len(rows):,} rows of {resource} and did not answer with counts",
+                code="no-counts",
+                next_step=f"Look at {resource} on the portal, then force the publish stage.",
+            )
+        created, updated, deleted, errors = (answer.get(name, 0) for name in names)
+        return Published(created=created, updated=updated, deleted=deleted, errors=errors, reply={**answer, "request_id": reply.request_id})
 
     def published_count(self, resource: str) -> int:
         return self._count(resource, "")

@@ -173,6 +173,23 @@ def test_a_dataset_without_columns_is_not_a_table(city):
     assert caught.value.code == "not-a-table"
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        {"columns": [1, 2]},
+        {"columns": [{"name": "no field name"}]},
+        {"columns": [{"fieldName": "a"}], "rowsUpdatedAt": "soon"},
+        {"columns": [{"fieldName": "a"}], "rowsUpdatedAt": 99999999999999999},
+        {"columns": [{"fieldName": "a"}], "license": "CC0"},
+        {"columns": {"a": 1}},
+    ],
+)
+def test_metadata_of_another_shape_is_the_portals_fault_and_told_so(city, view):
+    with Told(Reply.of(view)) as told, pytest.raises(DataError) as caught:
+        city(told.url).describe(ID)
+    assert caught.value.code == "odd-metadata"
+
+
 @pytest.mark.parametrize(("change", "code"), [({"private": True}, "http-403"), ({"retired": True}, "http-410")])
 def test_a_closed_dataset_is_told_in_the_portals_words(portal, city, change, code):
     for name, value in change.items():
@@ -588,10 +605,11 @@ def test_a_field_that_the_portal_does_not_know_is_told_in_its_words(city):
         city().upsert(ID, [{"srnumber": "1", "colour": "red"}])
 
 
-def test_an_upsert_that_is_not_answered_with_counts_is_not_believed(portal, city):
+@pytest.mark.parametrize("answer", [{"ok": 1}, {"Rows Created": "many"}, {"Rows Created": None}, {"Rows Updated": 2, "Errors": -1}, [1], True])
+def test_an_upsert_that_is_not_answered_with_counts_is_not_believed(portal, city, answer):
     connector = city()
     connector.describe(ID)
-    portal.answer = lambda asked, fault: Reply.of({"ok": 1})
+    portal.answer = lambda asked, fault: Reply.of(answer)
     with pytest.raises(DataError) as caught:
         connector.upsert(ID, [{"srnumber": "1"}])
     assert caught.value.code == "no-counts"
