@@ -178,6 +178,8 @@ class PipelineForm(forms.ModelForm):
         for name in ("key", "columns"):
             # a copy: the list of the class must not be shared with the instance
             self.initial[name] = ", ".join(getattr(self.instance, name) or [])
+        # a new pipeline's boxes are ticked as its defaults say: Django takes those only of a field that it made itself
+        self.initial.setdefault("stages", self.instance.stages)
         warehouse = settings.WAREHOUSES
         if "warehouse" in self.fields:
             self.fields["warehouse"] = forms.ChoiceField(

@@ -215,6 +215,12 @@ def host(address: str) -> str:
 
 
 @register.filter
+def file_name(path: str) -> str:
+    """The last part of a lake path: what a person calls the file."""
+    return path.rpartition("/")[2]
+
+
+@register.filter
 def pace(run) -> str:
     """Rows a second of a run; a dash where nothing can be said."""
     return f"{run.rows_in / run.seconds:,.0f}" if run.seconds and run.rows_in else "–"

@@ -10,6 +10,7 @@ from catalog.models import AuditEntry, CatalogEntry, Dataset
 from pipelines import secrets
 from pipelines.connectors.base import REGISTRY, Connector, Parameter
 from pipelines.errors import SetupError
+from pipelines.forms import PipelineForm
 from pipelines.models import ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock, State
 from tests import world
 from tests.web import plain_web  # noqa: F401
@@ -412,3 +413,7 @@ def test_no_page_of_the_admin_carries_a_script_or_style_of_its_own(root, city):
         text = reply.content.decode()
         assert reply.status_code == 200 and not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*application/json)[^>]*>", text)
         assert ' style="' not in text and "<style" not in text and not re.search(r'\son\w+="', text)
+
+
+def test_a_new_pipeline_has_its_usual_stages_ticked():
+    assert PipelineForm().initial["stages"] == Pipeline().stages
