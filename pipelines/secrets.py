@@ -15,6 +15,9 @@ from pipelines.errors import SetupError
 
 ENV, SEALED = "env:", "fernet:"
 MASK = "••••••"
+#: The program's own secrets: a provider that names one would carry it out of the house.
+OWN_NAMES = frozenset({"SECRET_KEY", "SECRET_KEY_FALLBACKS", "FERNET_KEYS", "DATABASE_URL", "WAREHOUSE_URL", "QUEUE_URL"})
+OWN_PREFIXES = ("AWS_", "PG")
 
 #: Knows every secret that this process has opened; all that is logged, stored as a message or shown goes through it.
 redact = Redactor()
@@ -33,6 +36,8 @@ def _box() -> MultiFernet:
 
 def seal(value: str) -> str:
     """What to store for `value`: a reference as it is, an already sealed one as it is, anything else encrypted."""
+    if value.startswith(ENV):
+        _not_our_own(value.removeprefix(ENV))
     if value.startswith((ENV, SEALED)):
         return value
     return SEALED + _box().encrypt(value.encode()).decode()
@@ -48,6 +53,7 @@ def reveal(stored: str) -> str:
 def _open(stored: str) -> str:
     if stored.startswith(ENV):
         name = stored.removeprefix(ENV)
+        _not_our_own(name)
         if name not in os.environ:
             raise SetupError(f"the environment has no {name}.", code="secret-missing", next_step=f"Set {name} for the web and the workers.")
         return os.environ[name]
@@ -61,6 +67,15 @@ def _open(stored: str) -> str:
             code="secret-locked",
             next_step="Put the key that sealed it back into FERNET_KEYS, or enter the secret again.",
         ) from None
+
+
+def _not_our_own(name: str) -> None:
+    if name in OWN_NAMES or name.startswith(OWN_PREFIXES):
+        raise SetupError(
+            f"{name} is a secret of this program itself and is given to no provider.",
+            code="own-secret",
+            next_step="Keep the provider's secret under a name of its own, for example PORTAL_PASSWORD.",
+        )
 
 
 def describe(stored: str) -> str:

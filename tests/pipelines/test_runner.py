@@ -554,3 +554,9 @@ def test_when_a_worker_is_killed_its_stage_dies_with_it_and_another_worker_finis
     go(one)
     assert (one.state, one.fence) == (State.DONE, 3)
     assert [run.state for run in one.runs.order_by("pk")] == [RunState.CRASHED, RunState.DONE, RunState.DONE]
+
+
+def test_a_stage_that_this_version_does_not_have_is_named():
+    one = go(block(stages=["enrich"]))
+    assert (one.state, one.error_code) == (State.FAILED, "no-such-stage")
+    assert "Take enrich out of the stages" in one.next_step

@@ -143,3 +143,12 @@ def test_a_rotation_is_in_the_audit_and_tells_no_secret(providers, capsys):
 def test_a_rotation_with_nothing_to_do_says_so(keys, capsys):
     assert rotate(capsys)[0] == 3
     assert not AuditEntry.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "FERNET_KEYS", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY"])
+def test_the_programs_own_secrets_are_given_to_no_provider(monkeypatch, name):
+    monkeypatch.setenv(name, "canary-of-our-own")
+    for use in (secrets.seal, secrets.reveal):
+        with pytest.raises(SetupError) as told:
+            use(f"env:{name}")
+        assert told.value.code == "own-secret" and "canary" not in str(told.value)
