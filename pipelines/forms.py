@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import forms
 from django.conf import settings
@@ -10,6 +11,7 @@ from django.conf import settings
 from pipelines import secrets
 from pipelines.connectors import base as connectors
 from pipelines.connectors import connector_for
+from pipelines.errors import SetupError
 from pipelines.models import Pipeline, Provider, Stage
 
 
@@ -90,7 +92,13 @@ class ProviderForm(forms.ModelForm):
             if cleaned.get(CLEAR + declared.name):
                 kept.pop(declared.name, None)
             if value := cleaned.get(SECRET + declared.name, ""):
-                kept[declared.name] = secrets.seal(value)
+                try:
+                    kept[declared.name] = secrets.seal(value)
+                except SetupError as error:
+                    self.add_error(SECRET + declared.name, f"{error.message} {error.next_step}")
+            elif declared.name in kept and self._moves_elsewhere(cleaned.get("base_url", "")):
+                # a secret goes to the host for which it was entered, and to no other
+                self.add_error(SECRET + declared.name, "The address has another host now: enter the secret again.")
             if declared.required and declared.name not in kept:
                 self.add_error(SECRET + declared.name, f"{declared.label} is needed.")
         # what the kind no longer declares is not carried on
@@ -99,6 +107,10 @@ class ProviderForm(forms.ModelForm):
         self.instance.parameters = parameters
         self.instance.secrets = {name: value for name, value in kept.items() if name in known}
         return cleaned
+
+    def _moves_elsewhere(self, address: str) -> bool:
+        stored = type(self.instance).objects.filter(pk=self.instance.pk).values_list("base_url", flat=True).first()
+        return bool(stored) and urlsplit(stored).hostname != urlsplit(address).hostname
 
     def add_error(self, field, error):
         """What the model says of something that has no field here is said above the form."""

@@ -292,7 +292,8 @@ def _blocks_by_day(heads: list[DayHead], now: datetime) -> dict[int, dict[date, 
     )
     found: dict[int, dict[date, _Day]] = defaultdict(dict)
     for group in groups:
-        day = found[group["pipeline_id"]].setdefault(group["day"], _Day({}))
+        # where it is tomorrow already, what happens there stands under our today
+        day = found[group["pipeline_id"]].setdefault(min(group["day"], heads[-1].day), _Day({}))
         face = faces.of_parts(
             group["state"],
             group["mark"],

@@ -17,6 +17,8 @@ def carry_out(run: Run, note: Note) -> Outcome:
     """Do the stage of this run. Raises PipelineError, LeaseLost."""
     if run.stage not in STAGES:
         raise SetupError(
-            f"This version has no {run.stage} stage.", code="no-such-stage", next_step=f"Take {run.stage} out of the stages of {run.block.pipeline.title}."
+            f"This version has no {run.stage} stage.",
+            code="no-such-stage",
+            next_step=f"Take {run.stage} out of the stages of {run.block.pipeline.title}.",
         )
     return STAGES[Stage(run.stage)](run, note)

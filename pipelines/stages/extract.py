@@ -84,7 +84,7 @@ def extract(run: Run, note: Note) -> Outcome:
     mark, message = _judge(block, rows)
     return Outcome(
         Counts(rows_in=rows, rows_out=read, bytes=size),
-        message=message or f"{read:,} rows in {len(entries)} files",
+        message=message or f"{read:,} rows in {len(entries)} file{'s' * (len(entries) != 1)}",
         mark=mark,
         details={
             "source_version": version,

@@ -417,3 +417,17 @@ def test_no_page_of_the_admin_carries_a_script_or_style_of_its_own(root, city):
 
 def test_a_new_pipeline_has_its_usual_stages_ticked():
     assert PipelineForm().initial["stages"] == Pipeline().stages
+
+
+def test_a_stored_secret_does_not_follow_a_provider_to_another_host(steward, kind):
+    add(steward)
+    made = Provider.objects.get(slug="harbour")
+    told = change(steward, made, base_url="https://elsewhere.example").content.decode()
+    assert "enter the secret again" in told
+    made.refresh_from_db()
+    assert "elsewhere" not in made.base_url
+
+
+def test_a_provider_is_not_given_a_secret_of_the_program_itself(steward, kind):
+    assert "is a secret of this program itself" in add(steward, secret_token="env:SECRET_KEY").content.decode()
+    assert not Provider.objects.filter(slug="harbour").exists()
