@@ -231,7 +231,7 @@ def _evidence(own: list[Run], earlier: list[Run]) -> tuple[list[Run], str]:
         return counted, f"{said}. The counts are those of run {first.pk:,}."
     first = next((run for run in earlier if run.stage == Stage.EXTRACT and run.state == RunState.DONE), None)
     if first:
-        return earlier, f"{said}. The counts are those of block {first.block_id}, the last that read rows."
+        return earlier, f"{said}. The counts are those of block {first.block_id:,}, the last that read rows."
     return own, f"{said}, and no earlier run that counted rows is known."
 
 
