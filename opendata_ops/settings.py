@@ -52,7 +52,8 @@ def kept_secret(name: str, make) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        bootstrap.folder_of_ours(bootstrap.var_folder(BASE_DIR) / "secrets", 0o700)
+        bootstrap.var_folder(BASE_DIR)
+        bootstrap.folder_of_ours(path.parent, 0o700)
         fresh = path.with_suffix(f".{secrets.token_hex(4)}")
         fresh.touch(mode=0o600)
         fresh.write_text(make())

@@ -1,5 +1,6 @@
 """The runner: whatever becomes of a stage's process or of its worker, the block ends in a true state and nothing is left behind."""
 
+import inspect
 import itertools
 import os
 import resource
@@ -183,15 +184,11 @@ def interrupt(run, note):
 
 
 def stopped_in_the_middle_of_a_word(run, note):
-    os.write(max(int(name) for name in os.listdir("/proc/self/fd") if _is_pipe(name)), b'{"done": {"counts"')
+    frame = inspect.currentframe()
+    while "mouth" not in frame.f_locals:
+        frame = frame.f_back
+    os.write(frame.f_locals["mouth"], b'{"done": {"counts"')
     os._exit(0)
-
-
-def _is_pipe(name: str) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{name}").startswith("pipe:")
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(
