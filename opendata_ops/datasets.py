@@ -19,8 +19,10 @@ from catalog.gates import needs_view
 from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
 from pipelines import clock, planner
 from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
-from pipelines.selectors import blocks, faces, promises, schedule
-from pipelines.selectors.faces import Face
+from pipelines.selectors import faces, promises, schedule
+from pipelines.selectors.chain import Chain, evidence_run, reconcile
+from pipelines.selectors.faces import Face, Square
+from pipelines.selectors.trouble import troubles
 
 BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 30, 100
 
@@ -91,7 +93,7 @@ def dataset_list(filters: DatasetFilters, now: datetime) -> DatasetList:
         feeding[pipeline.dataset_id].append(pipeline)
     late = {promise.dataset.pk for promise in promises.late_promises([one for some in feeding.values() for one in some], now)}
     trouble: dict[int, list[Face]] = defaultdict(list)
-    for problem in schedule.troubles(now):
+    for problem in troubles(now):
         trouble[problem.pipeline_id].append(problem.face)
     held = {row["dataset"]: row for row in CatalogEntry.objects.live().order_by().values("dataset").annotate(files=Count("pk"), size=Sum("bytes"))}
     lines = [_dataset_line(one, feeding.get(one.pk, []), trouble, one.pk in late, held.get(one.pk, {})) for one in datasets]
@@ -159,9 +161,9 @@ class Feed:
     pipeline: Pipeline
     block: ScheduleBlock | None
     face: Face
-    chain: blocks.Chain | None
+    chain: Chain | None
     window: str
-    bar: list[schedule.Square]
+    bar: list[Square]
     cadence: str
     next_due: datetime | None
 
@@ -251,7 +253,7 @@ def promise_of(dataset: Dataset, pipelines: list[Pipeline], now: datetime) -> Pr
     through, since = promised
     newest = max((pipeline.newest_end for pipeline in pipelines if pipeline.newest_end), default=None)
     if promises.late_promises(pipelines, now):
-        late = blocks.span_words((now - since).total_seconds())
+        late = clock.span_words((now - since).total_seconds())
         return Promise(words, Face("late", "Late"), f"late by {late}" if newest else f"nothing has arrived; late by {late}")
     if newest is None:
         return Promise(words, Face("queued", "Not due yet"), "nothing has arrived yet")
@@ -271,13 +273,13 @@ def _feeds(pipelines: list[Pipeline], now: datetime) -> list[Feed]:
         # a block that waits its first turn says nothing yet; the one before it does
         told[pipeline.pk] = next((block for block in recent[pipeline.pk] if block.fence), next(iter(recent[pipeline.pk]), None))
     runs = _runs_of([block for block in told.values() if block])
-    elsewhere = {block_id: named for block_id, own in runs.items() if (named := blocks.evidence_run(own))}
+    elsewhere = {block_id: named for block_id, own in runs.items() if (named := evidence_run(own))}
     earlier = _blocks_of_runs(elsewhere.values())
     feeds = []
     for pipeline in pipelines:
         block = told[pipeline.pk]
         own = runs.get(block.pk, []) if block else []
-        chain = blocks.reconcile(own, pipeline.stages, earlier.get(elsewhere.get(block.pk), [])) if block else None
+        chain = reconcile(own, pipeline.stages, earlier.get(elsewhere.get(block.pk), [])) if block else None
         squares = _bar(pipeline, recent[pipeline.pk], now)
         feeds.append(
             Feed(
@@ -312,7 +314,7 @@ def _blocks_of_runs(run_ids: Iterable[int]) -> dict[int, list[Run]]:
     return {run.pk: some for some in found.values() for run in some if run.pk in wanted}
 
 
-def _bar(pipeline: Pipeline, have: list[ScheduleBlock], now: datetime) -> list[schedule.Square]:
+def _bar(pipeline: Pipeline, have: list[ScheduleBlock], now: datetime) -> list[Square]:
     """The last windows, oldest first: the blocks that there are, and the gaps where one is owed and never was."""
     squares = {block.starts_at: _square(block, now) for block in have}
     span = {"hourly": clock.HOUR, "daily": clock.DAY, "weekly": 7 * clock.DAY, "monthly": 31 * clock.DAY}.get(pipeline.cadence, clock.DAY)
@@ -323,15 +325,15 @@ def _bar(pipeline: Pipeline, have: list[ScheduleBlock], now: datetime) -> list[s
         covered = pipeline.is_snapshot and window != due[-1]
         face = faces.COVERED if covered else (faces.PAUSED_GAP if pipeline.is_paused else faces.MISSING)
         words = f"{clock.window_text(*window, pipeline.time_zone)}: {face.word.lower()}"
-        squares[window[0]] = schedule.Square(face, words, href=pipeline.get_absolute_url(), starts_at=window[0])
+        squares[window[0]] = Square(face, words, href=pipeline.get_absolute_url(), starts_at=window[0])
     return [squares[start] for start in sorted(squares)][-BAR_BLOCKS:]
 
 
-def _square(block: ScheduleBlock, now: datetime) -> schedule.Square:
+def _square(block: ScheduleBlock, now: datetime) -> Square:
     face = faces.of_block(block, now)
     rows = f", {block.rows:,} rows" if block.rows is not None else ""
     words = clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone)
-    return schedule.Square(face, f"{words}: {face.word.lower()}{rows}", href=block.get_absolute_url(), starts_at=block.starts_at)
+    return Square(face, f"{words}: {face.word.lower()}{rows}", href=block.get_absolute_url(), starts_at=block.starts_at)
 
 
 _STAGE_WORDS = {

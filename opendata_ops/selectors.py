@@ -14,9 +14,11 @@ from django.urls import reverse
 from catalog.models import Dataset, RefreshRate
 from pipelines import clock, planner
 from pipelines.models import Pipeline, Provider, Pulse, Run, ScheduleBlock
-from pipelines.selectors import faces, schedule
+from pipelines.selectors import faces, schedule, today
 from pipelines.selectors.faces import Face
 from pipelines.selectors.promises import LatePromise, late_promises, promise_words
+from pipelines.selectors.trouble import Trouble
+from pipelines.selectors.trouble import troubles as all_troubles
 
 #: The tick comes once a minute, the canary is asked with it: three missed ones are a silence.
 SILENT_AFTER = timedelta(minutes=3)
@@ -76,7 +78,7 @@ class Need:
 _RANK = {"failed": 0, "crashed": 0, "suspicious": 1, "late": 2, "paused": 3}
 
 
-def needs(pipelines: list[Pipeline], troubles: list[schedule.Trouble], now: datetime) -> list[Need]:
+def needs(pipelines: list[Pipeline], troubles: list[Trouble], now: datetime) -> list[Need]:
     """Everything that needs a person, worst first, then oldest. Asks nothing."""
     by_pk = {pipeline.pk: pipeline for pipeline in pipelines}
     # a pipeline that was made between the two questions is told of next time
@@ -88,10 +90,10 @@ def needs(pipelines: list[Pipeline], troubles: list[schedule.Trouble], now: date
 
 def needs_count(now: datetime) -> int:
     """How many things need a person: the number beside "Today". Two queries."""
-    return len(needs(list(schedule.pipelines_with_newest()), schedule.troubles(now), now))
+    return len(needs(list(schedule.pipelines_with_newest()), all_troubles(now), now))
 
 
-def _trouble_need(pipeline: Pipeline, trouble: schedule.Trouble) -> Need:
+def _trouble_need(pipeline: Pipeline, trouble: Trouble) -> Need:
     block = reverse("block", args=[trouble.block_id])
     many = trouble.count > 1
     failed = trouble.face.look in ("failed", "crashed")
@@ -172,8 +174,8 @@ class Board:
     lines: list[schedule.PipelineLine]
     heads: list[schedule.DayHead]
     weeks: list
-    hours: schedule.Hours
-    running: list[schedule.RunningLine]
+    hours: today.Hours
+    running: list[today.RunningLine]
     datasets: int
     providers: int
 
@@ -190,11 +192,11 @@ class Board:
 def board(now: datetime) -> Board:
     """The first page in seven queries: pipelines, troubles, days, today's runs, running blocks and their runs, what is due."""
     pipelines = list(schedule.pipelines_with_newest())
-    troubles = schedule.troubles(now)
+    troubles = all_troubles(now)
     needed = needs(pipelines, troubles, now)
     lines = schedule.pipeline_lines(pipelines, now)
-    running = schedule.running()
-    soon = schedule.due_soon(pipelines, now)
+    running = today.running()
+    soon = today.due_soon(pipelines, now)
     lines.sort(key=lambda line: (faces.WORST_FIRST.index(line.face), line.pipeline.title))
     heads = schedule.day_heads(now)
     return Board(
@@ -203,7 +205,7 @@ def board(now: datetime) -> Board:
         lines=lines,
         heads=heads,
         weeks=schedule.weeks(heads),
-        hours=schedule.today_by_hour(pipelines, now),
+        hours=today.today_by_hour(pipelines, now),
         running=running,
         datasets=len({pipeline.dataset_id for pipeline in pipelines}),
         providers=len({pipeline.provider_id for pipeline in pipelines}),

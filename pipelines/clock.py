@@ -98,3 +98,19 @@ def window_text(starts_at: datetime, ends_at: datetime, zone_name: str) -> str:
         return f"{start:%a %b} {start.day} to {last:%a %b} {last.day} {last.year}"
     again = " (second)" if start.fold else ""
     return f"{start:%a %b} {start.day} {start.year}, {start:%H:%M}{again} to {end:%H:%M}"
+
+
+def span_words(seconds: float | None) -> str:
+    """Seconds as people say them: "0.4 s", "41 s", "1 min 06 s", "2 h 05 min"."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -21,6 +21,23 @@ class Face:
     word: str
 
 
+@dataclass(frozen=True)
+class Square:
+    """One cell of a grid; `shade` is "", "v1", "v3" or "v4" (more rows, darker), `starts_at`/`ends_at` the UTC span that it stands for.
+
+    `local_from` and `local_to` are the same span as the inputs of the order form write it.
+    """
+
+    face: Face
+    title: str
+    href: str = ""
+    shade: str = ""
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    local_from: str = ""
+    local_to: str = ""
+
+
 OK = Face("ok", "Done")
 EMPTY = Face("unchanged", "Complete and empty")
 UNCHANGED = Face("unchanged", "Unchanged")

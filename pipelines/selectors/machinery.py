@@ -10,9 +10,10 @@ from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet, 
 
 from catalog import asked
 from catalog.models import AuditEntry
+from pipelines.clock import span_words
 from pipelines.models import ImportLog, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock
-from pipelines.selectors.blocks import CANARY_SILENT, TICK_SILENT, span_words
 from pipelines.selectors.faces import CRASHED, FAILED, RUNNING, Face
+from pipelines.selectors.waiting import CANARY_SILENT, TICK_SILENT
 
 LOADS_A_PAGE, RESTARTS = 50, 10
 #: A host that has said nothing for longer is gone or stuck.

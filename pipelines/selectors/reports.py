@@ -9,7 +9,7 @@ from django.db.models import Prefetch
 
 from pipelines import clock
 from pipelines.models import COUNTS, Run, ScheduleBlock
-from pipelines.selectors.blocks import earlier_runs, evidence_run, reconcile
+from pipelines.selectors.chain import earlier_runs, evidence_run, reconcile
 
 #: A stage that the pass did not reach, or did not need.
 NOT_RUN = {"run": None, "state": "not run", "attempt": 0, **dict.fromkeys(COUNTS, 0), "seconds": 0.0, "message": ""}

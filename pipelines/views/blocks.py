@@ -18,6 +18,7 @@ from pipelines import blocks, planner
 from pipelines.forms import ActForm
 from pipelines.models import ScheduleBlock, State, Trigger
 from pipelines.selectors import blocks as selectors
+from pipelines.selectors.chain import earlier_runs, reconcile
 from pipelines.selectors.reports import report
 
 VERBS = ("run", "force", "rerun", "cancel", "hold", "release")
@@ -62,7 +63,7 @@ def rejected_csv(request: HttpRequest, pk: int) -> HttpResponse:
     """The rejected rows; `?all=1` takes those of replaced runs with them."""
     one = _one_block(pk)
     runs = list(one.runs.all())
-    chain = selectors.reconcile(runs, one.pipeline.stages, selectors.earlier_runs(runs))
+    chain = reconcile(runs, one.pipeline.stages, earlier_runs(runs))
     rows = selectors.rejected_rows(one, None if request.GET.get("all") else selectors.current_rejecting_runs(chain, runs))
     return csv_response(
         f"block-{pk}-rejected.csv",

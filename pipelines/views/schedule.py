@@ -18,7 +18,10 @@ from catalog.gates import OPERATE, act, needs_operate, needs_view
 from pipelines import clock, planner
 from pipelines.forms import ActForm
 from pipelines.models import COUNTS, Cadence, Pipeline, Trigger
-from pipelines.selectors import faces, promises, schedule
+from pipelines.selectors import faces, lists, promises, schedule, today
+from pipelines.selectors import preview as previews
+from pipelines.selectors.grid import Grid, as_input, block_grid
+from pipelines.selectors.trouble import troubles
 from pipelines.views.order import BEGINNINGS, WHICH, OrderForm, PlaceForm
 
 TABS = [("blocks", "Blocks"), ("runs", "Runs"), ("durations", "Durations"), ("settings", "Settings")]
@@ -56,7 +59,7 @@ def _chosen(known: list[Pipeline], show: str, provider: str, now: datetime) -> l
         late = {promise.dataset.pk for promise in promises.late_promises(known, now)}
         return [pipeline for pipeline in chosen if pipeline.dataset_id in late]
     if show == "due":
-        due = schedule.due_soon(known, now).pipeline_ids
+        due = today.due_soon(known, now).pipeline_ids
         return [pipeline for pipeline in chosen if pipeline.pk in due]
     if show == "paused":
         return [pipeline for pipeline in chosen if pipeline.is_paused]
@@ -90,7 +93,6 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
     tab = request.GET.get("tab", "blocks")
     if tab not in dict(TABS):
         raise Http404(f"A pipeline has no page {tab!r}. It has {', '.join(dict(TABS))}.")
-    troubles = [trouble for trouble in schedule.troubles(now) if trouble.pipeline_id == one.pk]
     shared = {
         "pipeline": one,
         "now": now,
@@ -98,7 +100,7 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
         "tabs": TABS,
         "cadence": schedule.cadence_words(one),
         "next_due": planner.next_due(one, now),
-        "troubles": troubles,
+        "troubles": [trouble for trouble in troubles(now) if trouble.pipeline_id == one.pk],
         "may_operate": request.user.has_perm(OPERATE),
         "act_form": ActForm(),
     }
@@ -106,7 +108,7 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _blocks_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    grid = schedule.block_grid(one, now, asked.day(request.GET.get("until") or request.GET.get("day"))[0])
+    grid = block_grid(one, now, asked.day(request.GET.get("until") or request.GET.get("day"))[0])
     if request.GET.get("format") == "csv":
         return _grid_csv(one, grid)
     failed = [trouble for trouble in shared["troubles"] if trouble.face.look in ("failed", "crashed")]
@@ -129,12 +131,12 @@ def _blocks_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict
 
 
 def _runs_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    page = schedule.run_page(schedule.RunFilter(pipeline=one.slug, before=asked.number(request.GET.get("before"))))
+    page = lists.run_page(lists.RunFilter(pipeline=one.slug, before=asked.number(request.GET.get("before"))))
     return render(request, "pipelines/pipeline_runs.html", {**shared, "page": page})
 
 
 def _durations_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    found = schedule.durations(one, now)
+    found = lists.durations(one, now)
     if request.GET.get("format") == "csv":
         return _runs_csv(f"{one.slug}-durations.csv", found.runs)
     return render(request, "pipelines/pipeline_durations.html", {**shared, "durations": found})
@@ -158,7 +160,7 @@ def _edit_href(request: HttpRequest, one: Pipeline) -> str:
 
 
 def _pipeline_json(one: Pipeline, now: datetime) -> JsonResponse:
-    grid = schedule.block_grid(one, now)
+    grid = block_grid(one, now)
     squares = sorted((cell for row in grid.rows for cell in row.cells if cell), key=lambda cell: cell.starts_at)
     return JsonResponse(
         {
@@ -177,7 +179,7 @@ def _pipeline_json(one: Pipeline, now: datetime) -> JsonResponse:
     )
 
 
-def _grid_csv(one: Pipeline, grid: schedule.Grid) -> HttpResponse:
+def _grid_csv(one: Pipeline, grid: Grid) -> HttpResponse:
     squares = sorted((cell for row in grid.rows for cell in row.cells if cell), key=lambda cell: cell.starts_at)
     return csv_response(
         f"{one.slug}-blocks.csv",
@@ -199,7 +201,7 @@ def rerun(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid() and press.is_valid():
         return _place(request, one, form, press)
     status = 422 if request.method == "POST" else 200 if form.is_valid() else 400
-    preview = schedule.preview(form.order(), now) if form.is_valid() else None
+    preview = previews.preview(form.order(), now) if form.is_valid() else None
     return render(
         request,
         "pipelines/rerun.html",
@@ -239,7 +241,7 @@ def _place(request: HttpRequest, one: Pipeline, form: OrderForm, press: PlaceFor
 
 
 def _input(one: Pipeline, moment: datetime | None, *, is_end: bool = False) -> str:
-    return schedule.as_input(moment, one, is_end=is_end) if moment else ""
+    return as_input(moment, one, is_end=is_end) if moment else ""
 
 
 def _beginnings(one: Pipeline) -> list[tuple[str, str]]:
@@ -277,7 +279,7 @@ def _pause_or_resume(request: HttpRequest, slug: str, verb) -> HttpResponse:
 @require_GET
 def runs(request: HttpRequest) -> HttpResponse:
     get = request.GET
-    wanted = schedule.RunFilter(
+    wanted = lists.RunFilter(
         pipeline=get.get("pipeline", ""),
         stage=get.get("stage", ""),
         state=get.get("state", ""),
@@ -286,7 +288,7 @@ def runs(request: HttpRequest) -> HttpResponse:
         before=asked.number(get.get("before")),
     )
     csv = get.get("format") == "csv"
-    page = schedule.run_page(wanted, size=10_000 if csv else schedule.RUNS_A_PAGE)
+    page = lists.run_page(wanted, size=10_000 if csv else lists.RUNS_A_PAGE)
     if csv:
         return _runs_csv("runs.csv", page.runs)
     return render(
@@ -296,9 +298,9 @@ def runs(request: HttpRequest) -> HttpResponse:
             "page": page,
             "wanted": wanted,
             "pipelines": schedule.pipeline_choices(),
-            "stages": schedule.STAGES,
-            "states": schedule.RUN_STATES,
-            "triggers": schedule.TRIGGERS,
+            "stages": lists.STAGES,
+            "states": lists.RUN_STATES,
+            "triggers": lists.TRIGGERS,
             "is_filtered": any((wanted.pipeline, wanted.stage, wanted.state, wanted.trigger, wanted.day)),
         },
     )
@@ -322,11 +324,11 @@ def _runs_csv(name: str, found) -> HttpResponse:
 @require_GET
 def block_list(request: HttpRequest) -> HttpResponse:
     state, slug = request.GET.get("state", "failed"), request.GET.get("pipeline", "")
-    if state not in schedule.BLOCK_LISTS:
-        raise Http404(f"There is no list of {state!r} blocks. There are {', '.join(schedule.BLOCK_LISTS)}.")
+    if state not in lists.BLOCK_LISTS:
+        raise Http404(f"There is no list of {state!r} blocks. There are {', '.join(lists.BLOCK_LISTS)}.")
     csv = request.GET.get("format") == "csv"
-    size = 10_000 if csv else schedule.RUNS_A_PAGE
-    page = schedule.block_page(state, slug, asked.number(request.GET.get("before")), timezone.now(), size)
+    size = 10_000 if csv else lists.RUNS_A_PAGE
+    page = lists.block_page(state, slug, asked.number(request.GET.get("before")), timezone.now(), size)
     if csv:
         return csv_response(
             f"blocks-{state}.csv",
@@ -336,7 +338,7 @@ def block_list(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "pipelines/blocks.html",
-        {"page": page, "state": state, "lists": schedule.BLOCK_LISTS.items(), "slug": slug, "pipelines": schedule.pipeline_choices()},
+        {"page": page, "state": state, "lists": lists.BLOCK_LISTS.items(), "slug": slug, "pipelines": schedule.pipeline_choices()},
     )
 
 
@@ -344,7 +346,7 @@ def block_list(request: HttpRequest) -> HttpResponse:
 @require_GET
 def running(request: HttpRequest) -> HttpResponse:
     """The running blocks as the table that the first page shows, asked again by the page itself."""
-    return render(request, "pipelines/_running.html", {"running": schedule.running()})
+    return render(request, "pipelines/_running.html", {"running": today.running()})
 
 
 def _one(slug: str) -> Pipeline:

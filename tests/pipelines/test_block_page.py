@@ -12,9 +12,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from catalog.models import AuditEntry
+from pipelines.clock import span_words
 from pipelines.models import LogLine, Pipeline, Provider, RejectedRow, Run, RunState, ScheduleBlock, State
-from pipelines.selectors import blocks
-from pipelines.selectors.blocks import Surroundings, buttons, passes, reconcile, span_words, why_waiting
+from pipelines.selectors.blocks import buttons
+from pipelines.selectors.chain import reconcile
+from pipelines.selectors.passes import gantt, passes
+from pipelines.selectors.waiting import Surroundings, why_waiting
 from tests import world
 from tests.pipelines.commanding import command
 from tests.web import plain_web  # noqa: F401
@@ -147,7 +150,7 @@ def test_tries_of_one_stage_are_one_pass_and_going_back_begins_another():
 
 def test_a_day_in_the_queue_is_drawn_as_waiting():
     waited = extract(1, 5, queued_at=NOW - timedelta(hours=24), finished_at=NOW + timedelta(seconds=60))
-    chart = blocks.gantt([waited], NOW)
+    chart = gantt([waited], NOW)
     assert chart.bars[0].wait_width > chart.bars[0].width
     assert "24 h 00 min in the queue" in chart.bars[0].text
 

@@ -14,6 +14,7 @@ from catalog.models import AuditEntry
 from pipelines import clock, planner
 from pipelines.models import Pipeline, Run, ScheduleBlock, State
 from pipelines.selectors import faces, schedule
+from pipelines.selectors.grid import Grid, block_grid
 from tests import world
 from tests.web import asks, plain_web  # noqa: F401
 
@@ -43,9 +44,9 @@ def viewer(client, city):
     return client
 
 
-def grid(city, name: str, until: date | None = None) -> schedule.Grid:
+def grid(city, name: str, until: date | None = None) -> Grid:
     one = schedule.pipelines_with_newest().get(pk=city.pipelines[name].pk)
-    return schedule.block_grid(one, city.now, until)
+    return block_grid(one, city.now, until)
 
 
 # the grid

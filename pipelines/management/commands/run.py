@@ -26,7 +26,7 @@ from pipelines.management.base import ASK_DOCTOR, DONE, FAILED, NOTHING, REFUSED
 from pipelines.models import STAGE_ORDER, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
 from pipelines.planner import Order, Placed, Planned
 from pipelines.selectors import reports
-from pipelines.selectors.blocks import CANARY_SILENT
+from pipelines.selectors.waiting import CANARY_SILENT
 
 EPILOG = """exit codes: 0 done, 1 a block failed, 2 refused or bad usage or configuration, 3 nothing to do; 130 stopped by Ctrl-C.
 

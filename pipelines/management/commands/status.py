@@ -13,7 +13,7 @@ from pipelines import clock, planner
 from pipelines.management.base import DONE, OpsCommand, pipelines_named, refusal
 from pipelines.models import Pipeline, ScheduleBlock, State
 from pipelines.selectors import reports
-from pipelines.selectors.blocks import CANARY_SILENT
+from pipelines.selectors.waiting import CANARY_SILENT
 
 #: Blocks that are told of one pipeline; the rest is counted.
 SHOWN = 5
