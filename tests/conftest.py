@@ -1,10 +1,12 @@
 """What every test stands on: a database of its own, a lake of its own, and a word for programs that may be missing.
 
 The tests' database lies on the embedded server, or on the server that `DATABASE_URL` names; it carries this process's number,
-so that two runs on one machine do not meet. Programs that the tests start find it through the environment.
+so that two runs on one machine, and the processes of one run (pytest-xdist), do not meet. Programs that the tests start find it
+through the environment.
 """
 
 import os
+from collections import Counter
 
 import environ
 import psutil
@@ -20,7 +22,9 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*programs): programs of bootstrap.PROGRAMS; without them it is skipped, in CI it fails")
-    _point_at(database.url(start=False))
+    if not config.getoption("numprocesses", None):
+        # a process that only hands out tests to others leaves the environment, which they inherit, as it found it
+        _point_at(database.url(start=False))
 
 
 def _point_at(url: str) -> None:
@@ -70,8 +74,6 @@ def lake_folder(tmp_path, settings, monkeypatch):
 
 # programs that pip cannot bring: `@pytest.mark.needs("chromium")`
 
-_missed: dict[str, int] = {}
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in {name for mark in item.iter_markers("needs") for name in mark.args}:
@@ -79,12 +81,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if program is None:
             raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which bootstrap.PROGRAMS does not name")
         if bootstrap.missing(program):
-            _missed[name] = _missed.get(name, 0) + 1
+            item.user_properties.append(("missed", name))  # in the report: with several processes, it is what reaches the first one
             if IN_CI:
                 pytest.fail(f"{name} is missing; in CI that is a failure, not a reason to skip", pytrace=False)
             pytest.skip(f"{name} is not installed")
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    for name, tests in sorted(_missed.items()):
+    reports = [report for kind in ("skipped", "failed", "error") for report in terminalreporter.stats.get(kind, [])]
+    missed = Counter(name for report in reports if report.when == "setup" for key, name in report.user_properties if key == "missed")
+    for name, tests in sorted(missed.items()):
         terminalreporter.write_line(f"NOT TESTED: {tests} tests need {name}, which is not installed here.", yellow=True)
