@@ -38,6 +38,8 @@ class Dataset(models.Model):
     promise_time = models.TimeField(null=True, blank=True, help_text="By what local time new data is promised, for example 07:00.")
     access = models.CharField(max_length=12, choices=Access, default=Access.PUBLIC)
     tags = models.CharField(max_length=300, blank=True, help_text="Words that people search for, separated by commas.")
+    chart_rows = models.CharField(max_length=63, blank=True, help_text="The column whose values are the rows of the dataset's chart.")
+    chart_columns = models.CharField(max_length=63, blank=True, help_text="The column whose values are its columns; of a date, its year.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -62,6 +64,9 @@ class DatasetColumn(models.Model):
     description = models.TextField(blank=True)
     is_published = models.BooleanField(default=True, help_text="A column that must stay inside is loaded but never published.")
     seen_at = models.DateTimeField(null=True, blank=True, help_text="When the source last had this column.")
+    told = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="What the source says of its values: count, nulls, smallest, largest."
+    )
 
     class Meta:
         ordering = ["dataset", "position", "name"]
@@ -69,6 +74,31 @@ class DatasetColumn(models.Model):
 
     def __str__(self):
         return self.name
+
+
+class DatasetEvent(models.Model):
+    """A line of a dataset's timeline: what changed about it, at its source or on its portal."""
+
+    class Kind(models.TextChoices):
+        COLUMNS = "columns", "Columns"
+        METADATA = "metadata", "Metadata"
+        PORTAL = "portal", "Portal"
+        ROWS = "rows", "Rows"
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(db_default=Now())
+    kind = models.CharField(max_length=10, choices=Kind)
+    source = models.CharField(max_length=80, help_text="The slug of the pipeline that noticed it.")
+    text = models.TextField()
+    details = models.JSONField(default=dict, blank=True)
+    run_id = models.BigIntegerField(null=True, help_text="The run that noticed it.")
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["dataset", "-id"], name="event_by_dataset")]
+
+    def __str__(self):
+        return self.text
 
 
 class Layer(models.TextChoices):

@@ -110,6 +110,26 @@ class Cadence(models.TextChoices):
 class LoadMode(models.TextChoices):
     UPSERT = "upsert", "Insert and update by key"
     REPLACE = "replace", "Replace the rows of the window"
+    APPEND = "append", "Only add rows"
+
+
+class Gone(models.TextChoices):
+    """What becomes of rows that the source no longer has."""
+
+    KEEP = "keep", "Keep them, and say how many"
+    DELETE = "delete", "Delete them, here and on the portal"
+
+
+class Drift(models.TextChoices):
+    """What becomes of a load whose source has other columns than before."""
+
+    WIDEN = "widen", "Widen the table and go on"
+    STOP = "stop", "Stop until a person accepts the new columns"
+
+
+class PortalMode(models.TextChoices):
+    UPSERT = "upsert", "Insert and update by key"
+    REPLACE = "replace", "Replace all rows at once"
 
 
 def default_stages():
@@ -126,7 +146,8 @@ class Pipeline(models.Model):
     """One provider feeding one dataset.
 
     With a `window_column` each block holds the rows whose value of it lies in the block's span. Without one the source is
-    a *snapshot*: every block reads the whole of it, and only the newest block is worth running.
+    a *snapshot*: every block reads the whole of it, and only the newest block is worth running. A snapshot with a
+    `watermark_column` reads only what changed since the last load, and an overlap; now and then it compares all keys.
     """
 
     slug = models.SlugField(max_length=80, unique=True)
@@ -154,9 +175,21 @@ class Pipeline(models.Model):
     warehouse = models.CharField(max_length=40, default="default")
     table = models.CharField(max_length=63, validators=[identifier])
     load_mode = models.CharField(max_length=10, choices=LoadMode, default=LoadMode.UPSERT)
+    watermark_column = models.CharField(
+        max_length=63, blank=True, help_text="Read only rows whose value of it is as new as the newest loaded. `:updated_at` is Socrata's own."
+    )
+    overlap_minutes = models.PositiveIntegerField(default=1440, help_text="How far before the watermark to read again: sources write late.")
+    since = models.CharField(max_length=40, blank=True, help_text="Where an empty table begins, like 2020-09-20T01:39:13. Empty: all rows.")
+    compare_days = models.PositiveSmallIntegerField(
+        default=7, help_text="After so many days all keys are compared with the source's, to find deleted rows. 0: never."
+    )
+    gone_rows = models.CharField("rows gone at the source", max_length=10, choices=Gone, default=Gone.KEEP)
+    drift = models.CharField("changed columns", max_length=10, choices=Drift, default=Drift.WIDEN)
+    watch_volume = models.BooleanField(default=True, help_text="Call a block suspicious whose rows are far from the usual number.")
 
     portal = models.ForeignKey(Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes")
     portal_resource = models.CharField(max_length=500, blank=True)
+    portal_mode = models.CharField(max_length=10, choices=PortalMode, default=PortalMode.UPSERT)
     publish_chunk = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(1)])
 
     priority = models.SmallIntegerField(default=0, help_text="Higher goes first.")
@@ -168,6 +201,9 @@ class Pipeline(models.Model):
     # what a snapshot pipeline knows of its source and its portal; a windowed one keeps it on the block
     source_version = models.CharField(max_length=200, blank=True, editable=False)
     published_seq = models.BigIntegerField(default=0, editable=False)
+    watermark = models.CharField(max_length=40, blank=True, editable=False, help_text="The newest value of the watermark column that was loaded.")
+    compared_at = models.DateTimeField(null=True, editable=False, help_text="When all its keys were last compared with the source's.")
+    accepted_columns = models.JSONField(default=list, editable=False, help_text="The source's columns that were last accepted: name and type.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = PipelineQuerySet.as_manager()
@@ -202,8 +238,10 @@ class Pipeline(models.Model):
                 raise ValidationError({"types": f"{column}: {kind!r} is not one of {', '.join(connectors.COLUMN_TYPES)}."})
         if self.load_mode == LoadMode.UPSERT and not self.key:
             raise ValidationError({"key": "Insert and update by key needs a key. Without one, choose to replace the rows of the window."})
-        if self.load_mode == LoadMode.REPLACE and self.key:
-            raise ValidationError({"load_mode": "Rows with a key are inserted and updated by it. To replace a window's rows, leave the key empty."})
+        if self.load_mode != LoadMode.UPSERT and self.key:
+            raise ValidationError({"load_mode": "Rows with a key are inserted and updated by it. To replace or only add rows, leave the key empty."})
+        if self.watermark_column and self.window_column:
+            raise ValidationError({"watermark_column": "A pipeline reads by windows or by a watermark, not by both."})
 
     def save(self, *args, **kwargs):
         # another portal has seen nothing yet: what the old one acknowledged says nothing about it
@@ -255,6 +293,7 @@ class ScheduleBlock(models.Model):
     # the present pass: what was asked, and by whom
     stages = models.JSONField(default=list)
     is_forced = models.BooleanField(default=False)
+    is_rebuild = models.BooleanField(default=False, help_text="The pass reads everything and puts a new table in the place of the old.")
     trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.SCHEDULE)
     asked_by = models.CharField(max_length=150, default="schedule")
     asked_because = models.TextField(blank=True)
@@ -351,6 +390,7 @@ class Run(models.Model):
     asked_by = models.CharField(max_length=150)
     asked_because = models.TextField(blank=True)
     is_forced = models.BooleanField(default=False)
+    is_rebuild = models.BooleanField(default=False)
     holder = models.CharField(max_length=120)
     queued_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(db_default=Now())
@@ -468,6 +508,60 @@ class RejectedRow(models.Model):
 
     def __str__(self):
         return f"{self.file}:{self.line} {self.reason}"
+
+
+class AfterStep(models.Model):
+    """Something to do after a load or at a block's end. It has a state of its own and never fails the load."""
+
+    class Kind(models.TextChoices):
+        REFRESH = "refresh", "Refresh a materialized view"
+        ANALYZE = "analyze", "Renew the planner's statistics (ANALYZE)"
+        VACUUM = "vacuum", "Reclaim the space of dead rows (VACUUM)"
+        POST = "post", "POST to an address (clear a cache)"
+        RELOAD = "reload", "Open an address and look for an answer (reload a report)"
+        NOTIFY = "notify", "Tell a Slack-compatible webhook how the block ended"
+
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.CASCADE, related_name="after_steps")
+    position = models.PositiveSmallIntegerField(default=0)
+    kind = models.CharField(max_length=10, choices=Kind)
+    target = models.CharField(max_length=500, blank=True, help_text="The view, or the address. A webhook's address is a secret: give it below.")
+    expect = models.CharField(max_length=200, blank=True, help_text="Words that the answer must hold.")
+    secret = models.CharField(max_length=1000, blank=True, help_text="env:NAME, or an encrypted value.")
+    prefix = models.CharField(max_length=80, blank=True, help_text="Before a notice's text, for example Testing.")
+    is_active = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["pipeline", "position", "pk"]
+
+    def __str__(self):
+        return f"{self.get_kind_display()} {self.target}".strip()
+
+
+class AfterRun(models.Model):
+    """One time that a step was due: waiting, running, done, failed. The runner's and the tick's `upkeep.after` carry it out."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+        SKIPPED = "skipped", "Skipped"
+
+    step = models.ForeignKey(AfterStep, on_delete=models.CASCADE, related_name="runs")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="after")
+    state = models.CharField(max_length=8, choices=State, default=State.WAITING)
+    asked_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    message = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [models.UniqueConstraint(fields=["step", "run"], name="after_run_once")]
+        indexes = [models.Index(fields=["asked_at"], condition=Q(state__in=["waiting", "running"]), name="after_run_not_ended")]
+
+    def __str__(self):
+        return f"{self.step} {self.state}"
 
 
 class Pulse(models.Model):
