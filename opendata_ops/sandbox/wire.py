@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -85,7 +86,7 @@ class Asked:
     fault: str = ""
 
 
-class LocalServer:
+class LocalServer(ABC):
     """A server on this machine with a log (`requests`), faults (`fail`) and an address (`url`, after `start`).
 
     A subclass says `answer` and, for its own error shapes, `error_body`. `latency` seconds are added to every answer.
@@ -108,9 +109,9 @@ class LocalServer:
         self._thread: threading.Thread | None = None
 
     # what a subclass says
+    @abstractmethod
     def answer(self, request: Request, fault: Fault | None) -> Reply:
         """The reply to one request. `fault` is given for those faults that change rows; wire faults are applied afterwards."""
-        raise NotImplementedError
 
     def error_body(self, status: int) -> bytes:
         """The body of an error `status` in this server's shape."""

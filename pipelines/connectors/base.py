@@ -1,16 +1,20 @@
 """What a connector is: one class a kind of outside system, registered by being defined.
 
-A *source* describes, counts and fetches; a *publisher* checks, upserts and counts. One class may be both.
+A *source* describes, counts and fetches; a *publisher* checks, upserts and counts. One class may be both; what a kind
+can't do, it says in words: the verbs of the half that it lacks raise SetupError.
 Nothing here knows Django or the database: a connector is given an `Account` and a `Door` and returns plain values.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
+
+from pipelines.errors import SetupError
 
 #: The types of a column as the catalog, the warehouse and the portals know them.
 COLUMN_TYPES = ("text", "number", "local_time", "instant", "boolean", "point", "json")
@@ -75,6 +79,8 @@ class FetchRequest:
     `columns` in the order wanted, never empty. `window_column` with `starts_at`/`ends_at` (aware, half-open) asks for the
     rows of one span; `time_zone` says how a column without a zone is to be read. `order` names the columns of a stable
     order (the key, or the source's own row id). `page_size` rows a page, `in_flight` pages at once.
+    `since_column` with `since` (a moment as that column writes it; an instant in UTC) asks for the rows at or after it, and
+    for those that have no value there. `format` is "csv" or "json": what the source is asked to write.
     """
 
     columns: tuple[Column, ...]
@@ -83,8 +89,11 @@ class FetchRequest:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     time_zone: str = "UTC"
+    since_column: str = ""
+    since: str = ""
     page_size: int = 50_000
     in_flight: int = 3
+    format: str = "csv"
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ Progress = Callable[[int, int | None], None]
 REGISTRY: dict[str, type[Connector]] = {}
 
 
-class Connector:
+class Connector(ABC):
     """One kind of outside system. Subclass it with `kind` and `label` and it is registered."""
 
     kind: ClassVar[str] = ""
@@ -142,38 +151,55 @@ class Connector:
         self.account = account
         self.door = door
 
+    @abstractmethod
     def test(self) -> str:
-        """Ask the outside system one small question; return the answer in a sentence. Raises PipelineError."""
-        raise NotImplementedError
+        """Ask the outside system one small question; return the answer in a sentence. Raises PipelineError.
+
+        Where the account has a password, the question fails if it is wrong.
+        """
+
+    def _cannot_fetch(self) -> SetupError:
+        return SetupError(
+            f"provider {self.account.slug} is of the kind {self.label!r}, and nothing can be fetched from one",
+            code="cannot-fetch",
+            next_step="Choose another provider for the pipeline, of a kind that gives rows.",
+        )
+
+    def _cannot_publish(self) -> SetupError:
+        return SetupError(
+            f"provider {self.account.slug} is of the kind {self.label!r}, and nothing can be published to one",
+            code="cannot-publish",
+            next_step="Choose another portal for the pipeline, of a kind that takes rows.",
+        )
 
     # a source
     def describe(self, resource: str) -> SourceState:
         """Metadata of `resource` in one request. Raises PipelineError."""
-        raise NotImplementedError
+        raise self._cannot_fetch()
 
     def count(self, resource: str, request: FetchRequest) -> int:
         """How many rows the source says that the request has."""
-        raise NotImplementedError
+        raise self._cannot_fetch()
 
     def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
         """Yield the files of the request in order; `rows` is what `count` said. Memory is one chunk of one page."""
-        raise NotImplementedError
+        raise self._cannot_fetch()
 
     # a publisher
     def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
         """Check that the portal can take these columns by this key; return the portal's columns. Raises SetupError."""
-        raise NotImplementedError
+        raise self._cannot_publish()
 
-    def open_publication(self, resource: str, columns: tuple[Column, ...]) -> None:
+    def open_publication(self, resource: str, columns: tuple[Column, ...]) -> None:  # noqa: B027  most portals have no beginning
         """Called once before the first `upsert` of a publication; `columns` in the order wanted. Raises PipelineError."""
 
     def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
         """Send one chunk of rows, by key. Raises PipelineError; a reply lost after commit is safe to send again."""
-        raise NotImplementedError
+        raise self._cannot_publish()
 
-    def close_publication(self, resource: str) -> None:
+    def close_publication(self, resource: str) -> None:  # noqa: B027  nor an end
         """Called once after the last `upsert`, only if all of them succeeded: what was sent becomes visible as a whole."""
 
     def published_count(self, resource: str) -> int:
         """How many rows the portal holds now."""
-        raise NotImplementedError
+        raise self._cannot_publish()

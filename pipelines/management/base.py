@@ -11,6 +11,7 @@ import getpass
 import json
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -65,7 +66,7 @@ class Output(OutputWrapper):
             os.close(nowhere)
 
 
-class OpsCommand(BaseCommand):
+class OpsCommand(BaseCommand, ABC):
     """A command with `--json`: then stdout holds one JSON object and nothing else, also for an error; words go to stderr."""
 
     #: Below this the log is silent in the terminal, unless LOG_LEVEL is set: what a person should know is said in words.
@@ -118,9 +119,9 @@ class OpsCommand(BaseCommand):
             # SystemExit, since Django prints what handle returns; call_command in a test sees it too
             raise SystemExit(code)
 
+    @abstractmethod
     def act(self, **options: Any) -> int:
         """Do the command's work and return its exit code. Raises CommandError, PipelineError: told in words, exit code 2."""
-        raise NotImplementedError
 
     def say(self, text: str) -> None:
         """Words for a person."""

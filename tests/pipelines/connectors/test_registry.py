@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipelines.connectors import REGISTRY, connector_for
-from pipelines.connectors.base import Connector
+from pipelines.connectors.base import Account, Connector, FetchRequest
 from pipelines.connectors.csv_file import CsvFile
 from pipelines.connectors.socrata import Socrata
 from pipelines.errors import SetupError
@@ -33,6 +33,36 @@ def test_connectors_need_neither_django_nor_models():
 
 
 def test_an_account_does_not_show_its_secrets():
-    from pipelines.connectors.base import Account
-
     assert "c4nary" not in repr(Account("la", "https://x", {}, {"password": "c4nary"}))
+
+
+@pytest.fixture
+def mute():
+    """A kind that can be asked how it is, and nothing else."""
+    kind = type("Mute", (Connector,), {"kind": "test-mute", "label": "Mute", "test": lambda self: "It is there."})
+    yield kind(Account("wall", "https://wall.example"), None)
+    del REGISTRY["test-mute"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "code", "words"),
+    [
+        (lambda one: one.describe("x"), "cannot-fetch", "nothing can be fetched from one"),
+        (lambda one: one.count("x", FetchRequest(columns=())), "cannot-fetch", "nothing can be fetched from one"),
+        (lambda one: one.fetch("x", FetchRequest(columns=()), rows=1, workdir=None, progress=None), "cannot-fetch", "nothing can be fetched"),
+        (lambda one: one.preflight("x", columns=(), key=()), "cannot-publish", "nothing can be published to one"),
+        (lambda one: one.upsert("x", []), "cannot-publish", "nothing can be published to one"),
+        (lambda one: one.published_count("x"), "cannot-publish", "nothing can be published to one"),
+    ],
+)
+def test_what_a_kind_cannot_do_it_refuses_in_words(mute, ask, code, words):
+    with pytest.raises(SetupError, match=words) as caught:
+        ask(mute)
+    assert caught.value.code == code and caught.value.next_step and "wall" in caught.value.message
+
+
+def test_a_kind_that_cannot_be_tested_cannot_be_made():
+    dumb = type("Dumb", (Connector,), {"kind": "test-dumb", "label": "Dumb"})
+    del REGISTRY["test-dumb"]
+    with pytest.raises(TypeError, match="abstract class Dumb"):
+        dumb(Account("wall", "https://wall.example"), None)
