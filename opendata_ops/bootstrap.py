@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -83,6 +84,9 @@ def main(argv: Sequence[str]) -> int:
             raise
         say(str(error))
         if argv[1] not in FINDS_FAULTS:
+            if "--json" in argv:
+                # a script reads one object, whatever happened; the command itself was never reached
+                print(json.dumps({"error": error.message, "next_step": error.next_step}, indent=2))
             return 2
     try:
         execute_from_command_line(list(argv))

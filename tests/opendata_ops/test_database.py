@@ -367,6 +367,39 @@ def test_a_database_that_does_not_answer_is_said_and_stops_only_who_needs_it(com
     assert (refused in capsys.readouterr().err) is (command != "check")
 
 
+@pytest.mark.parametrize("words", [["status", "--json"], ["run", "x", "--json"]])
+def test_with_json_a_database_that_does_not_answer_is_one_object_and_no_password(words):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]  # nobody answers there once this is closed
+    own = {**os.environ, "DATABASE_URL": f"postgres://ana:c4nary-Secret@127.0.0.1:{port}/city", "ODO_NO_BOOTSTRAP": "1"}
+    asked = subprocess.run([sys.executable, "manage.py", *words], cwd=bootstrap.PROJECT, env=own, capture_output=True, text=True)
+    assert asked.returncode == 2
+    told = json.loads(asked.stdout)
+    assert set(told) == {"error", "next_step"}
+    assert f"The database at 127.0.0.1:{port} does not answer" in told["error"] and "migration" not in told["error"]
+    assert "DATABASE_URL" in told["next_step"]
+    assert told["error"] in asked.stderr and "c4nary" not in asked.stdout + asked.stderr
+
+
+@pytest.mark.django_db
+def test_a_database_that_goes_away_while_it_is_looked_at_is_not_blamed_on_the_migrations(monkeypatch):
+    from django.db import OperationalError, connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    def gone(*_):
+        connection.ensure_connection = refuse
+        raise OperationalError("server closed the connection unexpectedly")
+
+    def refuse():
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(connection, "close", lambda: None)  # the test's own transaction lives in it
+    monkeypatch.setattr(connection, "ensure_connection", connection.ensure_connection)
+    monkeypatch.setattr(MigrationExecutor, "migration_plan", gone)
+    with pytest.raises(database.DatabaseUnavailable, match=r"^The database at \S+:\d+ does not answer: connection refused\nNext: "):
+        database.keep_current(may_migrate=False)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_migration_that_fails_is_said_with_its_reason():
     from django.db import connection
