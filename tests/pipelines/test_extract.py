@@ -11,7 +11,7 @@ from pipelines import blocks, clock, planner, runner
 from pipelines.connectors.base import Column
 from pipelines.models import LogLine, Run, RunState, ScheduleBlock, State
 from pipelines.planner import Order
-from pipelines.stages import extract
+from pipelines.stages import columns as dictionary
 from tests.pipelines.scene import ANN, COLUMNS, SOURCE, SandboxTable, Scene, stage_scene, table, together
 
 __all__ = ["stage_scene"]
@@ -295,7 +295,7 @@ def test_two_blocks_that_write_the_same_dictionary_at_once_do_not_meet(stage_sce
 
     for _ in range(5):
         DatasetColumn.objects.all().delete()
-        together(lambda: extract.describe_columns(scene.pipeline, columns, Quiet()), times=4)
+        together(lambda: dictionary.describe_columns(scene.pipeline, columns, Quiet()), times=4)
         assert DatasetColumn.objects.count() == len(COLUMNS)
 
 
