@@ -197,8 +197,9 @@ DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"].setdefault("OPTIONS", {}).update(application_name="opendata_ops", connect_timeout=10)
 
-#: Where city data is loaded, by alias, as PostgreSQL addresses. "default" is the control database unless WAREHOUSE_URL says otherwise.
-WAREHOUSES = {"default": env.str("WAREHOUSE_URL", "") or DATABASE_URL}
+#: Where city data is loaded, by alias: postgres:// or mysql:// addresses. "default" is the control database unless WAREHOUSE_URL says
+#: otherwise; others come as WAREHOUSES=pets=mysql://user:password@host:3306/db,reports=postgres://… (signs like , and = percent-encoded).
+WAREHOUSES = {"default": env.str("WAREHOUSE_URL", "") or DATABASE_URL, **env.dict("WAREHOUSES", default={})}
 #: The lake: a folder, or s3://bucket/prefix (credentials and AWS_ENDPOINT_URL as boto3 reads them).
 LAKE_URL = env.str("LAKE_URL", "") or str(VAR_DIR / "lake")
 

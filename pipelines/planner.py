@@ -25,11 +25,10 @@ from django_q.tasks import async_task
 
 from catalog import audit, lake
 from catalog.audit import SCHEDULE, Actor
-from pipelines import blocks, clock
+from pipelines import blocks, clock, warehouse
 from pipelines.blocks import Verdict
 from pipelines.errors import PipelineError
 from pipelines.models import Cadence, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock, Stage, State, Trigger
-from pipelines.warehouse import postgres
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +164,7 @@ def sweep() -> dict[str, int]:
     died = blocks.reap()
     for run in died:
         try:
-            postgres.end_sessions(settings.WAREHOUSES.get(run.block.pipeline.warehouse, ""), run_id=run.pk)
+            warehouse.end_sessions(settings.WAREHOUSES.get(run.block.pipeline.warehouse, ""), run_id=run.pk)
         except PipelineError as error:
             # a warehouse that is away must not stop the bell for the others; the ledger's fence holds without this
             log.warning("The sessions of run %s can't be ended: %s", run.pk, error)

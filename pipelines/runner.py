@@ -30,12 +30,11 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 from django.utils import timezone
 
-from pipelines import blocks, secrets, stages
+from pipelines import blocks, secrets, stages, warehouse
 from pipelines.blocks import Counts, Outcome
 from pipelines.errors import DataError, LeaseLost, NotReady, PermanentError, PipelineError, SetupError, TransientError
 from pipelines.models import LogLine, Run, ScheduleBlock, Stage, State
 from pipelines.stages.note import Note
-from pipelines.warehouse import postgres
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +281,7 @@ class Attempt:
         if self.run.stage == Stage.LOAD:
             dsn = settings.WAREHOUSES.get(self.run.block.pipeline.warehouse, "")
             with contextlib.suppress(PipelineError):
-                merged = postgres.has_merged(dsn, block_id=self.run.block_id, fence=self.run.fence)
+                merged = warehouse.engine(dsn).has_merged(dsn, block_id=self.run.block_id, fence=self.run.fence)
                 kept = "Its rows had been merged already: the warehouse has them." if merged else "The warehouse is as it was."
         return self._close(blocks.cancelled, self.run, kept=kept)
 
@@ -329,7 +328,7 @@ class Attempt:
         self.pid = 0
         dsn = settings.WAREHOUSES.get(self.run.block.pipeline.warehouse, "")
         with contextlib.suppress(PipelineError):
-            postgres.end_sessions(dsn, run_id=self.run.pk)
+            warehouse.end_sessions(dsn, run_id=self.run.pk)
 
     def _tidy(self) -> None:
         if self.ears >= 0:

@@ -16,7 +16,7 @@ from pipelines.errors import SetupError
 ENV, SEALED = "env:", "fernet:"
 MASK = "••••••"
 #: The program's own secrets: a provider that names one would carry it out of the house.
-OWN_NAMES = frozenset({"SECRET_KEY", "SECRET_KEY_FALLBACKS", "FERNET_KEYS", "DATABASE_URL", "WAREHOUSE_URL", "QUEUE_URL"})
+OWN_NAMES = frozenset({"SECRET_KEY", "SECRET_KEY_FALLBACKS", "FERNET_KEYS", "DATABASE_URL", "WAREHOUSE_URL", "WAREHOUSES", "QUEUE_URL"})
 OWN_PREFIXES = ("AWS_", "PG")
 
 #: Knows every secret that this process has opened; all that is logged, stored as a message or shown goes through it.

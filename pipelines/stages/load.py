@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 from django.conf import settings
 from django.db.models.functions import Now
 
 from catalog import lake
 from catalog.models import CatalogEntry, Layer
+from pipelines import warehouse
 from pipelines.blocks import Counts, Outcome, not_conserved
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
 from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages.note import Note
-from pipelines.warehouse import postgres
+from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Rejected, Table, visible
 
 #: So many rejected rows are kept of a load that is refused as a whole.
 EXAMPLES = 1_000
@@ -37,7 +39,7 @@ def load(run: Run, note: Note) -> Outcome:
         return Outcome(Counts(), message="The lake has no rows for this window; the warehouse stays as it is.", mark=block.mark)
     table = table_of(pipeline, entries)
     total = sum(entry.rows or 0 for entry in entries)
-    diary = Diary(run, f"{postgres.SCHEMA}.{pipeline.table}", total)
+    diary = Diary(run, warehouse.engine(warehouse_of(pipeline)).full_name(pipeline.table), total)
     diary.write(ImportLog.Event.BEGIN, message=f"{len(entries)} files, {total:,} rows")
     try:
         return _load(run, note, entries, table, total, diary)
@@ -46,10 +48,11 @@ def load(run: Run, note: Note) -> Outcome:
         raise
 
 
-def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Table, total: int, diary: Diary) -> Outcome:
+def _load(run: Run, note: Note, entries: list[CatalogEntry], table: Table, total: int, diary: Diary) -> Outcome:
     block, pipeline = run.block, run.block.pipeline
-    with postgres.Load(
-        warehouse_of(pipeline),
+    dsn = warehouse_of(pipeline)
+    with warehouse.engine(dsn).Load(
+        dsn,
         table,
         run_id=run.pk,
         block_id=block.pk,
@@ -91,10 +94,10 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: postgres.Tab
     return Outcome(counts, message=message, mark=mark)
 
 
-def _keep_rejected(run: Run, entries: list[CatalogEntry], job: postgres.Load, note: Note, total: int) -> int:
+def _keep_rejected(run: Run, entries: list[CatalogEntry], job: Any, note: Note, total: int) -> int:
     """Store every rejected row with its reason. Raises DataError when most are rejected: then the type is wrong, not the rows."""
     number = job.judge()
-    too_many = number > postgres.REJECTED_ROWS and number > total * postgres.REJECTED_SHARE
+    too_many = number > REJECTED_ROWS and number > total * REJECTED_SHARE
     # of a file that is refused as a whole, some rows as examples: the others would say the same
     found = islice(job.rejected(), EXAMPLES if too_many else None)
     reasons: Counter[str] = Counter()
@@ -112,15 +115,15 @@ def _keep_rejected(run: Run, entries: list[CatalogEntry], job: postgres.Load, no
     return number
 
 
-def _rejected(run: Run, entries: list[CatalogEntry], row: postgres.Rejected) -> RejectedRow:
+def _rejected(run: Run, entries: list[CatalogEntry], row: Rejected) -> RejectedRow:
     return RejectedRow(
         run=run,
         block=run.block,
         reason=row.reason,
         column=row.column,
-        value=postgres.visible(row.value),
+        value=visible(row.value),
         row_key=" · ".join(row.raw.get(name, "") for name in run.block.pipeline.key)[:300],
-        raw={name: postgres.visible(cell) for name, cell in row.raw.items()},
+        raw={name: visible(cell) for name, cell in row.raw.items()},
         file=entries[row.file].pointer,
         line=row.line,
     )
@@ -180,7 +183,7 @@ def _of_one_fetch(block: ScheduleBlock, entries: list[CatalogEntry]) -> None:
         )
 
 
-def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> postgres.Table:
+def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> Table:
     """The table as the files have it: their columns, with the pipeline's types where it names them. Raises DataError."""
     layouts = {tuple(map(tuple, entry.metadata.get("columns", []))) for entry in entries}
     if len(layouts) != 1:
@@ -196,7 +199,7 @@ def table_of(pipeline: Pipeline, entries: list[CatalogEntry]) -> postgres.Table:
         raise DataError(
             f"The files have no {', '.join(missing)}, the key.", code="key-missing", next_step="Change the pipeline's key, or force the block."
         )
-    return postgres.Table(pipeline.table, columns, tuple(pipeline.key), pipeline.version_column)
+    return Table(pipeline.table, columns, tuple(pipeline.key), pipeline.version_column)
 
 
 def warehouse_of(pipeline: Pipeline) -> str:

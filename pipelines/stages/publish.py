@@ -6,30 +6,30 @@ import json
 
 from django.db.models import Q
 
-from pipelines import blocks
+from pipelines import blocks, warehouse
 from pipelines.blocks import Counts, Outcome
 from pipelines.connectors.base import Column, Connector, Published
 from pipelines.errors import DataError, SetupError, TransientError
 from pipelines.faults import faultpoint
-from pipelines.models import Run, RunState, ScheduleBlock, Stage, State
+from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage, State
 from pipelines.stages import outside
 from pipelines.stages.load import warehouse_of
 from pipelines.stages.note import Note
-from pipelines.warehouse import postgres
+from pipelines.warehouse.tables import Scope
 
 
 def publish(run: Run, note: Note) -> Outcome:
     """Send the rows that the portal has not seen; all of them when forced. rows_in = published + unchanged."""
     block = run.block
     pipeline = block.pipeline
-    columns = public_columns(run)
+    columns = public_columns(pipeline)
     if not columns:
         return Outcome(Counts(), message="Nothing was ever loaded, so there is nothing to publish.", mark=block.mark)
     dsn = warehouse_of(pipeline)
     portal = outside.connector(pipeline.portal, note.event)
     portal.preflight(pipeline.portal_resource, columns=columns, key=tuple(pipeline.key))
     scope, after = _whose(block, portal, forced=run.is_forced)
-    waiting = postgres.count(dsn, pipeline.table, scope, after=after)
+    waiting = warehouse.engine(dsn).count(dsn, pipeline.table, scope, after=after)
     sent = _send(run, note, portal, columns, scope, after, waiting) if waiting or portal.publishes_whole else 0
     rows_in = max(_held_by_warehouse(block), sent)
     portal_rows = _compare(run, portal, note)
@@ -40,10 +40,10 @@ def publish(run: Run, note: Note) -> Outcome:
     )
 
 
-def public_columns(run: Run) -> tuple[Column, ...]:
+def public_columns(pipeline: Pipeline) -> tuple[Column, ...]:
     """The columns that may leave: those of the table that the dictionary does not keep inside. Raises SetupError when the key may not."""
-    pipeline = run.block.pipeline
-    have = postgres.table_columns(warehouse_of(pipeline), pipeline.table)
+    dsn = warehouse_of(pipeline)
+    have = warehouse.engine(dsn).table_columns(dsn, pipeline.table)
     told = {column.name: column for column in pipeline.dataset.columns.all()}
     # a column that nobody described is withheld: better a gap than a leak
     columns = tuple(Column(name=name, type=told[name].type, label=told[name].label) for name in have if name in told and told[name].is_published)
@@ -63,24 +63,25 @@ def _held_by_warehouse(block: ScheduleBlock) -> int:
     return last.rows_out + last.unchanged if last else 0
 
 
-def _whose(block: ScheduleBlock, portal: Connector, *, forced: bool) -> tuple[postgres.Scope, int]:
+def _whose(block: ScheduleBlock, portal: Connector, *, forced: bool) -> tuple[Scope, int]:
     """Whose rows to send, and after which of them."""
     if portal.publishes_whole:
-        return postgres.Scope(), 0
+        return Scope(), 0
     after = 0 if forced else blocks.bookkeeper(block).published_seq
     if block.pipeline.is_snapshot:
-        return postgres.Scope(pipeline_id=block.pipeline_id), after
-    return postgres.Scope(block_id=block.pk), after
+        return Scope(pipeline_id=block.pipeline_id), after
+    return Scope(block_id=block.pk), after
 
 
-def _send(run: Run, note: Note, portal: Connector, columns: tuple[Column, ...], scope: postgres.Scope, after: int, waiting: int) -> int:
+def _send(run: Run, note: Note, portal: Connector, columns: tuple[Column, ...], scope: Scope, after: int, waiting: int) -> int:
     """Send every row of the scope in chunks; each acknowledged one moves the resume point. Raises DataError for rows the portal refuses."""
     pipeline = run.block.pipeline
     resource = pipeline.portal_resource
     note.log(f"{waiting:,} rows to send to {pipeline.portal.title} {resource}")
     sent = 0
     portal.open_publication(resource, columns)
-    chunks = postgres.rows_after(warehouse_of(pipeline), pipeline.table, columns, scope, after=after, chunk=pipeline.publish_chunk, run_id=run.pk)
+    dsn = warehouse_of(pipeline)
+    chunks = warehouse.engine(dsn).rows_after(dsn, pipeline.table, columns, scope, after=after, chunk=pipeline.publish_chunk, run_id=run.pk)
     for seq, rows in chunks:
         # the last moment at which a successor may be noticed before the portal is changed
         blocks.renew(run, done=sent, total=waiting)
@@ -118,7 +119,8 @@ def _compare(run: Run, portal: Connector, note: Note) -> int:
     pipeline = run.block.pipeline
     # asked before and after the counts: a block that publishes meanwhile explains any difference
     others = _others_on_the_way(run)
-    here = postgres.count(warehouse_of(pipeline), pipeline.table, postgres.Scope())
+    dsn = warehouse_of(pipeline)
+    here = warehouse.engine(dsn).count(dsn, pipeline.table, Scope())
     there = portal.published_count(pipeline.portal_resource)
     if there < here and not others and not _others_on_the_way(run):
         raise TransientError(

@@ -19,3 +19,8 @@ def engine(dsn: str) -> ModuleType:
             code="no-engine",
             next_step="Correct WAREHOUSE_URL or WAREHOUSES in the settings.",
         ) from None
+
+
+def end_sessions(dsn: str, *, run_id: int) -> int:
+    """End what a dead run left running in the warehouse at `dsn` ("" = none). Returns how many sessions."""
+    return engine(dsn).end_sessions(dsn, run_id=run_id) if dsn else 0

@@ -16,7 +16,8 @@ from pipelines.connectors.base import Column
 from pipelines.connectors.csv_pages import settle
 from pipelines.errors import DataError, LeaseLost, PermanentError, SetupError, TransientError
 from pipelines.warehouse import postgres
-from pipelines.warehouse.postgres import Load, Merged, Scope, Table
+from pipelines.warehouse.postgres import Load
+from pipelines.warehouse.tables import Merged, Scope, Table
 from tests.pipelines.scene import city, connect, drop_city, write_csv
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +43,7 @@ class Loads:
         self.dsn, self.folder = dsn, folder
         self.table = Table(name or f"t{next(_numbers)}", tuple(Column(name=name, type=kind) for name, kind in columns.items()), key, version)
         self.fence = 0
-        self.rejected: list[postgres.Rejected] = []
+        self.rejected: list[Rejected] = []
 
     def files(self, *files) -> list:
         """CSV files of rows, or of raw bytes, as they lie in the lake."""

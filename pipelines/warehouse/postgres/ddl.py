@@ -1,0 +1,136 @@
+"""The city's tables in PostgreSQL: made, widened, and known by their columns and keys."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from psycopg2.sql import SQL, Identifier
+
+from pipelines.errors import SetupError
+from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
+from pipelines.warehouse.tables import Table
+
+SQL_TYPES = {
+    "text": "text",
+    "number": "numeric",
+    "local_time": "timestamp",
+    "instant": "timestamptz",
+    "boolean": "boolean",
+    "point": "text",
+    "json": "jsonb",
+}
+#: Our own columns of every city table; names with _odo_ are ours alone.
+BOOKKEEPING = {"_odo_pipeline": "bigint", "_odo_block": "bigint", "_odo_seq": "bigint", "_odo_loaded_at": "timestamptz"}
+
+
+def identifier(name: str) -> Identifier:
+    """A city table as SQL names it."""
+    return Identifier(SCHEMA, name)
+
+
+def full_name(name: str) -> str:
+    """A city table as people name it."""
+    return f"{SCHEMA}.{name}"
+
+
+def prepare(connection: Any, table: Table) -> list[str]:
+    """Make the schema, the ledger and the table, or widen the table by new columns; returns their names. Raises SetupError."""
+    for column in table.columns:
+        if column.name.startswith("_odo_"):
+            raise SetupError(f"The source has a column {column.name!r}; names with _odo_ are ours.", code="column-name")
+        if len(column.name.encode()) > 63:
+            raise SetupError(f"The column {column.name!r} has a longer name than PostgreSQL keeps (63 bytes).", code="column-name")
+    if len({name.casefold() for name in table.names}) != len(table.names):
+        raise SetupError(f"Two columns of {table.name} have the same name.", code="column-name")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended('odo prepare', 0))")
+        cursor.execute(SQL("create schema if not exists {}").format(Identifier(SCHEMA)))
+        cursor.execute(SQL("create sequence if not exists {}").format(Identifier(SCHEMA, "_odo_seq")))
+        cursor.execute(
+            SQL(
+                "create table if not exists {} (block_id bigint, table_name text, fence bigint not null, merged_at timestamptz,"
+                " primary key (block_id, table_name))"
+            ).format(Identifier(SCHEMA, "_odo_ledger"))
+        )
+        have = columns_of(cursor, table.name)
+        if not have:
+            _create(cursor, table)
+            return []
+        if "_odo_seq" not in have:
+            raise SetupError(
+                f"The table {SCHEMA}.{table.name} was not made by Open Data Ops.",
+                code="foreign-table",
+                next_step="Name another table in the pipeline, or rename that one.",
+            )
+        _check_key(cursor, table)
+        return _widen(cursor, table, have)
+
+
+def _create(cursor: Any, table: Table) -> None:
+    fields = [SQL("{} {}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in table.columns]
+    fields += [SQL("{} {} not null").format(Identifier(name), SQL(kind)) for name, kind in BOOKKEEPING.items()]
+    if table.key:
+        fields.append(SQL("primary key ({})").format(SQL(", ").join(map(Identifier, table.key))))
+    cursor.execute(SQL("create table {} ({})").format(identifier(table.name), SQL(", ").join(fields)))
+    # rows written together lie together: a block-range index finds the unpublished ones at almost no cost to the load
+    cursor.execute(SQL("create index on {} using brin (_odo_seq) with (pages_per_range = 32, autosummarize = on)").format(identifier(table.name)))
+    if not table.key:
+        cursor.execute(SQL("create index on {} (_odo_block)").format(identifier(table.name)))
+
+
+def columns_of(cursor: Any, name: str) -> dict[str, str]:
+    """Column to SQL type of a city table; empty when there is none."""
+    cursor.execute(
+        "select a.attname, format_type(a.atttypid, a.atttypmod) from pg_attribute a"
+        " where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped order by a.attnum",
+        [f'{SCHEMA}."{name}"'],
+    )
+    return dict(cursor.fetchall())
+
+
+def table_columns(dsn: str, name: str) -> list[str]:
+    """The city's own columns of a table, in its order; empty when there is none."""
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        return [column for column in columns_of(cursor, name) if column not in BOOKKEEPING]
+
+
+def _check_key(cursor: Any, table: Table) -> None:
+    cursor.execute(
+        "select array_agg(a.attname::text order by array_position(i.indkey::int[], a.attnum::int)) from pg_index i"
+        " join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey) where i.indrelid = to_regclass(%s) and i.indisprimary",
+        [f'{SCHEMA}."{table.name}"'],
+    )
+    found = tuple(cursor.fetchone()[0] or ())
+    if found != table.key:
+        raise SetupError(
+            f"The table {SCHEMA}.{table.name} has the key ({', '.join(found) or 'none'}), the pipeline wants ({', '.join(table.key) or 'none'}).",
+            code="other-key",
+            next_step="Name another table, or give the pipeline the key that the table has.",
+        )
+
+
+_SAME_TYPE = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
+
+
+def _widen(cursor: Any, table: Table, have: dict[str, str]) -> list[str]:
+    fresh = []
+    cursor.execute(SQL("select not exists (select from {})").format(identifier(table.name)))
+    [is_empty] = cursor.fetchone()
+    for column in table.columns:
+        wanted = SQL_TYPES[column.type]
+        if column.name not in have:
+            cursor.execute(SQL("alter table {} add column {} {}").format(identifier(table.name), Identifier(column.name), SQL(wanted)))
+            fresh.append(column.name)
+        elif have[column.name] == _SAME_TYPE.get(wanted, wanted):
+            continue
+        elif is_empty:
+            # nothing was loaded yet: a first load that was refused for its types must not bind the second
+            cursor.execute(SQL("alter table {0} alter {1} type {2} using null").format(identifier(table.name), Identifier(column.name), SQL(wanted)))
+        else:
+            raise SetupError(
+                f"{SCHEMA}.{table.name}.{column.name} is {have[column.name]}, the source says {column.type} ({wanted}).",
+                code="other-type",
+                next_step=f"Set the type of {column.name} in the pipeline to the table's own, or load into another table.",
+            )
+    return fresh
