@@ -25,7 +25,7 @@ from django.db.models.functions import Greatest, Now
 from catalog import audit
 from catalog.audit import Actor
 from pipelines.errors import DataError, LeaseLost, NotReady, PipelineError, TransientError
-from pipelines.models import COUNTS, LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, Stage, State, Trigger
+from pipelines.models import COUNTS, AfterRun, AfterStep, LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, Stage, State, Trigger
 
 FIRST_RETRY_SECONDS = 30
 LONGEST_RETRY_SECONDS = 3600
@@ -176,6 +176,7 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
             changes |= {"finished_at": Now(), "superseded_at": None, "is_forced": False}
         _leave(run, **changes)
         _close(run, RunState.UNCHANGED if unchanged else RunState.DONE, outcome.message, counts=counts, details=outcome.details)
+        _ask_after(run, loaded=run.stage == Stage.LOAD and not unchanged)
         if state == State.DONE:
             _supersede(block)
             if not unchanged:
@@ -279,6 +280,7 @@ def fail(run: Run, error: PipelineError) -> ScheduleBlock:
     with transaction.atomic():
         _leave(run, **changes)
         _close(run, run_state, error.message, code=error.code, next_step=error.next_step)
+        _ask_after(run)
         # only a server that says "later" speaks for all of its datasets; one that moved, or isn't ready, for itself
         if isinstance(error, TransientError) and error.retry_after and error.code.startswith("http-"):
             _block_provider(run, error.retry_after)
@@ -332,6 +334,7 @@ def crash(run: Run, message: str, *, code: str = "crashed", counts_as_attempt: b
     with transaction.atomic():
         _leave(run, **changes)
         _close(run, RunState.CRASHED, message, code=code)
+        _ask_after(run)
     block.refresh_from_db()
     return block
 
@@ -386,6 +389,22 @@ def _close(
     bad = {RunState.FAILED: LogLine.Level.ERROR, RunState.CRASHED: LogLine.Level.ERROR, RunState.CANCELLED: LogLine.Level.WARNING}
     level = bad.get(state, LogLine.Level.INFO)
     LogLine.objects.create(run=run, level=level, text=message or "Done.")
+
+
+def _ask_after(run: Run, *, loaded: bool = False) -> None:
+    """Note what is to be done after this end of a stage; in its transaction, so that no worker that dies takes it along."""
+    steps = list(AfterStep.objects.filter(pipeline=run.block.pipeline_id, is_active=True))
+    wanted = [step for step in steps if loaded and step.kind != AfterStep.Kind.NOTIFY]
+    notices = [step for step in steps if step.kind == AfterStep.Kind.NOTIFY]
+    if notices:
+        # as it stands now: a cancel may have held what would have gone on, and who cancelled needs no notice of it
+        block = ScheduleBlock.objects.get(pk=run.block_id)
+        if block.state in (State.DONE, State.FAILED) or (block.state == State.HELD and block.error_code != "cancelled"):
+            wanted += notices
+            # a notice tells how the block ended here, and is written when the block may have moved on
+            details = Run.objects.values_list("details", flat=True).get(pk=run.pk)
+            Run.objects.filter(pk=run.pk).update(details={**details, "ended": {"state": block.state, "mark": block.mark}})
+    AfterRun.objects.bulk_create([AfterRun(step=step, run=run) for step in wanted])
 
 
 def is_due(block_id: int) -> bool:
