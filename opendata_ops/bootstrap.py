@@ -51,7 +51,10 @@ class Program(NamedTuple):
 
 
 # One line for each; tests ask for them by name: `@pytest.mark.needs("chromium")`.
-PROGRAMS = (Program("chromium", ("chromium", "chromium-browser"), ("chromium", "chromium-driver"), "the tests in a browser"),)
+PROGRAMS = (
+    Program("chromium", ("chromium", "chromium-browser"), ("chromium", "chromium-driver"), "the tests in a browser"),
+    Program("mariadb", ("mariadb-install-db", "mariadbd"), ("mariadb-server",), "the tests on MariaDB"),
+)
 
 
 def main(argv: Sequence[str]) -> int:
