@@ -212,7 +212,7 @@ class Portal(LocalServer):
             raise Refused(403, bad)
 
     def _user(self, request: Request) -> str:
-        """The account that the request logs in with, or "". Raises Refused for a wrong password."""
+        """The account that the request logs in with, or "". Raises Refused for a wrong password, also where none is needed (assumed)."""
         given = request.headers.get("authorization", "")
         if not given.lower().startswith("basic "):
             return ""
@@ -416,7 +416,7 @@ class Portal(LocalServer):
         return Reply(200, in_blocks(_display_lines(page, dataset.columns)), CSV, headers)
 
     def _catalog(self, request: Request, fault: Fault | None) -> Reply:
-        """GET /api/catalog/v1"""
+        """GET /api/catalog/v1: open to all. Assumed: as a service of its own it does not look at log-ins, not even at wrong ones."""
         asked, here = request.query, urlsplit(self.url).netloc
         listed = [dataset for dataset in self.datasets.values() if not dataset.private]
         if (domains := asked.get("domains")) and here not in domains.split(","):

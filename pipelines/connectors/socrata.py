@@ -117,7 +117,7 @@ class Socrata(Connector):
         return reply.json, reply.request_id
 
     def test(self) -> str:
-        """Ask the portal's own catalog how much it holds."""
+        """Ask the portal's own catalog how much it holds and, with a password, for the first dataset in it: a wrong one is refused there."""
         host = urlsplit(self.base).netloc
         answer, _ = self._get(f"{self.base}/api/catalog/v1", {"domains": host, "limit": 1})
         held = answer.get("resultSetSize") if isinstance(answer, dict) else None
@@ -127,7 +127,15 @@ class Socrata(Connector):
                 code="not-socrata",
                 next_step=f"Check the address of provider {self.account.slug}.",
             )
-        return f"{host} answers; its catalog lists {held:,} entries"
+        told = f"{host} answers; its catalog lists {held:,} entries"
+        if not self._auth:
+            return told
+        # the catalog is open to all, whatever log-in comes with the question; what is said of one dataset is not
+        known = _first_listed(answer)
+        if not known:
+            return f"{told}. None of them is a dataset, so the password could not be tried"
+        self._get(self._url(known, "/api/views/{}.json"))
+        return f"{told}, and it takes the user name and password"
 
     # ----------------------------------------------------------------------------------------------------- a source
 
@@ -349,6 +357,16 @@ class Socrata(Connector):
 
     def published_count(self, resource: str) -> int:
         return self._count(resource, "")
+
+
+def _first_listed(answer: Mapping[str, Any]) -> str:
+    """The id of the first dataset that a catalog's answer lists; "" for none, or for a shape that is not a catalog's."""
+    for entry in answer.get("results") or ():
+        resource = entry.get("resource") if isinstance(entry, dict) else None
+        found = resource.get("id") if isinstance(resource, dict) else None
+        if isinstance(found, str) and FOUR_BY_FOUR.fullmatch(found):
+            return found
+    return ""
 
 
 def _row_identifier(view: Mapping[str, Any], columns: list[Mapping[str, Any]]) -> str:

@@ -35,9 +35,9 @@ from django_q.models import OrmQ
 from catalog import lake as lakes
 from pipelines import clock, secrets
 from pipelines.connectors.addresses import AllowList, address
-from pipelines.connectors.base import Connector
+from pipelines.connectors.base import Column, Connector
 from pipelines.errors import PipelineError, SetupError
-from pipelines.models import Pipeline, Provider, Pulse, ScheduleBlock
+from pipelines.models import Pipeline, Provider, Pulse, ScheduleBlock, Stage
 from pipelines.warehouse import postgres
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
@@ -75,14 +75,16 @@ class Finding:
 def examine(
     *,
     connect: Callable[[Provider], Connector],
+    columns: Callable[[Pipeline], tuple[Column, ...]],
     queue_depth: Callable[[], int],
     pulse_age: Callable[[str], float | None],
     network: bool = True,
 ) -> Iterator[Finding]:
     """All findings, in order, as they come. Raises nothing: a question that can't be asked is a finding too.
 
-    `connect` gives a provider's connector, `queue_depth` the messages that wait, `pulse_age(name)` the seconds since a sign of
-    life. Without `network` no provider is asked; lake, warehouses and queue are ours, and are.
+    `connect` gives a provider's connector, `columns` what a pipeline publishes, `queue_depth` the messages that wait,
+    `pulse_age(name)` the seconds since a sign of life. Without `network` no provider is asked; lake, warehouses and queue
+    are ours, and are.
     """
     yield from _asked("settings", _settings)
     yield from _asked("keys", _keys)
@@ -110,7 +112,7 @@ def examine(
     yield from _asked("queue", lambda: _queue(queue_depth))
     yield from _asked("workers", lambda: _workers(pulse_age))
     yield from _asked("schedule", lambda: _schedule(pulse_age))
-    yield from _asked("providers", lambda: _providers(connect, network))
+    yield from _asked("providers", lambda: _providers(connect, columns, network))
 
 
 def _asked(name: str, question: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -485,8 +487,8 @@ def _span(seconds: float) -> str:
 # the outside
 
 
-def _providers(connect: Callable[[Provider], Connector], network: bool) -> Iterator[Finding]:
-    """Each provider: are its secrets there, and does it answer?"""
+def _providers(connect: Callable[[Provider], Connector], columns: Callable[[Pipeline], tuple[Column, ...]], network: bool) -> Iterator[Finding]:
+    """Each provider: are its secrets there, and does it answer? Then each portal that does: would it take what is published there?"""
     everyone = _from_database(lambda: list(Provider.objects.order_by("slug")))
     if not everyone:
         yield Finding("providers", OK, "There are none yet.", "Make one in the admin, or: python3 manage.py import_config FILE")
@@ -508,7 +510,43 @@ def _providers(connect: Callable[[Provider], Connector], network: bool) -> Itera
     for some in (names[first : first + AT_ONCE] for first in range(0, len(names), AT_ONCE)):
         answers = _all_within(PROVIDER, {name: ready[name][1].test for name in some})
         for name in some:
-            yield from _asked(name, lambda name=name, answer=answers[name]: _provider(name, ready[name][0], answer))
+            findings = list(_asked(name, lambda name=name, answer=answers[name]: _provider(name, ready[name][0], answer)))
+            yield from findings
+            if any(finding.status == FAILED for finding in findings):
+                del ready[name]
+    yield from _publications(connect, columns, {provider.pk for provider, _ in ready.values()})
+
+
+def _publications(
+    connect: Callable[[Provider], Connector], columns: Callable[[Pipeline], tuple[Column, ...]], portals: set[int]
+) -> Iterator[Finding]:
+    """Each pipeline that publishes to one of these portals: what the publish stage asks before it sends a row.
+
+    A portal that failed is not asked again for each of its pipelines: many tries with a wrong password lock an account.
+    """
+    publishing = _from_database(
+        lambda: [
+            pipeline
+            for pipeline in Pipeline.objects.filter(portal__in=portals)
+            .select_related("portal", "dataset")
+            .prefetch_related("dataset__columns")  # here, for the questions are asked on threads, which have no database
+            .order_by("slug")
+            if Stage.PUBLISH in pipeline.stages
+        ]
+    )
+
+    def ask(pipeline: Pipeline) -> str:
+        ours = columns(pipeline)
+        portal = _hurried(connect(pipeline.portal))
+        portal.preflight(pipeline.portal_resource, columns=ours, key=tuple(pipeline.key))
+        what = f"{len(ours)} columns" if ours else "what will be loaded (nothing is yet)"
+        return f"{pipeline.portal.title} would take {what} as {pipeline.portal_resource}"
+
+    for some in (publishing[first : first + AT_ONCE] for first in range(0, len(publishing), AT_ONCE)):
+        named = {f"publication of {pipeline.slug}": pipeline for pipeline in some}
+        answers = _all_within(PROVIDER, {name: lambda pipeline=pipeline: ask(pipeline) for name, pipeline in named.items()})
+        for name, pipeline in named.items():
+            yield from _asked(name, lambda name=name, portal=pipeline.portal, answer=answers[name]: _provider(name, portal, answer))
 
 
 def _secret_faults(provider: Provider) -> Iterator[Finding]:
@@ -525,8 +563,8 @@ def _secret_faults(provider: Provider) -> Iterator[Finding]:
 
 def _hurried(connector: Connector) -> Connector:
     """The same connector, with a door that gives up early: one try, so that a dead host is known within the time-out."""
-    # a little earlier than we stop waiting, so that its own words are heard
-    connector.door.deadline = min(connector.door.deadline, 0.8 * PROVIDER)
+    # a test may ask twice; both end a little earlier than we stop waiting, so that its own words are heard
+    connector.door.deadline = min(connector.door.deadline, 0.4 * PROVIDER)
     connector.door.attempts = 1
     return connector
 

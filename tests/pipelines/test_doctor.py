@@ -10,15 +10,20 @@ import psycopg2
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 from django_q.models import OrmQ
 
 from catalog.models import Dataset
+from opendata_ops.sandbox.soda import Portal
+from opendata_ops.sandbox.tables import Dataset as SandboxTable
 from pipelines import planner, secrets
+from pipelines.connectors.base import Column
 from pipelines.errors import SetupError, TransientError
 from pipelines.models import Pipeline, Provider, Pulse, ScheduleBlock
 from pipelines.stages import outside
+from pipelines.stages.publish import public_columns
 from pipelines.upkeep import doctor
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +44,7 @@ def healthy(settings, tmp_path):
 
 def examined(**handed):
     """All findings, by name; of several with one name the worst."""
-    usual = {"connect": outside.connector, "queue_depth": planner.queue_depth, "pulse_age": planner.age}
+    usual = {"connect": outside.connector, "columns": public_columns, "queue_depth": planner.queue_depth, "pulse_age": planner.age}
     worst = {}
     for finding in doctor.examine(**{**usual, **handed}):
         order = [doctor.OK, doctor.SKIPPED, doctor.WARNING, doctor.FAILED]
@@ -114,10 +119,11 @@ def test_a_database_that_never_answers_does_not_hold_the_doctor(monkeypatch):
 
 
 def test_migrations_that_are_not_applied_are_named_and_the_tables_left_alone():
-    MigrationRecorder(connection).record_unapplied("pipelines", "0001_initial")
+    [newest] = MigrationLoader(connection).graph.leaf_nodes("pipelines")
+    MigrationRecorder(connection).record_unapplied(*newest)
     found = examined()
     assert found["migrations"].status == doctor.FAILED
-    assert "pipelines.0001_initial" in found["migrations"].message
+    assert ".".join(newest) in found["migrations"].message
     assert found["migrations"].next_step == "python3 manage.py migrate"
     assert found["queue"].status == doctor.SKIPPED
 
@@ -328,6 +334,93 @@ def test_what_a_provider_says_is_told_in_its_words(error):
     assert found.message.startswith(error.message)
     assert found.next_step
     assert HIDDEN not in str(found)
+
+
+# what is published
+
+
+@pytest.fixture
+def portal(settings):
+    """A portal with one dataset that knows its rows by `id`, and takes the password of `publishing`."""
+    settings.OUTBOUND_ALLOW = ["127.0.0.1"]
+    with Portal(SandboxTable("bbbb-0001", "Target", [("id", "text"), ("name", "text")], key="id"), accounts={"u": HIDDEN}) as portal:
+        yield portal
+
+
+def publishing(portal, password=HIDDEN, slugs=("trees",), resource="bbbb-0001", **values):
+    """Pipelines that publish to the portal; what they publish is handed to the doctor."""
+    source = provider("files", kind="csv_file", base_url="/", is_active=False)
+    there = provider("portal", base_url=portal.url, parameters={"user": "u"}, secrets={"password": secrets.seal(password)})
+    for slug in slugs:
+        Pipeline.objects.create(
+            slug=slug, title=slug, provider=source, dataset=Dataset.objects.create(slug=slug, title=slug), resource="x", table=slug, key=["id"],
+            portal=there, portal_resource=resource, stages=["extract", "load", "publish"], **values
+        )  # fmt: skip
+
+
+def views(portal):
+    return [asked for asked in portal.requests if asked.path.startswith("/api/views/")]
+
+
+def test_a_portal_that_would_take_what_is_published_is_well(portal):
+    publishing(portal)
+    found = examined(columns=lambda pipeline: (Column("id"), Column("name")))
+    assert found["provider portal"].message.endswith("it takes the user name and password.")
+    told = found["publication of trees"]
+    assert (told.status, told.message) == (doctor.OK, "portal would take 2 columns as bbbb-0001.")
+
+
+def test_a_wrong_password_is_told_once_however_much_is_published_there(portal):
+    publishing(portal, "guessed", ("trees", "requests", "permits"))
+    found = examined()
+    told = found["provider portal"]
+    assert told.status == doctor.FAILED and "401: Invalid username or password" in told.message
+    assert told.next_step == "Check the user name and password of provider portal."
+    assert not [name for name in found if name.startswith("publication of")]
+    # many tries lock an account
+    assert len(views(portal)) == 1
+    assert HIDDEN not in str(found) and "guessed" not in str(found)
+
+
+def test_a_wrong_password_is_found_by_what_is_published_where_the_catalog_lists_nothing(portal):
+    portal.dataset("bbbb-0001").private = True
+    publishing(portal, "guessed")
+    found = examined()
+    assert "the password could not be tried" in found["provider portal"].message
+    told = found["publication of trees"]
+    assert (told.status, told.next_step) == (doctor.FAILED, "Check the user name and password of provider portal.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "key", "said"),
+    [
+        ((Column("id"), Column("height", "number")), "id", "height does not exist there"),
+        ((Column("id"),), "", "has no row identifier"),
+    ],
+)
+def test_what_a_portal_would_not_take_is_told_before_a_row_is_sent(portal, columns, key, said):
+    portal.dataset("bbbb-0001").key = key
+    publishing(portal)
+    told = examined(columns=lambda pipeline: columns)["publication of trees"]
+    assert told.status == doctor.FAILED and said in told.message and told.next_step
+    assert {asked.method for asked in portal.requests} == {"GET"}
+
+
+def test_before_the_first_load_the_portal_is_asked_for_its_row_identifier_all_the_same(portal):
+    publishing(portal)
+    assert "nothing is yet" in examined()["publication of trees"].message
+
+
+def test_where_nothing_is_published_or_nobody_may_be_asked_no_publication_is_tried(portal):
+    publishing(portal, slugs=())
+    assert examined()["provider portal"].status == doctor.OK
+    assert not [name for name in examined() if name.startswith("publication of")]
+    Provider.objects.all().delete()
+    Dataset.objects.all().delete()
+    publishing(portal)
+    portal.requests.clear()
+    assert not [name for name in examined(network=False) if name.startswith("publication of")]
+    assert portal.requests == []
 
 
 # the command

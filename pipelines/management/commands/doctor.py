@@ -5,13 +5,15 @@ from dataclasses import asdict
 from pipelines import planner
 from pipelines.management.base import DONE, FAILED, OpsCommand
 from pipelines.stages import outside
+from pipelines.stages.publish import public_columns
 from pipelines.upkeep import doctor
 
 
 class Command(OpsCommand):
     help = (
-        "Look at settings, keys, database, clock, lake, warehouses, queue, workers, schedule, and ask each active provider one small "
-        "question. Each answer comes with the next step. Also works when the database is down."
+        "Look at settings, keys, database, clock, lake, warehouses, queue, workers and schedule; ask each active provider one small "
+        "question, and each portal whether it would take what is published there. Each answer comes with the next step. Also works "
+        "when the database is down."
     )
     # run_checks is one of the doctor's own questions: a wrong setting must not keep him from the others
     requires_system_checks = []
@@ -25,7 +27,11 @@ class Command(OpsCommand):
         marks = {doctor.OK: self.style.SUCCESS, doctor.WARNING: self.style.WARNING, doctor.FAILED: self.style.ERROR}
         findings = []
         for finding in doctor.examine(
-            connect=outside.connector, queue_depth=planner.queue_depth, pulse_age=planner.age, network=not options["no_network"]
+            connect=outside.connector,
+            columns=public_columns,
+            queue_depth=planner.queue_depth,
+            pulse_age=planner.age,
+            network=not options["no_network"],
         ):
             findings.append(finding)
             mark = marks.get(finding.status, str)

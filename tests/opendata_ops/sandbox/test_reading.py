@@ -179,6 +179,16 @@ def test_a_private_dataset_wants_a_log_in_and_a_retired_one_is_gone():
         assert ask("/resource/gone-0000.json")[0] == 410
 
 
+def test_a_wrong_password_is_refused_where_the_dataset_is_public_too_and_the_catalog_is_open_to_all():
+    with Portal(Dataset("abcd-1234", "", ["id"], [{"id": "1"}]), accounts={"u": "p"}) as portal:
+        ask = Client(portal)
+        for path in ("/api/views/abcd-1234.json", ROWS):
+            assert ask(path)[0] == ask(path, headers={"Authorization": "Basic dTpw"})[0] == 200
+            status, _, body = ask(path, headers={"Authorization": "Basic dTp4"})
+            assert (status, json.loads(body)["code"]) == (401, "authentication_required")
+        assert ask("/api/catalog/v1", headers={"Authorization": "Basic dTp4"})[0] == 200
+
+
 def test_a_portal_may_want_a_token_and_know_which():
     with Portal(Dataset("abcd-1234", "", ["id"]), require_token=True, tokens=["good"]) as portal:
         ask = Client(portal)

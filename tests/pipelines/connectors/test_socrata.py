@@ -224,11 +224,26 @@ def test_an_address_without_a_scheme_means_https(city):
     assert city("data.example.gov/").base == "https://data.example.gov"
 
 
-def test_the_test_button_asks_one_small_question(portal, city):
-    assert "its catalog lists 1 entries" in city().test()
+def test_the_test_button_asks_one_small_question_without_a_password(portal, city):
+    assert city(user="").test().endswith("its catalog lists 1 entries")
     assert len(portal.requests) == 1
     with Told() as told, pytest.raises(SetupError, match="not as a Socrata portal does"):
         city(told.url).test()
+
+
+def test_the_test_button_tries_the_password(portal, city):
+    assert city().test().endswith("its catalog lists 1 entries, and it takes the user name and password")
+    assert [asked.path for asked in portal.requests] == ["/api/catalog/v1", f"/api/views/{ID}.json"]
+    with pytest.raises(SetupError) as caught:
+        city(password="wrong-password").test()
+    assert (caught.value.code, caught.value.next_step) == ("http-401", "Check the user name and password of provider la-311.")
+    assert "wrong-password" not in caught.value.message
+
+
+@pytest.mark.parametrize("results", [[], [{"resource": {"id": "no id"}}], [None, {"resource": 3}], None])
+def test_a_catalog_without_a_dataset_leaves_the_password_untried_and_says_so(city, results):
+    with Told(Reply.of({"resultSetSize": 0, "results": results})) as told:
+        assert "the password could not be tried" in city(told.url).test()
 
 
 def test_the_app_token_travels_in_its_header_and_nowhere_else(portal, city, tmp_path):
