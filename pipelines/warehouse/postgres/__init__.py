@@ -9,10 +9,12 @@ from pipelines.warehouse.postgres.ddl import full_name, prepare, table_columns
 from pipelines.warehouse.postgres.load import Load
 from pipelines.warehouse.postgres.reading import count, rows_after, sample
 from pipelines.warehouse.postgres.session import SCHEMA, connect, end_sessions, has_merged, plain_words
+from pipelines.warehouse.postgres.upkeep import analyze, refresh, vacuum
 
 __all__ = [
     "SCHEMA",
     "Load",
+    "analyze",
     "connect",
     "count",
     "end_sessions",
@@ -20,7 +22,9 @@ __all__ = [
     "has_merged",
     "plain_words",
     "prepare",
+    "refresh",
     "rows_after",
     "sample",
     "table_columns",
+    "vacuum",
 ]
