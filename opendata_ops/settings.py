@@ -208,6 +208,8 @@ WORK_DIR = VAR_DIR / "work"  # files on their way into the lake; emptied after e
 LEASE_SECONDS = 15  # a worker that says nothing for so long has lost its block
 HEARTBEAT_SECONDS = 1
 STAGE_MEMORY_MB = env_count("STAGE_MEMORY_MB", 2048)
+#: A block whose source says for so long that it is not ready fails: every state that is not final has a deadline.
+NOT_READY_DAYS = env_count("NOT_READY_DAYS", 7)
 WORKERS = env_count("WORKERS", 2)
 MAX_STAGE_SECONDS = 210 * 60  # a pipeline's own deadline may be shorter, never longer
 PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks

@@ -19,12 +19,13 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Case, F, Max, Q, Value, When
+from django.db.models import Case, F, Max, Min, Q, Value, When
 from django.db.models.functions import Greatest, Now
 
 from catalog import audit
 from catalog.audit import Actor
-from pipelines.errors import DataError, LeaseLost, NotReady, PipelineError, TransientError
+from pipelines import clock
+from pipelines.errors import DataError, LeaseLost, NotReady, PermanentError, PipelineError, TransientError
 from pipelines.models import COUNTS, AfterRun, AfterStep, LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, Stage, State, Trigger
 
 FIRST_RETRY_SECONDS = 30
@@ -266,6 +267,13 @@ def _supersede(block: ScheduleBlock) -> None:
 def fail(run: Run, error: PipelineError) -> ScheduleBlock:
     """Close a stage that failed: later, or for good. Raises LeaseLost when the block isn't ours any more."""
     block = run.block
+    if isinstance(error, NotReady) and (since := _not_ready_for_too_long(run)):
+        first = since.astimezone(clock.zone(block.pipeline.time_zone))
+        error = PermanentError(
+            f"The source has said since {first:%b} {first.day} that it is not ready, longer than {settings.NOT_READY_DAYS} days: {error.message}",
+            code="never-ready",
+            next_step="Ask the provider whether this window will ever be complete; if it will, run the block again, and it waits anew.",
+        )
     changes = {"message": error.message, "error_code": error.code, "next_step": error.next_step, "rung_at": None}
     if isinstance(error, NotReady):
         # nothing went wrong, so nothing is counted against it
@@ -286,6 +294,14 @@ def fail(run: Run, error: PipelineError) -> ScheduleBlock:
             _block_provider(run, error.retry_after)
     block.refresh_from_db()
     return block
+
+
+def _not_ready_for_too_long(run: Run) -> datetime | None:
+    """Since when the source has said nothing but "not ready" of this stage, if that is longer than it may; None while it may go on."""
+    # a crash of ours is no answer of the source: it begins no new wait, or one crash a week would make it endless
+    answered = run.block.runs.exclude(pk=run.pk).exclude(state__in=[RunState.WAITING, RunState.CRASHED]).aggregate(last=Max("pk"))["last"] or 0
+    told = run.block.runs.filter(stage=run.stage, state=RunState.WAITING, pk__gt=answered)
+    return told.filter(finished_at__lt=Now() - timedelta(days=settings.NOT_READY_DAYS)).aggregate(first=Min("finished_at"))["first"]
 
 
 def _later(seconds: float, **changes) -> dict:

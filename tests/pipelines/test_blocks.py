@@ -265,6 +265,54 @@ def test_not_ready_counts_against_nothing_however_often_it_is_said():
     assert set(one.runs.values_list("state", flat=True)) == {RunState.WAITING}
 
 
+def not_ready(one: ScheduleBlock, *, days_ago: float = 0) -> ScheduleBlock:
+    """One more answer "not ready", and the moment of it moved into the past."""
+    now_due(one)
+    run = claim(one)
+    ended = blocks.fail(run, NotReady("The hour is not complete."))
+    Run.objects.filter(pk=run.pk).update(finished_at=Now() - timedelta(days=days_ago))
+    return ended
+
+
+def test_what_is_not_ready_for_a_week_fails_in_words_and_asks_for_a_person(settings):
+    settings.NOT_READY_DAYS = 7
+    one = block()
+    not_ready(one, days_ago=6.9)
+    assert not_ready(one).state == State.WAITING
+    first = one.runs.earliest("pk")
+    Run.objects.filter(pk=first.pk).update(finished_at=Now() - timedelta(days=7, minutes=1))
+    ended = not_ready(one)
+    assert (ended.state, ended.error_code) == (State.FAILED, "never-ready")
+    assert "not ready, longer than 7 days: The hour is not complete." in ended.message
+    assert ended.next_step.startswith("Ask the provider")
+    assert one.runs.latest("pk").state == RunState.FAILED
+
+
+def test_whoever_runs_it_again_gives_the_source_the_whole_time_anew(settings):
+    settings.NOT_READY_DAYS = 2
+    one = block()
+    not_ready(one, days_ago=3)
+    assert not_ready(one).state == State.FAILED
+    assert blocks.requeue(one.pk, actor=ANN).moved
+    assert not_ready(one, days_ago=1).state == State.WAITING
+    assert not_ready(one).state == State.WAITING
+
+
+def test_the_wait_for_a_source_ends_with_a_good_answer_and_not_with_a_crash_of_ours(settings):
+    settings.NOT_READY_DAYS = 2
+    one = block()
+    not_ready(one, days_ago=3)
+    now_due(one)
+    blocks.crash(claim(one), "stopped", code="worker-stopped", counts_as_attempt=False)
+    assert not_ready(one).state == State.FAILED
+    other = block()
+    not_ready(other, days_ago=3)
+    now_due(other)
+    assert pass_through(other).state == State.DONE
+    blocks.requeue(other.pk, actor=ANN)
+    assert not_ready(other).state == State.WAITING
+
+
 def test_a_worker_that_is_stopped_gives_its_block_back_at_once_and_uncounted():
     one = block(pipeline(max_attempts=1))
     for _ in range(4):
