@@ -173,10 +173,12 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
         }
         if run.stage == Stage.EXTRACT and not unchanged:
             changes["rows"] = counts.rows_in
+        if state == State.DONE and changes["mark"] == ScheduleBlock.Mark.SUSPICIOUS:
+            changes["message"] = _suspicion(run) or message
         if state == State.DONE:
             changes |= {"finished_at": Now(), "superseded_at": None, "is_forced": False}
         _leave(run, **changes)
-        _close(run, RunState.UNCHANGED if unchanged else RunState.DONE, outcome.message, counts=counts, details=outcome.details)
+        _close(run, RunState.UNCHANGED if unchanged else RunState.DONE, outcome.message, counts=counts, details=_marked(outcome))
         _ask_after(run, loaded=run.stage == Stage.LOAD and not unchanged)
         if state == State.DONE:
             _supersede(block)
@@ -184,6 +186,20 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
                 _remember_version(block)
     block.refresh_from_db()
     return block
+
+
+def _marked(outcome: Outcome) -> dict:
+    """The details of a stage, with the mark that it gave: the block's is of all its stages together."""
+    return {**outcome.details, "mark": str(outcome.mark)} if outcome.mark else outcome.details
+
+
+def _suspicion(run: Run) -> str:
+    """What the stage said that first called the present data suspicious; "" when it is `run` itself. The last stage's words would hide it."""
+    done = run.block.runs.filter(state=RunState.DONE)
+    read = done.filter(stage=Stage.EXTRACT).first()
+    since = done.filter(pk__gte=read.pk) if read else done
+    first = since.filter(details__mark=ScheduleBlock.Mark.SUSPICIOUS).order_by("pk").first()
+    return first.message if first else ""
 
 
 def bookkeeper(block: ScheduleBlock) -> Pipeline | ScheduleBlock:
@@ -582,6 +598,33 @@ def cancel(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
         rows.update(state=State.HELD, message=message, error_code="cancelled", next_step="", changed_at=Now())
         return _answer(block, actor, "cancel", reason, True, f"Its {block.stage} had not begun; it is held now.")
     return _answer(block, actor, "cancel", reason, False, f"There is nothing to cancel: the block is {block.state}.")
+
+
+@transaction.atomic
+def accept(block_id: int, *, actor: Actor, reason: str = "", seen_fence: int | None = None) -> Verdict:
+    """Say that a suspicious block is right as it is: its mark goes, and its rows count as usual from now on.
+
+    `seen_fence` is the block's fence as the page showed it: what has been read since is not accepted unseen.
+    """
+    block = ScheduleBlock.objects.get(pk=block_id)
+    suspicious = ScheduleBlock.objects.filter(pk=block_id, mark=ScheduleBlock.Mark.SUSPICIOUS, state__in=[State.DONE, State.HELD])
+    story = f"{block.message.rstrip('.')}. " if block.message else ""
+    moved = suspicious.filter(fence=block.fence if seen_fence is None else seen_fence).update(
+        mark=ScheduleBlock.Mark.NONE if block.rows else ScheduleBlock.Mark.EMPTY,
+        message=f"{story}{actor.name} accepted it{f': {reason}' if reason else '.'}",
+        next_step="",
+        changed_at=Now(),
+    )
+    if moved:
+        rows = f"{block.rows:,} row{'s' * (block.rows != 1)}" if block.rows else "no rows"
+        return _answer(block, actor, "accept", reason, True, f"Accepted with {rows}. Later blocks are judged by it too.", told=block.message)
+    if block.mark != ScheduleBlock.Mark.SUSPICIOUS:
+        text = "There is nothing to accept: nothing about it is suspicious."
+    elif block.state not in (State.DONE, State.HELD):
+        text = f"It is {block.state} at {block.stage}: look again when it is done."
+    else:
+        text = _why_not(block_id, seen_fence)
+    return _answer(block, actor, "accept", reason, False, text)
 
 
 def _answer(block: ScheduleBlock, actor: Actor, verb: str, reason: str, moved: bool, text: str, **details) -> Verdict:
