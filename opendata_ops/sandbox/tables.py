@@ -182,6 +182,11 @@ class MadeRows(Sequence[Record]):
             return found
         return Record(i, self.created, self.created, self.make(i))
 
+    def touched(self) -> Iterator[int]:
+        """The places of the rows that are no longer, or never were, as they were made."""
+        yield from sorted(self.edited)
+        yield from range(self.count, len(self))
+
     def replaced(self, changes: Mapping[int, Record], added: Sequence[Record]) -> MadeRows:
         """The same rows with these changed (by place) and these at the end."""
         made = MadeRows(self.count, self.make, self.created)
@@ -309,11 +314,9 @@ class Dataset:
         self.refusals: list[str] = []
         initial = [entry if isinstance(entry, Mapping) else dict(zip(self.names, entry, strict=True)) for entry in rows]
         if initial:
-            moment = self.rows_updated_at
-            told = self.publish(initial)
+            told = self.publish(initial, moment=self.rows_updated_at)
             if told["Errors"]:
                 raise ValueError(f"{id}: {told['Errors']} of its first rows do not fit its columns; the first: {self.refusals[0]}")
-            self.rows_updated_at = moment
 
     @classmethod
     def made(
@@ -435,12 +438,21 @@ class Dataset:
             if query.search:
                 words = query.search.lower().split()
                 tests.append(lambda record: _mentions(record.values, words))
-            return array("I", (i for i in range(low, high) if all(test(rows[i]) is True for test in tests)))
+            looked_at: Iterable[int] = range(low, high)
+            if isinstance(rows, MadeRows) and any(_after_the_making(part, rows) for part in rest):
+                looked_at = (i for i in rows.touched() if low <= i < high)
+            return array("I", (i for i in looked_at if all(test(rows[i]) is True for test in tests)))
 
         return self._remember(("where", version, query.where, query.search), scan)
 
     def _narrowed(self, rows: Sequence[Record], part: Any, compiler: soql.Compiler, low: int, high: int) -> tuple[int, int] | None:
         """Where a comparison with a growing column can only be true; None when it is no such comparison."""
+        if isinstance(part, soql.Call) and part.name == "or":
+            newer, absent = part.args
+            # a column that grows has no nulls
+            if not isinstance(newer, soql.Call) or absent != soql.Call("is null", newer.args[:1]):
+                return None
+            part = newer
         if not isinstance(part, soql.Call) or part.name not in ("=", "<", "<=", ">", ">="):
             return None
         column, literal = part.args
@@ -494,17 +506,22 @@ class Dataset:
         return made
 
     # changing rows
-    def _moved(self, rows: Sequence[Record]) -> None:
-        """The rows of this moment are these; rowsUpdatedAt moves, even within one second."""
+    def _moment(self) -> float:
+        """When the change that is made now is said to have been: later than the last, even within one second."""
+        now = self.clock()
+        return now if int(now) > self.rows_updated_at else self.rows_updated_at + 1.0
+
+    def _moved(self, rows: Sequence[Record], moment: float) -> None:
+        """The rows are these since `moment`; a row that changed says that moment too, so none is older than rowsUpdatedAt tells."""
         self._rows = rows
         self.version += 1
-        self.rows_updated_at = max(int(self.clock()), self.rows_updated_at + 1)
+        self.rows_updated_at = int(moment)
         self._remembered.clear()
 
     def touch(self) -> int:
         """rowsUpdatedAt moves though no row changed, as after a publisher's identical replace; returns it."""
         with self._lock:
-            self._moved(self._rows)
+            self._moved(self._rows, self._moment())
             return self.rows_updated_at
 
     def edit(self, fraction: float = 0.05, seed: int = 0, add: int = 0) -> dict[str, list[str]]:
@@ -517,7 +534,8 @@ class Dataset:
         with self._lock:
             rows = self._rows
             chance = random.Random(f"{self.id} {seed} {len(rows)}")
-            now = utc_text(self.clock())
+            moment = self._moment()
+            now = utc_text(moment)
             chosen = sorted(chance.sample(range(len(rows)), min(len(rows), round(len(rows) * fraction))))
             changes = {i: _with(rows[i], self._edited(rows[i].values, chance), now) for i in chosen}
             added: list[Record] = []
@@ -527,10 +545,10 @@ class Dataset:
                 added.append(Record(self._next_seq + number, now, now, self._copied(old.values, number)))
             self._next_seq += len(added)
             if isinstance(rows, MadeRows):
-                self._moved(rows.replaced(changes, added))
+                self._moved(rows.replaced(changes, added), moment)
             else:
                 self._places.update({self._key_of(record): len(rows) + place for place, record in enumerate(added)})
-                self._moved([*(changes.get(i, record) for i, record in enumerate(rows)), *added])
+                self._moved([*(changes.get(i, record) for i, record in enumerate(rows)), *added], moment)
             name = self._key_of if self.key else lambda record: self.sid(record.seq)
             return {"edited": [name(record) for record in changes.values()], "added": [name(record) for record in added]}
 
@@ -594,7 +612,8 @@ class Dataset:
             for name in (*remove, *(retype or {})):
                 self.grows.pop(name, None)
             rows = self._rows
-            self._moved(rows.mapped(change) if isinstance(rows, MadeRows) else [_with(record, change(record.values)) for record in rows])
+            changed = rows.mapped(change) if isinstance(rows, MadeRows) else [_with(record, change(record.values)) for record in rows]
+            self._moved(changed, self._moment())
             self.view_last_modified = self.rows_updated_at
             return self.columns
 
@@ -604,7 +623,7 @@ class Dataset:
         Of rows with the same key the last stays. rowsUpdatedAt does not move: this is how a table begins.
         """
         with self._lock:
-            now = utc_text(self.clock())
+            now = utc_text(self.rows_updated_at)
             place = self.names.index(self.key) if self.key else None
             records: list[Record] = []
             places: dict[Any, int] = {}
@@ -616,11 +635,11 @@ class Dataset:
                 else:
                     records[at] = _with(records[at], record.values)
             self._places, self._next_seq = places, len(records)
-            moment = self.rows_updated_at
-            self._moved(records)
-            self.rows_updated_at = moment
+            self._moved(records, self.rows_updated_at)
 
-    def publish(self, sent: Sequence[Mapping[str, Any]], *, replace: bool = False, refuse: int = 0) -> dict[str, int]:
+    def publish(
+        self, sent: Sequence[Mapping[str, Any]], *, replace: bool = False, refuse: int = 0, moment: float | None = None
+    ) -> dict[str, int]:
         """Upsert rows by the key (or `:id`), or replace all rows by them; returns the portal's counters.
 
         A field left out of an existing row keeps its value; `:deleted` deletes. A row that does not fit (a bad value, no key,
@@ -640,7 +659,8 @@ class Dataset:
             places = {} if replace else self._places
             self._converters = [(column.name, _CONVERT.get(column.type, _text)) for column in self.columns]
             self.refusals = []
-            now = utc_text(self.clock())
+            moment = self._moment() if moment is None else moment
+            now = utc_text(moment)
             by_sid = {self.sid(record.seq): i for i, record in enumerate(records) if record} if any(":id" in row for row in sent) else {}
             for number, row in enumerate(sent):
                 try:
@@ -656,7 +676,7 @@ class Dataset:
             else:
                 kept = records  # type: ignore[assignment]
             self._places = places
-            self._moved(kept)
+            self._moved(kept, moment)
             return dict(counts)
 
     def _put(
@@ -725,8 +745,7 @@ class Dataset:
             rows = [Record(seq, created, updated, tuple(values)) for seq, created, updated, values in map(json.loads, reader)]
             self._places = {self._key_of(record): i for i, record in enumerate(rows)} if self.key else {}
             self._next_seq = head["next"]
-            self._moved(rows)
-            self.rows_updated_at = head["rows_updated_at"]
+            self._moved(rows, head["rows_updated_at"])
 
     # describing
     def cached_contents(self) -> list[dict[str, Any]]:
@@ -750,6 +769,14 @@ def _column(entry: Column | tuple[str, ...] | str) -> Column:
     given = (entry,) if isinstance(entry, str) else tuple(entry)
     name, kind, label = (*given, *("", "text", "")[len(given) :])
     return Column(name, kind or "text", label or name)
+
+
+def _after_the_making(part: Any, rows: MadeRows) -> bool:
+    """Whether a condition wants rows changed after all were made: then a million that nobody touched need no look."""
+    match part:
+        case soql.Call(">" | ">=", (soql.Column(":updated_at"), soql.Literal() as literal)):
+            return bool(soql.literal_as(literal, "fixed_timestamp") > rows.created)
+    return False
 
 
 def _getter(place: int, kind: str) -> Callable[[Record], Any]:

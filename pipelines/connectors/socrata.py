@@ -192,8 +192,22 @@ class Socrata(Connector):
             },
         )
 
+    def _types_of(self, resource: str) -> Mapping[str, str]:
+        """The type of each column, as the portal told them when it was first asked."""
+        if resource not in self._portal_types:
+            self.describe(resource)
+        return self._portal_types[resource]
+
     def count(self, resource: str, request: FetchRequest) -> int:
-        return self._count(resource, _where(request))
+        return self._count(resource, self._where(resource, request))
+
+    def _where(self, resource: str, request: FetchRequest) -> str:
+        """The window and the watermark of a request as one SoQL condition; "" for all rows. Raises SetupError."""
+        types = {**SYSTEM_TYPES, **{column.name: column.type for column in request.columns}}
+        # who asks for keys only does not ask for the column that says which of them
+        if {request.window_column, request.since_column} - {"", *types}:
+            types = {**self._types_of(resource), **types}
+        return " AND ".join(part for part in (_window(request, types), _since(request, types)) if part)
 
     def _count(self, resource: str, where: str) -> int:
         params = {"$select": "count(*)", **({"$where": where} if where else {})}
@@ -218,7 +232,7 @@ class Socrata(Connector):
             "$order": ",".join(dict.fromkeys([*(_field(name) for name in request.order), ":id"])),
             "$limit": request.page_size,
         }
-        if where := _where(request):
+        if where := self._where(resource, request):
             params["$where"] = where
         url = self._url(resource, "/resource/{}.csv")
         wanted = tuple(column.name for column in request.columns)
@@ -334,9 +348,7 @@ class Socrata(Connector):
 
         `Errors > 0` comes back in `Published.errors`: the caller decides.
         """
-        if resource not in self._portal_types:
-            self.describe(resource)
-        types = self._portal_types[resource]
+        types = self._types_of(resource)
         url = self._url(resource, "/resource/{}.json")
         payload = [{name: _sent(value, types.get(name, "text"), name) for name, value in row.items()} for row in rows]
         reply = self.door.ask(
@@ -397,8 +409,8 @@ def _field(name: str) -> str:
     return name
 
 
-def _where(request: FetchRequest) -> str:
-    """The window as a SoQL condition, in the column's own clock; "" for all rows.
+def _window(request: FetchRequest, types: Mapping[str, str]) -> str:
+    """The window as a SoQL condition, in the column's own clock; "" for none.
 
     Local clocks fall back in autumn: the two UTC hours that share a local one are an empty window and a full one, so
     windows that meet in UTC still meet here, and each row belongs to one.
@@ -406,7 +418,7 @@ def _where(request: FetchRequest) -> str:
     if not request.window_column:
         return ""
     name = _field(request.window_column)
-    kind = {**SYSTEM_TYPES, **{column.name: column.type for column in request.columns}}.get(name)
+    kind = types.get(name)
     if kind not in ("local_time", "instant"):
         raise SetupError(
             f"the window column {name} is {kind or 'not among the columns'}: a window needs a date and time",
@@ -415,6 +427,52 @@ def _where(request: FetchRequest) -> str:
         )
     bounds = ((">=", request.starts_at), ("<", request.ends_at))
     return " AND ".join(f"{name} {sign} '{_moment(when, kind, request.time_zone)}'" for sign, when in bounds if when is not None)
+
+
+def _since(request: FetchRequest, types: Mapping[str, str]) -> str:
+    """The watermark as a SoQL condition; "" for none.
+
+    Rows at the watermark come again, because others may share its value; so do rows without a value, which no watermark
+    would ever reach. The portal's own clock (`:updated_at`) has a value in each row.
+    """
+    if not request.since_column or not request.since:
+        return ""
+    name = _field(request.since_column)
+    kind = types.get(name)
+    if kind not in ("local_time", "instant", "number", "text"):
+        raise SetupError(
+            f"the watermark column {name} is {kind or 'not among the columns'}: a watermark needs a column whose values grow",
+            code="bad-watermark-column",
+            next_step="Choose a date column of the dataset as its watermark column, or a number that grows.",
+        )
+    newer = f"{name} >= {_literal(request.since, kind, name)}"
+    return newer if name in SYSTEM_TYPES else f"({newer} OR {name} IS NULL)"
+
+
+def _literal(value: str, kind: str, name: str) -> str:
+    """A value as SoQL writes it in a comparison with a column of type `kind`. Raises SetupError if it is none of that type."""
+    try:
+        match kind:
+            case "number":
+                number = Decimal(value)
+                if not number.is_finite():
+                    raise ValueError(value)
+                return format(number, "f")
+            case "instant":
+                when = datetime.fromisoformat(value)
+                return f"'{_moment(when if when.tzinfo else when.replace(tzinfo=UTC), kind, 'UTC')}'"
+            case "local_time":
+                when = datetime.fromisoformat(value)
+                if when.tzinfo:
+                    raise ValueError(value)
+                return f"'{when.isoformat(timespec='milliseconds')}'"
+    except (ValueError, ArithmeticError):
+        raise SetupError(
+            f"{value!r} is not a value that column {name} ({kind}) could have",
+            code="bad-since",
+            next_step=f"Write it as {name} shows its values; a date and time looks like 2020-09-20T01:39:13.",
+        ) from None
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _moment(when: datetime, kind: str, zone: str) -> str:

@@ -6,6 +6,7 @@ from base64 import b64encode
 import pytest
 
 from opendata_ops.sandbox import Dataset, Portal
+from opendata_ops.sandbox.tables import utc_text
 
 from .conftest import COLUMNS, Client, small_rows
 
@@ -124,6 +125,16 @@ def test_only_changed_rows_get_a_new_system_time(ask, portal):
     portal.dataset("abcd-1234").clock = lambda: 4_000_000_000.0
     ask.json(PATH, "POST", [{"srnumber": "1-1000", "status": "Open"}])
     assert [row["srnumber"] for row in ask.json(PATH, S_where=":updated_at > '2090-01-01'")] == ["1-1000"]
+
+
+def test_whoever_reads_from_the_last_change_on_misses_no_row_even_within_one_second(ask, portal):
+    dataset = portal.dataset("abcd-1234")
+    dataset.clock = lambda: 4_000_000_000.2
+    for name in ("1-1000", "1-1001", "1-1002"):
+        before = ask.json("/api/views/abcd-1234.json")["rowsUpdatedAt"]
+        ask.json(PATH, "POST", [{"srnumber": name, "status": "Open"}])
+        assert [row["srnumber"] for row in ask.json(PATH, S_where=f":updated_at > '{utc_text(before + 0.2)}'")] == [name]
+    assert len(ask.json(PATH, S_where=f":updated_at >= '{utc_text(dataset.created_at)}'")) == 100
 
 
 def test_a_portal_with_accounts_lets_only_publishers_write():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opendata_ops.sandbox import Portal
+from opendata_ops.sandbox import Dataset, Portal, soql
 from opendata_ops.sandbox.rows import LA311_COLUMNS, PET_MATRIX, ServiceRequests, la311, la311_rows, seattle_pets
 
 from .conftest import Client
@@ -107,7 +107,7 @@ def test_the_pets_are_exactly_the_published_matrix():
 
 MILLION = """
 import sys
-from opendata_ops.sandbox import Portal
+from opendata_ops.sandbox import Dataset, Portal, soql
 from opendata_ops.sandbox.rows import la311
 with Portal(la311("rq3b-xjk8", 1_000_000)) as portal:
     print(portal.port, flush=True)
@@ -178,3 +178,21 @@ def test_made_rows_can_be_edited_and_added_to():
         portal.alter("rq3b-xjk8", add={"origin": "text"}, remove=["tbmpage"])
         again = portal.edit("rq3b-xjk8", fraction=1.0)
         assert len(again["edited"]) == 1003 and "tbmpage" not in json.dumps(ask.json("/resource/rq3b-xjk8.json", S_limit=1))
+
+
+def test_a_watermark_on_a_million_made_rows_looks_at_few_of_them():
+    looked = []
+
+    def make(i):
+        looked.append(i)
+        return (f"{i:07d}", f"2020-01-01T{i // 42_000:02d}:00:00.000")
+
+    columns = [("id", "text"), ("day", "calendar_date")]
+    dataset = Dataset.made("made-rows", "n", columns, 1_000_000, make, key="id", grows={"id": True, "day": False}, rows_updated_at=1_600_000_000)
+    since = soql.parse_parameters({"$where": "(day >= '2020-01-01T23:00:00.000' OR day IS NULL)"})
+    assert len(dataset.found(since)[1]) == 1_000_000 - 23 * 42_000
+    edited = dataset.edit(0.00001, add=3)
+    changed = soql.parse_parameters({"$where": ":updated_at >= '2020-12-31'"})
+    rows, places = dataset.found(changed)
+    assert {rows[i].values[0] for i in places} == {*edited["edited"], *edited["added"]} and len(places) == 13
+    assert len(looked) < 1_000
