@@ -29,10 +29,11 @@ from pipelines import blocks, clock, warehouse
 from pipelines.blocks import Verdict
 from pipelines.errors import PipelineError
 from pipelines.models import Cadence, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock, Stage, State, Trigger
+from pipelines.upkeep import after
 
 log = logging.getLogger(__name__)
 
-WORK, CANARY = "pipelines.tasks.work", "pipelines.tasks.answer_canary"
+WORK, AFTER, CANARY = "pipelines.tasks.work", "pipelines.tasks.carry_out_after", "pipelines.tasks.answer_canary"
 #: Of one pipeline, so many blocks at most are made by one tick: an outage of months is caught up in portions.
 MOST_NEW_BLOCKS = 500
 RING_AGAIN_SECONDS = 30
@@ -139,6 +140,7 @@ def tick(now: datetime | None = None) -> dict[str, int]:
                 broken += 1
                 log.exception("The schedule of %s can't be planned", pipeline.slug)
         swept = sweep()
+        ring_after()
         clear_leftovers()
         beat("tick", host=socket.gethostname(), made=made, broken=broken, **swept)
     return {"made": made, "broken": broken, **swept}
@@ -227,6 +229,13 @@ def ring(block_id: int) -> int:
             return 0
         async_task(WORK, block_id)
     return 1
+
+
+def ring_after() -> None:
+    """Have a worker do what is to be done after loads, where the worker of the load did not; never here, it may take half an hour."""
+    after.give_up_lost()
+    if after.is_left() and queue_depth() < 4 * settings.WORKERS:
+        async_task(AFTER)
 
 
 def queue_depth() -> int:

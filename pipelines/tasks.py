@@ -5,17 +5,25 @@ import signal
 import socket
 
 from pipelines import planner, runner
+from pipelines.upkeep import after
 
 #: The only functions that the queue runs; anything else in it is refused.
-ALLOWED = frozenset({planner.WORK, planner.CANARY})
+ALLOWED = frozenset({planner.WORK, planner.AFTER, planner.CANARY})
 
 
 def work(block_id: int) -> str:
-    """Work a block off as far as it goes now, then ring for what is due next."""
+    """Work a block off as far as it goes now, ring for what is due next, then do what is to be done after its load."""
     stop_if_orphaned()
     answer = runner.work(block_id)
     planner.ring_due()
+    after.carry_out(block_ids=[block_id])
     return answer
+
+
+def carry_out_after() -> str:
+    """Do what is still to be done after loads, whose own workers did not come to it."""
+    stop_if_orphaned()
+    return f"{len(after.carry_out())} steps after loads ended"
 
 
 def answer_canary() -> None:
