@@ -18,7 +18,7 @@ from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
 from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages.note import Note
-from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Rejected, Table, visible
+from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Region, Rejected, Table, visible
 
 #: So many rejected rows are kept of a load that is refused as a whole.
 EXAMPLES = 1_000
@@ -58,7 +58,7 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: Table, total
         block_id=block.pk,
         pipeline_id=pipeline.pk,
         fence=run.fence,
-        replaces_block=not pipeline.is_snapshot,
+        region=Region("pipeline" if pipeline.is_snapshot else "block") if not pipeline.key else Region(),
     ) as job:
         for number, entry in enumerate(entries):
             path = lake.lake().local_path(entry.pointer, note.workdir, sha256=entry.sha256)

@@ -5,26 +5,32 @@ last), `_odo_seq` (rises with every write: what the portal has not seen yet) and
 keeps for each block the fence of the last merge: a worker whose lease ran out can't merge over its successor.
 """
 
-from pipelines.warehouse.postgres.ddl import full_name, prepare, table_columns
+from pipelines.warehouse.postgres.ddl import column_types, full_name, prepare, table_columns
+from pipelines.warehouse.postgres.fresh import sweep
 from pipelines.warehouse.postgres.load import Load
-from pipelines.warehouse.postgres.reading import count, rows_after, sample
+from pipelines.warehouse.postgres.reading import count, count_by_two, deleted_after, highest, rows_after, sample
 from pipelines.warehouse.postgres.session import SCHEMA, connect, end_sessions, has_merged, plain_words
 from pipelines.warehouse.postgres.upkeep import analyze, refresh, vacuum
 
 __all__ = [
-    "SCHEMA",
     "Load",
+    "SCHEMA",
     "analyze",
+    "column_types",
     "connect",
     "count",
+    "count_by_two",
+    "deleted_after",
     "end_sessions",
     "full_name",
     "has_merged",
+    "highest",
     "plain_words",
     "prepare",
     "refresh",
     "rows_after",
     "sample",
+    "sweep",
     "table_columns",
     "vacuum",
 ]

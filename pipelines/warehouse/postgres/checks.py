@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+from psycopg2.sql import SQL, Composable, Identifier, Literal
+
 from pipelines.connectors.base import Column
 from pipelines.warehouse.postgres.ddl import SQL_TYPES
+from pipelines.warehouse.tables import LONGEST_KEY, Table
 
 #: Words that PostgreSQL would take as a time although no source means them.
 _MAGIC_TIME = r"\y(now|today|tomorrow|yesterday|epoch|allballs|infinity)\y"
@@ -38,3 +44,41 @@ def checks(column: Column) -> list[tuple[str, str]]:
 def _braced(pattern: str) -> str:
     """A pattern that goes through `SQL.format`."""
     return pattern.replace("{", "{{").replace("}", "}}")
+
+
+_MAGIC = re.compile(r"\b(now|today|tomorrow|yesterday|epoch|allballs|infinity)\b", re.IGNORECASE)
+_ZONE = re.compile(r"\d\s*(z|[a-z]{3,}|[+-]\d{2}(:?\d{2})?)\s*$", re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*")
+
+
+def looks_untold(columns: Sequence[Column], cells: Sequence[str]) -> bool:
+    """Whether a cell holds what COPY would take as another value than it says: `now`, a zone in a local time, `0x1F`."""
+    for column, cell in zip(columns, cells, strict=False):
+        if not cell or column.type == "text":
+            continue
+        if column.type == "number" and not _PLAIN_NUMBER.fullmatch(cell) and cell.strip()[:1] in "+-.0123456789":
+            return True
+        if column.type in ("local_time", "instant") and _MAGIC.search(cell):
+            return True
+        if column.type == "local_time" and _ZONE.search(cell.partition("T")[2] or cell.partition(" ")[2]):
+            return True
+    return False
+
+
+def after_the_copy(table: Table) -> list[Composable]:
+    """What must not be true of a row that COPY took into typed columns."""
+    tests = []
+    for column in table.columns:
+        name = Identifier(column.name)
+        if column.type == "number":
+            tests.append(SQL("{} in ('NaN', 'Infinity', '-Infinity')").format(name))
+        if column.type in ("local_time", "instant"):
+            tests.append(SQL("({0} < '0001-01-01' or {0} >= '10000-01-01')").format(name))
+    if table.key:
+        tests += [SQL("{} is null").format(Identifier(name)) for name in table.key]
+        # a number or a time is never that long
+        texts = [column.name for column in table.columns if column.name in table.key and column.type in ("text", "point", "json")]
+        if texts:
+            length = SQL(" + ").join(SQL("octet_length({}::text)").format(Identifier(name)) for name in texts)
+            tests.append(SQL("{} > {}").format(length, Literal(LONGEST_KEY)))
+    return tests

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
-from psycopg2.sql import SQL, Identifier
+import psycopg2
+from psycopg2.sql import SQL, Composable, Identifier
 
 from pipelines.errors import SetupError
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
@@ -34,8 +36,12 @@ def full_name(name: str) -> str:
     return f"{SCHEMA}.{name}"
 
 
-def prepare(connection: Any, table: Table) -> list[str]:
-    """Make the schema, the ledger and the table, or widen the table by new columns; returns their names. Raises SetupError."""
+def prepare(connection: Any, table: Table, *, widens: bool = False, replaces: bool = False) -> tuple[Table, tuple[str, ...]]:
+    """Make the schema, our own tables and the city table, or widen it; returns the table as it is now, and what was widened, in words.
+
+    New columns are always added. One whose type changed stops the load, or, with `widens`, becomes text. `replaces`: the
+    table will be built anew, so what it is now does not matter. Raises SetupError.
+    """
     for column in table.columns:
         if column.name.startswith("_odo_"):
             raise SetupError(f"The source has a column {column.name!r}; names with _odo_ are ours.", code="column-name")
@@ -45,26 +51,39 @@ def prepare(connection: Any, table: Table) -> list[str]:
         raise SetupError(f"Two columns of {table.name} have the same name.", code="column-name")
     with connection, connection.cursor() as cursor:
         cursor.execute("select pg_advisory_xact_lock(hashtextextended('odo prepare', 0))")
-        cursor.execute(SQL("create schema if not exists {}").format(Identifier(SCHEMA)))
-        cursor.execute(SQL("create sequence if not exists {}").format(Identifier(SCHEMA, "_odo_seq")))
-        cursor.execute(
-            SQL(
-                "create table if not exists {} (block_id bigint, table_name text, fence bigint not null, merged_at timestamptz,"
-                " primary key (block_id, table_name))"
-            ).format(Identifier(SCHEMA, "_odo_ledger"))
-        )
+        _prepare_our_own(cursor)
         have = columns_of(cursor, table.name)
         if not have:
             _create(cursor, table)
-            return []
+            return table, ()
         if "_odo_seq" not in have:
             raise SetupError(
                 f"The table {SCHEMA}.{table.name} was not made by Open Data Ops.",
                 code="foreign-table",
                 next_step="Name another table in the pipeline, or rename that one.",
             )
+        if replaces:
+            return table, ()
         _check_key(cursor, table)
-        return _widen(cursor, table, have)
+        return _widen(cursor, table, have, widens=widens)
+
+
+def _prepare_our_own(cursor: Any) -> None:
+    cursor.execute(SQL("create schema if not exists {}").format(Identifier(SCHEMA)))
+    cursor.execute(SQL("create sequence if not exists {}").format(Identifier(SCHEMA, "_odo_seq")))
+    cursor.execute(
+        SQL(
+            "create table if not exists {} (block_id bigint, table_name text, fence bigint not null, merged_at timestamptz,"
+            " primary key (block_id, table_name))"
+        ).format(Identifier(SCHEMA, "_odo_ledger"))
+    )
+    # the keys of rows that were deleted, until every portal has followed; one row a key, the last time that it went
+    cursor.execute(
+        SQL(
+            "create table if not exists {} (table_name text, row_key jsonb not null, seq bigint not null, pipeline_id bigint not null,"
+            " block_id bigint not null, at timestamptz not null, primary key (table_name, seq))"
+        ).format(Identifier(SCHEMA, "_odo_deleted"))
+    )
 
 
 def _create(cursor: Any, table: Table) -> None:
@@ -95,13 +114,18 @@ def table_columns(dsn: str, name: str) -> list[str]:
         return [column for column in columns_of(cursor, name) if column not in BOOKKEEPING]
 
 
-def _check_key(cursor: Any, table: Table) -> None:
+def key_of(cursor: Any, name: str) -> tuple[str, ...]:
+    """The columns of a city table's key, in their order."""
     cursor.execute(
         "select array_agg(a.attname::text order by array_position(i.indkey::int[], a.attnum::int)) from pg_index i"
         " join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey) where i.indrelid = to_regclass(%s) and i.indisprimary",
-        [f'{SCHEMA}."{table.name}"'],
+        [f'{SCHEMA}."{name}"'],
     )
-    found = tuple(cursor.fetchone()[0] or ())
+    return tuple(cursor.fetchone()[0] or ())
+
+
+def _check_key(cursor: Any, table: Table) -> None:
+    found = key_of(cursor, table.name)
     if found != table.key:
         raise SetupError(
             f"The table {SCHEMA}.{table.name} has the key ({', '.join(found) or 'none'}), the pipeline wants ({', '.join(table.key) or 'none'}).",
@@ -111,26 +135,67 @@ def _check_key(cursor: Any, table: Table) -> None:
 
 
 _SAME_TYPE = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
+_OUR_TYPE = {_SAME_TYPE.get(kind, kind): ours for ours, kind in reversed(SQL_TYPES.items())} | {"text": "text"}
 
 
-def _widen(cursor: Any, table: Table, have: dict[str, str]) -> list[str]:
-    fresh = []
+def our_type(kind: str) -> str:
+    """PostgreSQL's name of a type in our words."""
+    return _OUR_TYPE.get(kind, "text")
+
+
+def column_types(dsn: str, name: str) -> dict[str, str]:
+    """The city's own columns of a table with their types in our words; empty when there is none."""
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        return {column: our_type(kind) for column, kind in columns_of(cursor, name).items() if column not in BOOKKEEPING}
+
+
+def portal_text(name: Identifier, kind: str) -> Composable:
+    """A column's value as portals write it."""
+    if kind == "local_time":
+        return SQL("to_char({0}, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS')").format(name)
+    if kind == "instant":
+        return SQL("to_char({0} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')").format(name)
+    return SQL("{}::text").format(name)
+
+
+def _widen(cursor: Any, table: Table, have: dict[str, str], *, widens: bool) -> tuple[Table, tuple[str, ...]]:
     cursor.execute(SQL("select not exists (select from {})").format(identifier(table.name)))
     [is_empty] = cursor.fetchone()
+    columns, widened = [], []
     for column in table.columns:
-        wanted = SQL_TYPES[column.type]
-        if column.name not in have:
-            cursor.execute(SQL("alter table {} add column {} {}").format(identifier(table.name), Identifier(column.name), SQL(wanted)))
-            fresh.append(column.name)
-        elif have[column.name] == _SAME_TYPE.get(wanted, wanted):
-            continue
+        name, wanted = Identifier(column.name), SQL_TYPES[column.type]
+        held = have.get(column.name)
+        if held is None:
+            cursor.execute(SQL("alter table {} add column {} {}").format(identifier(table.name), name, SQL(wanted)))
+            widened.append(f"{column.name} is new")
+        elif held == _SAME_TYPE.get(wanted, wanted):
+            pass
         elif is_empty:
             # nothing was loaded yet: a first load that was refused for its types must not bind the second
-            cursor.execute(SQL("alter table {0} alter {1} type {2} using null").format(identifier(table.name), Identifier(column.name), SQL(wanted)))
+            cursor.execute(SQL("alter table {0} alter {1} type {2} using null").format(identifier(table.name), name, SQL(wanted)))
+        elif widens and column.name not in table.key and held == "text":
+            column = replace(column, type="text")
+        elif widens and column.name not in table.key:
+            _become_text(cursor, table, column.name, held)
+            widened.append(f"{column.name} was {held} and is text now, for the source says {column.type}")
+            column = replace(column, type="text")
         else:
             raise SetupError(
-                f"{SCHEMA}.{table.name}.{column.name} is {have[column.name]}, the source says {column.type} ({wanted}).",
+                f"{SCHEMA}.{table.name}.{column.name} is {held}, the source says {column.type} ({wanted}).",
                 code="other-type",
                 next_step=f"Set the type of {column.name} in the pipeline to the table's own, or load into another table.",
             )
-    return fresh
+        columns.append(column)
+    return replace(table, columns=tuple(columns)), tuple(widened)
+
+
+def _become_text(cursor: Any, table: Table, name: str, held: str) -> None:
+    using = portal_text(Identifier(name), our_type(held))
+    try:
+        cursor.execute(SQL("alter table {} alter {} type text using {}").format(identifier(table.name), Identifier(name), using))
+    except psycopg2.errors.FeatureNotSupported as error:
+        raise SetupError(
+            f"{SCHEMA}.{table.name}.{name} can't become text, for a view or an index hangs on it.",
+            code="depended-on",
+            next_step="Drop what hangs on it, run the block again, and make it anew.",
+        ) from error

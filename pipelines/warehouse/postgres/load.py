@@ -1,178 +1,199 @@
-"""A load into PostgreSQL: bulk copy into a private stage, judge every value, merge in one transaction."""
+"""A load into PostgreSQL: stage every file, judge every value, merge in one transaction that only the newest attempt may commit."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-from psycopg2.sql import SQL, Composable, Identifier, Literal
+from psycopg2.sql import SQL, Composable, Identifier
 
-from pipelines.connectors.base import Column
-from pipelines.errors import DataError, LeaseLost
+from pipelines.errors import LeaseLost
 from pipelines.faults import faultpoint
-from pipelines.warehouse.postgres.checks import checks
-from pipelines.warehouse.postgres.ddl import BOOKKEEPING, SQL_TYPES, identifier, prepare
+from pipelines.warehouse.postgres import fresh, merge
+from pipelines.warehouse.postgres.ddl import identifier, prepare
+from pipelines.warehouse.postgres.merge import Writer
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
-from pipelines.warehouse.tables import LONGEST_KEY, Merged, Rejected, Table, broken, records, visible
+from pipelines.warehouse.postgres.staging import COPY_BYTES, Odd, TextStage, TypedStage, check_header, copy_command
+from pipelines.warehouse.tables import Merged, Region, Rejected, Table
 
-COPY_BYTES = 1 << 20  # the default of 8 kB costs a third of the speed (facts/performance.md §9)
-TOO_LONG = -10_000  # the verdict on a longer one; -1 is the first column of the key being empty, -2 the second, …
+#: The keys of so many rejected rows are remembered, so that their old copies are not taken for gone.
+MOST_REJECTED_KEYS = 20_000
 
 
 class Load:
-    """One load of one block: `stage` each file, `rejected` rows out, `merge`. Leaving it closes the session and drops the stage."""
+    """One load of one block: `stage` each file, `judge`, read `rejected`, `merge`. Leaving it closes the session and drops the stage.
 
-    def __init__(self, dsn: str, table: Table, *, run_id: int, block_id: int, pipeline_id: int, fence: int, replaces_block: bool = True):
-        self.table = table
+    `mode` is "upsert" (by key), "replace" (without a key: the region becomes what was staged) or "append". `vouched`: the
+    source itself says that its values are of these types, so they may be copied as such; what COPY leaves out is rejected, and
+    what looks odd sends the load the careful way. `rebuild` puts a new table in the place of the old one. `widens`: a column
+    whose type changed becomes text instead of stopping the load; `widened` says which. `connections` sessions copy at once.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        table: Table,
+        *,
+        run_id: int,
+        block_id: int,
+        pipeline_id: int,
+        fence: int,
+        region: Region | None = None,
+        deletes_gone: bool = False,
+        mode: str = "",
+        rebuild: bool = False,
+        widens: bool = False,
+        vouched: bool = False,
+        connections: int = 1,
+    ):
+        self.dsn, self.run_id, self.table = dsn, run_id, table
         self.block_id, self.pipeline_id, self.fence = block_id, pipeline_id, fence
-        # without a key the rows of the window are replaced: those of the block, or of the whole pipeline when it is a snapshot
-        self.replaces_block = replaces_block
+        # without a key the rows of the block are replaced, unless it is said that the files speak for more
+        self.region = region or Region("none" if table.key else "block")
+        self.deletes_gone, self.mode = deletes_gone, mode or ("upsert" if table.key else "replace")
+        self.rebuild, self.widens, self.vouched, self.connections = rebuild, widens, vouched, connections
         self.connection = connect(dsn, run_id=run_id)
-        self.torn: dict[int, int] = {}  # file → rows of it that no COPY can take
-        self.files: dict[int, Path] = {}
         self.staged = 0
+        self.widened: tuple[str, ...] = ()
+        self._files: list[tuple[int, Path]] = []
+        self._told = -1  # the last file whose rows the caller heard of
+        self._beside: Composable | None = None  # the table that is built beside, while it may become the served one
+        self._rejected_keys: list[tuple[str, ...]] | None = []
+        self._has_key_files = False
 
     def __enter__(self) -> Load:
         with plain_words():
-            prepare(self.connection, self.table)
-            self._make_stage()
+            self.table, self.widened = prepare(self.connection, self.table, widens=self.widens, replaces=self.rebuild)
             self._claim_ledger()
+            self._stage = self._typed_stage() if self.vouched else self._text_stage()
         return self
 
     def __exit__(self, *problem) -> None:
-        self.connection.close()
+        try:
+            if self._beside is not None and not self.connection.closed:
+                self.connection.rollback()
+                with plain_words(), self.connection, self.connection.cursor() as cursor:
+                    cursor.execute(SQL("drop table if exists {}").format(self._beside))
+        finally:
+            self.connection.close()
+
+    @property
+    def writer(self) -> Writer:
+        return Writer(self.table, self.block_id, self.pipeline_id, self.fence, self.region, self.deletes_gone)
 
     # 1 stage
 
-    def _make_stage(self) -> None:
-        fields = SQL(", ").join(SQL("{} text").format(Identifier(name)) for name in self.table.names)
+    def _typed_stage(self) -> TypedStage | TextStage:
         with self.connection, self.connection.cursor() as cursor:
-            # what we add begins with _odo_, as no column of a source may
-            cursor.execute("create temp sequence _record")
-            own = SQL("_odo_file int not null default 0, _odo_record bigint not null default nextval('_record')")
-            cursor.execute(SQL("create temp table _stage ({}, {})").format(own, fields))
+            if self.rebuild or fresh.is_empty(cursor, self.table.name):
+                target = self._beside = fresh.make(cursor, self.writer)
+            else:
+                target = SQL("pg_temp._stage")
+                cursor.execute(SQL("create temp table _stage as select {} from {} limit 0").format(merge.names(self.table.names), self.writer.target))
+        try:
+            return TypedStage(lambda: connect(self.dsn, run_id=self.run_id), self.connection, self.table, target)
+        except Odd:
+            return self._text_stage()
+
+    def _text_stage(self) -> TextStage:
+        with self.connection, self.connection.cursor() as cursor:
+            if self._beside is not None:
+                cursor.execute(SQL("drop table if exists {}").format(self._beside))
+            cursor.execute("drop table if exists pg_temp._stage")
+            self._beside = fresh.make(cursor, self.writer) if self.rebuild else None
+        return TextStage(self.connection, self.table)
 
     def stage(self, number: int, path: Path) -> int:
         """Copy one CSV file with a header; returns how many rows it had, rejected ones included. Raises DataError for a wrong header."""
-        self.files[number] = path
-        with plain_words(), self.connection, self.connection.cursor() as cursor:
-            cursor.execute(SQL("alter table _stage alter _odo_file set default {}").format(Literal(number)))
-            cursor.execute("alter sequence _record restart")
-            cursor.execute("savepoint file")
+        [(_, rows)] = self.stage_many([(number, path)])
+        return rows
+
+    def stage_many(self, files: Iterable[tuple[int, Path]]) -> Iterator[tuple[int, int]]:
+        """Copy numbered files in turn, or several at once; yields (number, rows) in their order."""
+        for number, rows in self._copied(files):
+            self.staged += rows
+            faultpoint("load.staged")
+            yield number, rows
+
+    def _copied(self, files: Iterable[tuple[int, Path]]) -> Iterator[tuple[int, int]]:
+        files = iter(files)
+        if isinstance(self._stage, TypedStage):
             try:
-                with path.open("rb") as stream:
-                    cursor.copy_expert(self._copy(self.table.names), stream, size=COPY_BYTES)
-                rows = cursor.rowcount
-            except psycopg2.errors.BadCopyFileFormat as error:
-                self._check_header(path, error)
-                rows = self._stage_row_by_row(cursor, number, path)
-            except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter):
-                rows = self._stage_row_by_row(cursor, number, path)
-        self.staged += rows
-        faultpoint("load.staged")
-        return rows
+                # into a private stage only one session can copy
+                if self.connections > 1 and self._beside is not None:
+                    for number, rows in self._stage.copy_many(self._remembered(files), self.connections):
+                        self._told = number
+                        yield number, rows
+                else:
+                    for number, path in self._remembered(files):
+                        with plain_words():
+                            rows = self._stage.copy(number, path)
+                        self._told = number
+                        yield number, rows
+                return
+            except Odd:
+                yield from self._again()
+        for number, path in self._remembered(files):
+            with plain_words():
+                rows = self._stage.copy(number, path)
+            yield number, rows
 
-    def _copy(self, names: Sequence[str], *, header: str = "match") -> Composable:
-        listed = SQL(", ").join(map(Identifier, names))
-        own = SQL(", ").join(map(Identifier, self.table.names))
-        return SQL("copy _stage ({}) from stdin (format csv, header {}, force_null ({}), encoding 'UTF8')").format(listed, SQL(header), own)
+    def _remembered(self, files: Iterable[tuple[int, Path]]) -> Iterator[tuple[int, Path]]:
+        for number, path in files:
+            self._files.append((number, path))
+            yield number, path
 
-    def _check_header(self, path: Path, error: Exception) -> None:
-        with path.open("rb") as stream:
-            first = stream.readline().decode("utf-8", "replace").strip().lstrip("\ufeff")
-        found = next(csv.reader([first]), [])
-        if found != self.table.names:
-            raise DataError(
-                f"{path.name}: the header names {', '.join(found) or 'nothing'}; expected {', '.join(self.table.names)}.", code="wrong-header"
-            ) from error
+    def _again(self) -> Iterator[tuple[int, int]]:
+        """Stage what was staged the careful way; tells of the files that the caller has not heard of yet."""
+        with plain_words():
+            self._stage = self._text_stage()
+            for number, path in list(self._files):
+                rows = self._stage.copy(number, path)
+                if number > self._told:
+                    yield number, rows
 
-    def _stage_row_by_row(self, cursor: Any, number: int, path: Path) -> int:
-        """A file with broken rows: they are taken out, with their reason, and the others copied with their own numbers."""
-        cursor.execute("rollback to savepoint file")
-        rows = 0
-        width = len(self.table.names)
-        clean = path.with_name(path.name + ".clean")
-        try:
-            with clean.open("w", newline="", encoding="utf-8") as out:
-                writer = csv.writer(out)
-                for record, _, cells in records(path, width):
-                    rows = record
-                    if broken(cells, width):
-                        self.torn[number] = self.torn.get(number, 0) + 1
-                    else:
-                        writer.writerow([record, *cells])
-            with clean.open("rb") as stream:
-                cursor.copy_expert(self._copy(["_odo_record", *self.table.names], header="false"), stream, size=COPY_BYTES)
-        finally:
-            clean.unlink(missing_ok=True)
-        return rows
-
-    def _rejected_cells(self, number: int, record: int, line: int, reason: str, cells: list[str]) -> Rejected:
-        shown = [visible(cell) for cell in cells]
-        raw = dict(zip(self.table.names, shown, strict=False))
-        if len(shown) > len(self.table.names):
-            raw["(more)"] = ", ".join(shown[len(self.table.names) :])
-        return Rejected(number, record, line, "", reason, ", ".join(shown)[:1000], raw)
+    def stage_keys(self, path: Path) -> int:
+        """Copy a CSV file that has the key columns only: all keys that the source has now. Returns its rows."""
+        kinds = {column.name: column for column in self.table.columns}
+        key = [kinds[name] for name in self.table.key]
+        with plain_words(), self.connection, self.connection.cursor() as cursor:
+            if not self._has_key_files:
+                cursor.execute(SQL("create temp table _keys as select {} from {} limit 0").format(merge.names(self.table.key), self.writer.target))
+                self._has_key_files = True
+            with path.open("rb") as stream:
+                try:
+                    cursor.copy_expert(copy_command(SQL("pg_temp._keys"), self.table.key, self.table.key), stream, size=COPY_BYTES)
+                except Exception as error:
+                    check_header(path, [column.name for column in key], error)
+                    raise
+            return cursor.rowcount
 
     # 2 judge
 
     def judge(self) -> int:
-        """Find the rows that can't be loaded, all columns at once in the server. Returns how many, unreadable ones included."""
-        key = self.table.key
-        cases = [SQL("when {} is null then {}").format(Identifier(name), Literal(-1 - n)) for n, name in enumerate(key)]
-        if key:
-            length = SQL(" + ").join(SQL("octet_length({})").format(Identifier(name)) for name in key)
-            cases.append(SQL("when {} > {} then {}").format(length, Literal(LONGEST_KEY), Literal(TOO_LONG)))
-        cases += [
-            SQL("when {0} is not null and {1} then {2}").format(Identifier(column.name), SQL(test).format(c=Identifier(column.name)), Literal(n))
-            for n, (column, test, _) in enumerate(self._tests)
-        ]
-        verdict = SQL("case {} end").format(SQL(" ").join(cases)) if cases else SQL("null::int")
-        with plain_words(), self.connection, self.connection.cursor() as cursor:
-            cursor.execute(
-                SQL(
-                    "create temp table _bad as select _odo_file, _odo_record, _odo_why from"
-                    " (select _odo_file, _odo_record, {} as _odo_why from _stage) judged where _odo_why is not null"
-                ).format(verdict)
-            )
-            found = cursor.rowcount
-            cursor.execute("create unique index on _bad (_odo_file, _odo_record)")
-            cursor.execute("analyze _bad")
-        return found + sum(self.torn.values())
+        """Find the rows that can't be loaded, in the server. Returns how many."""
+        with plain_words():
+            try:
+                return self._stage.judge()
+            except Odd:
+                for _ in self._again():
+                    pass
+                return self._stage.judge()
 
     def rejected(self) -> Iterator[Rejected]:
         """The rows that `judge` found, each with its reason and raw cells."""
-        for file in self.files:
-            with plain_words(), self.connection, self.connection.cursor() as cursor:
-                cursor.execute("select _odo_record, _odo_why from _bad where _odo_file = %s", [file])
-                why_of = dict(cursor.fetchall())
-            if why_of or file in self.torn:
-                yield from self._explain(file, why_of)
+        with plain_words():
+            for row in self._stage.rejected():
+                self._remember_key(row)
+                yield row
 
-    @property
-    def _tests(self) -> list[tuple[Column, str, str]]:
-        return [(column, *check) for column in self.table.columns for check in checks(column)]
-
-    def _explain(self, file: int, why_of: dict[int, int]) -> Iterator[Rejected]:
-        names, key, tests = self.table.names, self.table.key, self._tests
-        for record, line, cells in records(self.files[file], len(names)):
-            if file in self.torn and (reason := broken(cells, len(names))):
-                yield self._rejected_cells(file, record, line, reason, cells)
-                continue
-            why = why_of.get(record)
-            if why is None:
-                continue
-            if why == TOO_LONG:
-                column, reason = key[0], f"the key is longer than {LONGEST_KEY:,} bytes"
-            elif why < 0:
-                column, reason = key[-1 - why], "the key is empty"
+    def _remember_key(self, row: Rejected) -> None:
+        if self._rejected_keys is not None and self.table.key:
+            if len(self._rejected_keys) >= MOST_REJECTED_KEYS:
+                self._rejected_keys = None
             else:
-                column, reason = tests[why][0].name, tests[why][2]
-            raw = dict(zip(names, cells, strict=True))
-            yield Rejected(file, record, line, column, reason, raw[column][:1000], raw)
+                self._rejected_keys.append(tuple(row.raw.get(name, "") for name in self.table.key))
 
     # 3 merge
 
@@ -190,17 +211,20 @@ class Load:
                 raise LeaseLost("A later attempt has begun to load this block.")
 
     def merge(self) -> Merged:
-        """Insert and update by key, or replace, in one transaction that a later attempt's claim makes void. Raises LeaseLost."""
+        """Make the staged rows part of the table, in one transaction that a later attempt's claim makes void. Raises LeaseLost."""
         with plain_words():
+            if isinstance(self._stage, TextStage):
+                self._stage.settle()
             with self.connection, self.connection.cursor() as cursor:
                 # one merge into a table at a time, so that two blocks with one key can't both insert it
                 cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"odo {SCHEMA}.{self.table.name}"])
-                merged = self._upsert(cursor) if self.table.key else self._replace(cursor)
+                merged = self._merged(cursor)
                 faultpoint("load.merged")
                 mine = SQL("update {} set merged_at = now() where block_id = %s and table_name = %s and fence = %s")
                 cursor.execute(mine.format(Identifier(SCHEMA, "_odo_ledger")), [self.block_id, self.table.name, self.fence])
                 if not cursor.rowcount:
                     raise LeaseLost("A later attempt has begun to load this block.")
+            self._beside = None
             # the planner's knowledge of a table that just grew from nothing is worth the second it costs
             if merged.inserted > 10_000:
                 with self.connection, self.connection.cursor() as cursor:
@@ -208,77 +232,34 @@ class Load:
         faultpoint("load.committed")
         return merged
 
-    def _good(self) -> Composable:
-        return SQL("_stage s where not exists (select from _bad b where b._odo_file = s._odo_file and b._odo_record = s._odo_record)")
+    def _merged(self, cursor: Any) -> Merged:
+        writer = self.writer
+        if self._beside is not None and (self.rebuild or fresh.is_empty(cursor, self.table.name)):
+            return self._swapped(cursor, writer, self._beside)
+        if self._beside is not None:
+            # somebody else filled the table meanwhile: what was built beside is a stage like any other
+            cursor.execute(SQL("create temp table _stage as select {} from {}").format(merge.names(self.table.names), self._beside))
+            cursor.execute(SQL("drop table {}").format(self._beside))
+        if self.table.key:
+            return merge.upsert(cursor, writer, self._rejected_keys, self._has_key_files)
+        return merge.append(cursor, writer) if self.mode == "append" else merge.compare(cursor, writer)
 
-    def _typed(self) -> Composable:
-        return SQL(", ").join(SQL("{0}::{1} as {0}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in self.table.columns)
-
-    def _upsert(self, cursor: Any) -> Merged:
-        names = {
-            "t": identifier(self.table.name),
-            "key": SQL(", ").join(map(Identifier, self.table.key)),
-            "columns": SQL(", ").join(map(Identifier, self.table.names)),
-            "typed": self._typed(),
-            "good": self._good(),
-            "mine": SQL(", ").join(SQL("n.{}").format(Identifier(name)) for name in self.table.names),
-            "theirs": SQL(", ").join(SQL("o.{}").format(Identifier(name)) for name in self.table.names),
-            "same_key": SQL(" and ").join(SQL("o.{0} = n.{0}").format(Identifier(name)) for name in self.table.key),
-            "first_key": SQL("o.{}").format(Identifier(self.table.key[0])),
-            "set": SQL(", ").join(SQL("{0} = excluded.{0}").format(Identifier(name)) for name in (*self.table.names, *BOOKKEEPING)),
-            "book": SQL(", ").join(map(Identifier, BOOKKEEPING)),
-            # literals, not parameters: a column's name may hold a percent sign
-            "writer": SQL("{}, {}").format(Literal(self.pipeline_id), Literal(self.block_id)),
-            "seq": Literal(f"{SCHEMA}._odo_seq"),
-            "newest": SQL("{} desc nulls last, ").format(Identifier(self.table.version)) if self.table.version else SQL(""),
-            "older": SQL("n.{0} < o.{0}").format(Identifier(self.table.version)) if self.table.version else SQL("false"),
-        }
-        # of two copies of a key the newer wins; without a version column the one that came last
-        cursor.execute(
-            SQL(
-                "create temp table _new on commit drop as select distinct on ({key}) {columns} from"
-                " (select _odo_file, _odo_record, {typed} from {good}) typed order by {key}, {newest} _odo_file desc, _odo_record desc"
-            ).format(**names)
-        )
-        distinct = cursor.rowcount
-        cursor.execute("analyze _new")
-        cursor.execute(SQL("select count(*) from {good}").format(**names))
-        good = cursor.fetchone()[0]
-        # only what differs is written: a whole snapshot with 5 % edits costs a quarter of a blind upsert (facts/performance.md §3)
-        cursor.execute(
-            SQL(
-                "create temp table _delta on commit drop as select n.*, {first_key} is null as _odo_is_new, coalesce({older}, false) as _odo_is_older"
-                " from _new n left join {t} o on {same_key}"
-                " where {first_key} is null or ({mine}) is distinct from ({theirs})"
-            ).format(**names)
-        )
-        cursor.execute(
-            "select count(*) filter (where _odo_is_new), count(*) filter (where not _odo_is_new and not _odo_is_older),"
-            " count(*) filter (where _odo_is_older) from _delta"
-        )
-        inserted, updated, older = cursor.fetchone()
-        cursor.execute(
-            SQL(
-                "insert into {t} ({columns}, {book}) select {columns}, {writer}, nextval({seq}), now() from _delta where not _odo_is_older"
-                " on conflict ({key}) do update set {set}"
-            ).format(**names)
-        )
-        return Merged(inserted, updated, distinct - inserted - updated - older, 0, good - distinct + older)
-
-    def _replace(self, cursor: Any) -> Merged:
-        whose, value = ("_odo_block", self.block_id) if self.replaces_block else ("_odo_pipeline", self.pipeline_id)
-        cursor.execute(SQL("delete from {} where {} = %s").format(identifier(self.table.name), Identifier(whose)), [value])
-        deleted = cursor.rowcount
-        columns = SQL(", ").join(map(Identifier, self.table.names))
-        cursor.execute(
-            SQL("insert into {t} ({columns}, {book}) select {typed}, {writer}, nextval({seq}), now() from {good}").format(
-                t=identifier(self.table.name),
-                columns=columns,
-                typed=self._typed(),
-                good=self._good(),
-                book=SQL(", ").join(map(Identifier, BOOKKEEPING)),
-                writer=SQL("{}, {}").format(Literal(self.pipeline_id), Literal(self.block_id)),
-                seq=Literal(f"{SCHEMA}._odo_seq"),
-            )
-        )
-        return Merged(cursor.rowcount, 0, 0, deleted, 0)
+    def _swapped(self, cursor: Any, writer: Writer, beside: Composable) -> Merged:
+        if isinstance(self._stage, TextStage):
+            fresh.fill(cursor, writer, beside)
+        cursor.execute(SQL("select count(*) from {}").format(beside))
+        came = cursor.fetchone()[0]
+        cursor.execute(SQL("select count(*) from {} where _odo_pipeline = %s").format(writer.target), [self.pipeline_id])
+        had = cursor.fetchone()[0]
+        if had or self.rebuild:
+            if writer.table.key:
+                duplicates = merge.drop_copies(cursor, beside, writer.table)
+            else:
+                duplicates = 0
+            fresh.keep_others(cursor, writer, beside)
+            gone = fresh.bury(cursor, writer, beside)
+            fresh.finish(cursor, beside, writer.table)
+        else:
+            duplicates, gone = fresh.finish(cursor, beside, writer.table), 0
+        fresh.swap(cursor, writer, beside)
+        return Merged(came - duplicates, 0, 0, gone if self.table.key else had, duplicates, gone)
