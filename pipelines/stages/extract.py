@@ -14,7 +14,8 @@ from pipelines.errors import TransientError
 from pipelines.faults import faultpoint
 from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside
-from pipelines.stages.columns import describe_columns, wanted
+from pipelines.stages.columns import describe_columns, notice_columns, wanted
+from pipelines.stages.metadata import describe_dataset
 from pipelines.stages.note import Note
 
 
@@ -24,6 +25,8 @@ def extract(run: Run, note: Note) -> Outcome:
     pipeline = block.pipeline
     source = outside.connector(pipeline.provider, note.event)
     before = source.describe(pipeline.resource)
+    describe_dataset(before, pipeline, note)
+    drift = notice_columns(before, pipeline, note)
     version = version_of(before, pipeline)
     if version and not run.is_forced and version == blocks.bookkeeper(block).source_version:
         return _unchanged(block, before)
@@ -32,7 +35,7 @@ def extract(run: Run, note: Note) -> Outcome:
     # with the source's own types: a steward's word may be taken back, and the files must not remember it
     types = {column.name: column.type for column in before.columns}
     told = [[column.name, types[column.name]] for column in columns]
-    describe_columns(pipeline, columns, note)
+    describe_columns(pipeline, columns, note, stats=before.metadata.get("column_stats"))
     request = FetchRequest(
         columns=columns,
         order=tuple(pipeline.key),
@@ -89,6 +92,7 @@ def extract(run: Run, note: Note) -> Outcome:
             "files": len(entries),
             "entries": [entry.pk for entry in entries],
             "changed_at": before.changed_at.isoformat() if before.changed_at else None,
+            "drift": drift,
         },
     )
 
@@ -97,8 +101,9 @@ def version_of(state: SourceState, pipeline: Pipeline) -> str:
     """What must be the same for a second read to be needless: the source's version, and what we ask of it."""
     if not state.version:
         return ""
+    taken = [[column.name, column.type] for column in state.columns if not pipeline.columns or column.name in pipeline.columns]
     asked = [
-        pipeline.resource, pipeline.columns, pipeline.types, pipeline.key, pipeline.window_column, pipeline.version_column,
+        taken, pipeline.resource, pipeline.columns, pipeline.types, pipeline.key, pipeline.window_column, pipeline.version_column,
         pipeline.table, pipeline.warehouse, pipeline.load_mode, pipeline.portal_id, pipeline.portal_resource, pipeline.stages,
     ]  # fmt: skip
     return f"{state.version}/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
