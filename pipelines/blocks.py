@@ -435,7 +435,8 @@ def _ask_after(run: Run, *, loaded: bool = False) -> None:
             wanted += notices
             # a notice tells how the block ended here, and is written when the block may have moved on
             details = Run.objects.values_list("details", flat=True).get(pk=run.pk)
-            Run.objects.filter(pk=run.pk).update(details={**details, "ended": {"state": block.state, "mark": block.mark}})
+            ended = {"state": block.state, "mark": block.mark, "message": block.message}
+            Run.objects.filter(pk=run.pk).update(details={**details, "ended": ended})
     AfterRun.objects.bulk_create([AfterRun(step=step, run=run) for step in wanted])
 
 
