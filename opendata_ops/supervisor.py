@@ -3,6 +3,8 @@
 What is decided here is decided by small pure functions (`is_stalled`, `back_off`); the rest only does it. Measured facts that
 shaped it (django-q2 1.11.1): a worker killed at the wrong moment can leave the queue's lock held for ever, so a cluster whose
 canary stays silent is killed whole; a cluster that gets two signals at once can hang, so it gets one, and SIGKILL later.
+All hosts share the queue, and a canary is answered by whoever is first: that a host stalls while others answer is seen by its
+taking nothing although messages wait.
 
 Each child leads a session of its own: Ctrl-C in the terminal reaches only us, and everything that the child ever started can
 be found and ended. If we are killed with no chance to act, the leash (a tiny process holding a pipe from us) does it.
@@ -252,11 +254,13 @@ class Clock(threading.Thread):
         self.stall: str = ""  # a reason to restart the workers, for the main loop to act on
         self.notes: list[str] = []  # restarts to be recorded once the database listens
         self._watch = PulseWatch(workers)
+        self._own_watch = PulseWatch(workers)
         self._trouble = ""
 
     def new_cluster(self) -> None:
         """The workers were started (again)."""
         self._watch.reset()
+        self._own_watch.reset()
         self.stall = ""
 
     def run(self) -> None:
@@ -294,10 +298,18 @@ class Clock(threading.Thread):
         planner.sweep()
         planner.ring_canary()
         busy = planner.busy_workers()
-        age = planner.pulse_age()
-        if self._watch.stalled(time.monotonic(), age, busy):
-            said = "never" if age is None else f"{age:.0f} s ago"
-            self.stall = f"The queue last answered {said}, although only {busy} of {self._watch.workers} workers are busy"
+        age, own_age = planner.pulse_age(), planner.host_age()
+        now, workers = time.monotonic(), self._watch.workers
+        # without a message that waits, nothing could have been taken: as good an excuse as being busy
+        takes_nothing = self._own_watch.stalled(now, own_age, busy if planner.messages_wait() else workers)
+        if self._watch.stalled(now, age, busy):
+            self.stall = f"The queue last answered {_ago(age)}, although only {busy} of {workers} workers are busy"
+        elif takes_nothing:
+            self.stall = f"Messages wait, and this host last took one {_ago(own_age)}, although only {busy} of {workers} workers are busy"
+
+
+def _ago(age: float | None) -> str:
+    return "never" if age is None else f"{age:.0f} s ago"
 
 
 # ---------------------------------------------------------------- the supervisor

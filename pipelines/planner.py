@@ -427,6 +427,16 @@ def pulse_age() -> float | None:
     return age("canary")
 
 
+def host_age() -> float | None:
+    """Seconds since a worker of this host last took a message; None = never."""
+    return age(f"worker {socket.gethostname()}")
+
+
+def messages_wait() -> bool:
+    """Whether the queue holds a message that nobody took; False where a queue only guesses (SQS says so of its counts)."""
+    return "sqs" not in settings.Q_CLUSTER and queue_depth() > 0
+
+
 def age(name: str) -> float | None:
     pulse = Pulse.objects.filter(name=name).annotate(age=Now() - F("at")).first()
     return pulse.age.total_seconds() if pulse else None

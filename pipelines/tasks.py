@@ -14,6 +14,7 @@ ALLOWED = frozenset({planner.WORK, planner.AFTER, planner.CANARY})
 def work(block_id: int) -> str:
     """Work a block off as far as it goes now, ring for what is due next, then do what is to be done after its load."""
     stop_if_orphaned()
+    _heard()
     answer = runner.work(block_id)
     planner.ring_due()
     after.carry_out(block_ids=[block_id])
@@ -23,13 +24,20 @@ def work(block_id: int) -> str:
 def carry_out_after() -> str:
     """Do what is still to be done after loads, whose own workers did not come to it."""
     stop_if_orphaned()
+    _heard()
     return f"{len(after.carry_out())} steps after loads ended"
 
 
 def answer_canary() -> None:
     """A worker is listening."""
     stop_if_orphaned()
+    _heard()
     planner.beat("canary", host=socket.gethostname(), pid=os.getpid())
+
+
+def _heard() -> None:
+    """This host has taken a message, which no other host can do for it."""
+    planner.beat(f"worker {socket.gethostname()}", pid=os.getpid())
 
 
 def stop_if_orphaned() -> None:

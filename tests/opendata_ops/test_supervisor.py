@@ -80,10 +80,10 @@ def test_only_a_loopback_address_counts_as_private():
 class Planner:
     """Stands for pipelines.planner; remembers what was called."""
 
-    def __init__(self, age: float | None = 1.0, busy: int = 0):
+    def __init__(self, age: float | None = 1.0, busy: int = 0, own_age: float | None = 1.0, waits: bool = False):
         self.calls: list[str] = []
         self.notes: list[str] = []
-        self.age, self.busy = age, busy
+        self.age, self.busy, self.own_age, self.waits = age, busy, own_age, waits
 
     def __getattr__(self, name):
         return lambda: self.calls.append(name)
@@ -93,6 +93,12 @@ class Planner:
 
     def pulse_age(self):
         return self.age
+
+    def host_age(self):
+        return self.own_age
+
+    def messages_wait(self):
+        return self.waits
 
     def busy_workers(self):
         return self.busy
@@ -125,6 +131,38 @@ def test_a_stalled_queue_leaves_a_reason_in_words(monkeypatch):
     for _ in range(12):
         clock.round(Planner(age=400.0, busy=1), tick=False)
     assert clock.stall == "The queue last answered 400 s ago, although only 1 of 2 workers are busy"
+
+
+def rounds(monkeypatch, *planners: Planner) -> supervisor.Clock:
+    """A clock after one round with each of these planners, three seconds apart."""
+    clock = supervisor.Clock(workers=2)
+    for place, planner in enumerate(planners):
+        monkeypatch.setattr(supervisor.time, "monotonic", lambda place=place: 3.0 * place)
+        clock.round(planner, tick=False)
+    return clock
+
+
+def test_a_host_that_takes_nothing_while_messages_wait_is_found_although_another_host_answers(monkeypatch):
+    stalled = Planner(age=1.0, own_age=400.0, waits=True)
+    assert rounds(monkeypatch, *[stalled] * 10).stall == ""
+    assert rounds(monkeypatch, *[stalled] * 12).stall == "Messages wait, and this host last took one 400 s ago, although only 0 of 2 workers are busy"
+
+
+@pytest.mark.parametrize(
+    "innocent",
+    [
+        Planner(age=1.0, own_age=400.0, waits=False),  # the others were faster: nothing is left to take
+        Planner(age=1.0, own_age=400.0, waits=True, busy=2),  # all its workers have a block in hand
+        Planner(age=1.0, own_age=2.0, waits=True),  # it takes, and more comes
+    ],
+)
+def test_a_host_that_had_nothing_to_take_or_no_hand_free_is_left_alone(monkeypatch, innocent):
+    assert rounds(monkeypatch, *[innocent] * 40).stall == ""
+
+
+def test_a_queue_that_is_emptied_now_and_then_excuses_a_host(monkeypatch):
+    waits, empty = Planner(own_age=None, waits=True), Planner(own_age=None)
+    assert rounds(monkeypatch, *[*[waits] * 8, empty] * 5).stall == ""
 
 
 # ---------------------------------------------------------------- real children
