@@ -231,10 +231,13 @@ def ring(block_id: int) -> int:
     return 1
 
 
-def ring_after() -> None:
-    """Have a worker do what is to be done after loads, where the worker of the load did not; never here, it may take half an hour."""
+def ring_after(*, is_asked: bool = False) -> None:
+    """Have a worker do what is to be done after loads, where the load's own did not; never here, it may take half an hour.
+
+    `is_asked`: somebody wants it now.
+    """
     after.give_up_lost()
-    if after.is_left() and queue_depth() < 4 * settings.WORKERS:
+    if (is_asked or after.is_left()) and queue_depth() < 4 * settings.WORKERS:
         async_task(AFTER)
 
 

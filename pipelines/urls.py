@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from pipelines.views import blocks, machinery, schedule
+from pipelines.views import after, blocks, machinery, schedule
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
@@ -18,8 +18,10 @@ urlpatterns = [
     path("blocks/<int:pk>/rejected.csv", blocks.rejected_csv, name="rejected_csv"),
     path("blocks/<int:pk>/log.txt", blocks.block_log, name="block_log"),
     path("blocks/<int:pk>/block.json", blocks.block_json, name="block_json"),
+    path("blocks/<int:pk>/after/", after.of_block, name="after_block"),
     path("blocks/<int:pk>/<slug:verb>/", blocks.block_act, name="block_act"),
     path("blocks/<int:pk>/<slug:verb>/confirm/", blocks.block_confirm, name="block_confirm"),
+    path("after/<int:pk>/retry/", after.retry, name="after_retry"),
     path("import-logs/", machinery.import_logs, name="import_logs"),
     path("workers/", machinery.workers, name="workers"),
 ]

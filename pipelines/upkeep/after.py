@@ -295,7 +295,7 @@ def _ending(one: AfterRun) -> notices.Ending:
     return notices.Ending(
         title=one.step.pipeline.title,
         how=how,
-        message=secrets.redact(run.message),
+        message=secrets.redact(ended.get("message") or run.message),
         inserted=load.inserted if load else 0,
         updated=load.updated if load else 0,
         prefix=one.step.prefix,

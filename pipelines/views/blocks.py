@@ -18,6 +18,7 @@ from pipelines import blocks, planner
 from pipelines.forms import ActForm
 from pipelines.models import ScheduleBlock, State, Trigger
 from pipelines.selectors import blocks as selectors
+from pipelines.selectors.after import of_block
 from pipelines.selectors.chain import earlier_runs, reconcile
 from pipelines.selectors.reports import report
 
@@ -26,7 +27,9 @@ VERBS = ("run", "force", "rerun", "cancel", "hold", "release")
 
 @needs_view
 def block(request: HttpRequest, pk: int) -> HttpResponse:
-    return render(request, "pipelines/block.html", {"story": _story(request, pk), "may_operate": request.user.has_perm(OPERATE)})
+    story = _story(request, pk)
+    context = {"story": story, "afterwards": of_block(story.block), "may_operate": request.user.has_perm(OPERATE)}
+    return render(request, "pipelines/block.html", context)
 
 
 @needs_view

@@ -18,7 +18,7 @@ from catalog.gates import OPERATE, act, needs_operate, needs_view
 from pipelines import clock, planner
 from pipelines.forms import ActForm
 from pipelines.models import COUNTS, Cadence, Pipeline, Trigger
-from pipelines.selectors import faces, lists, promises, schedule, today
+from pipelines.selectors import after, faces, lists, promises, schedule, today
 from pipelines.selectors import preview as previews
 from pipelines.selectors.grid import Grid, as_input, block_grid
 from pipelines.selectors.trouble import troubles
@@ -101,6 +101,7 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
         "cadence": schedule.cadence_words(one),
         "next_due": planner.next_due(one, now),
         "troubles": [trouble for trouble in troubles(now) if trouble.pipeline_id == one.pk],
+        "after_failures": after.failures([one]),
         "may_operate": request.user.has_perm(OPERATE),
         "act_form": ActForm(),
     }
@@ -143,7 +144,7 @@ def _durations_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: d
 
 
 def _settings_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    return render(request, "pipelines/pipeline_settings.html", {**shared, "edit_href": _edit_href(request, one)})
+    return render(request, "pipelines/pipeline_settings.html", {**shared, "edit_href": _edit_href(request, one), "after_steps": after.of_pipeline(one)})
 
 
 _TAB_VIEWS = {"blocks": _blocks_tab, "runs": _runs_tab, "durations": _durations_tab, "settings": _settings_tab}
