@@ -211,6 +211,7 @@ STAGE_MEMORY_MB = env_count("STAGE_MEMORY_MB", 2048)
 #: A block whose source says for so long that it is not ready fails: every state that is not final has a deadline.
 NOT_READY_DAYS = env_count("NOT_READY_DAYS", 7)
 WORKERS = env_count("WORKERS", 2)
+LOAD_CONNECTIONS = env_count("LOAD_CONNECTIONS", 2)  # sessions that fill a new table at once
 MAX_STAGE_SECONDS = 210 * 60  # a pipeline's own deadline may be shorter, never longer
 PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks
 

@@ -113,6 +113,7 @@ def claim(block_id: int, *, holder: str) -> Run | None:
             asked_by=block.asked_by,
             asked_because=block.asked_because,
             is_forced=block.is_forced,
+            is_rebuild=block.is_rebuild,
             holder=holder,
             queued_at=max(block.due_at, block.created_at),
         )
@@ -176,10 +177,12 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
         if state == State.DONE and changes["mark"] == ScheduleBlock.Mark.SUSPICIOUS:
             changes["message"] = _suspicion(run) or message
         if state == State.DONE:
-            changes |= {"finished_at": Now(), "superseded_at": None, "is_forced": False}
+            changes |= {"finished_at": Now(), "superseded_at": None, "is_forced": False, "is_rebuild": False}
         _leave(run, **changes)
         _close(run, RunState.UNCHANGED if unchanged else RunState.DONE, outcome.message, counts=counts, details=_marked(outcome))
         _ask_after(run, loaded=run.stage == Stage.LOAD and not unchanged)
+        if run.stage == Stage.LOAD:
+            _remember_watermark(block, outcome.details)
         if state == State.DONE:
             _supersede(block)
             if not unchanged:
@@ -213,6 +216,15 @@ def _remember_version(block: ScheduleBlock) -> None:
     keeper = bookkeeper(block)
     if last:
         type(keeper).objects.filter(pk=keeper.pk).update(source_version=last.details.get("source_version", ""))
+
+
+def _remember_watermark(block: ScheduleBlock, details: dict) -> None:
+    """How far the load came, now that its rows are committed, and when all keys were compared: the next reading begins there."""
+    known = {"watermark": details["watermark"]} if details.get("watermark") else {}
+    if details.get("compared"):
+        known["compared_at"] = Now()
+    if known:
+        Pipeline.objects.filter(pk=block.pipeline_id).update(**known)
 
 
 def note_published(run: Run, seq: int) -> None:
@@ -457,10 +469,13 @@ def requeue(
     stage: str | None = None,
     stages: list[str] | None = None,
     force: bool = False,
+    rebuild: bool = False,
     trigger: str = Trigger.BUTTON,
     seen_fence: int | None = None,
 ) -> Verdict:
     """Run a block again, from `stage` (or through `stages`), now. A run of it that goes on, or the same wish made before, refuses it.
+
+    `force` reads although the source has not changed; `rebuild` reads everything and puts a new table in the place of the old.
 
     `seen_fence` is the block's fence as the page showed it: a press on an old page is refused instead of running twice.
     """
@@ -473,6 +488,8 @@ def requeue(
     left = block.stages[block.stages.index(block.stage) :] if block.stage in block.stages else []
     other_stages = Q(pk__in=[]) if left == wanted else ~Q(stages=wanted)
     stronger = Q(is_forced=False) if force else Q(pk__in=[])
+    if rebuild:
+        stronger |= Q(is_rebuild=False)
     waiting = Q(state=State.WAITING) & (Q(due_at__gt=Now()) | stronger | other_stages)
     rows = ScheduleBlock.objects.filter(pk=block_id).filter(idle | waiting)
     if seen_fence is not None:
@@ -483,6 +500,7 @@ def requeue(
         stages=wanted,
         # who asked for all rows gets them, though somebody else asks for less meanwhile
         is_forced=Case(When(state=State.WAITING, is_forced=True, then=Value(True)), default=Value(force)),
+        is_rebuild=Case(When(state=State.WAITING, is_rebuild=True, then=Value(True)), default=Value(rebuild)),
         attempts=0,
         due_at=Now(),
         rung_at=None,
@@ -496,7 +514,7 @@ def requeue(
         superseded_at=None,
         changed_at=Now(),
     )
-    verb = "force" if force else "run"
+    verb = "initialize" if rebuild else "force" if force else "run"
     if moved:
         return _answer(block, actor, verb, reason, True, f"Asked to run {' → '.join(wanted)}.", stages=wanted)
     return _answer(block, actor, verb, reason, False, _why_not(block_id, seen_fence))
@@ -512,6 +530,7 @@ def open_window(
     reason: str = "",
     stages: list[str],
     force: bool = False,
+    rebuild: bool = False,
     trigger: str = Trigger.BUTTON,
 ) -> Verdict:
     """Make the block of a window that has none, to run now. Of two who ask at once the second gets the answer of `requeue`."""
@@ -523,6 +542,7 @@ def open_window(
             "stage": stages[0],
             "stages": stages,
             "is_forced": force,
+            "is_rebuild": rebuild,
             "due_at": Now(),
             "trigger": trigger,
             "asked_by": actor.name,
@@ -531,8 +551,10 @@ def open_window(
     )
     if not is_new:
         # who asked saw no block: one that has been claimed since is news to him
-        return requeue(block.pk, actor=actor, reason=reason, stages=stages, force=force, trigger=trigger, seen_fence=0)
-    return _answer(block, actor, "force" if force else "run", reason, True, f"Asked to run {' → '.join(stages)}.", stages=stages)
+        return requeue(block.pk, actor=actor, reason=reason, stages=stages, force=force, rebuild=rebuild, trigger=trigger, seen_fence=0)
+    return _answer(
+        block, actor, "initialize" if rebuild else "force" if force else "run", reason, True, f"Asked to run {' → '.join(stages)}.", stages=stages
+    )
 
 
 def _pass(block: ScheduleBlock, stage: str | None, stages: list[str] | None) -> list[str]:

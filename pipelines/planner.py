@@ -175,7 +175,9 @@ def sweep() -> dict[str, int]:
 
 def clear_leftovers() -> None:
     """Remove what the dead left behind: work folders at each tick; half-written files of the lake once an hour."""
-    going = {f"run-{pk}" for pk in Run.objects.filter(state=RunState.RUNNING).values_list("pk", flat=True)}
+    running = Run.objects.filter(state=RunState.RUNNING)
+    _sweep_warehouses(set(running.values_list("block_id", "fence")))
+    going = {f"run-{pk}" for pk in running.values_list("pk", flat=True)}
     work = Path(settings.WORK_DIR)
     for folder in work.glob("run-*") if work.is_dir() else ():
         # a folder is made just after its run: one that is this young may belong to a run that was not in the list yet
@@ -189,6 +191,16 @@ def clear_leftovers() -> None:
             log.warning("The lake can't be swept: %s", error.message)
         else:
             beat("lake sweep", removed=len(removed))
+
+
+def _sweep_warehouses(going: set[tuple[int, int]]) -> None:
+    """Drop the tables that dead loads had begun to build beside the served ones."""
+    for alias, dsn in settings.WAREHOUSES.items():
+        try:
+            for name in warehouse.engine(dsn).sweep(dsn, going):
+                log.info("%s, which a load had left in the warehouse %s, was dropped", name, alias)
+        except PipelineError as error:
+            log.warning("The warehouse %s can't be swept: %s", alias, error.message)
 
 
 def time_since_change(path: Path) -> float:
@@ -254,7 +266,8 @@ class Order:
     """Blocks to run: those of `pipelines` whose window ends after `starts_at` and not after `ends_at`, or just `block_ids`.
 
     `which` is "missing" (owed, never ran), "failed", "incomplete" (anything but done), or "all". `stages` None means: from
-    where each block stands, or all of them for a block that is done. `force` ignores that the source is unchanged.
+    where each block stands, or all of them for a block that is done. `force` ignores that the source is unchanged; `rebuild`
+    reads everything and puts a new table in the place of the old.
     """
 
     pipelines: list[Pipeline]
@@ -264,6 +277,7 @@ class Order:
     stages: list[str] | None = None
     force: bool = False
     block_ids: list[int] | None = None
+    rebuild: bool = False
 
 
 @dataclass(frozen=True)
@@ -346,7 +360,7 @@ def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], b
     own = list(pipeline.stages)
     if order.stages:
         will = [name for name in own if name in order.stages]
-    elif block and not order.force and state in (State.FAILED, State.HELD, State.WAITING) and block.stage in own:
+    elif block and not (order.force or order.rebuild) and state in (State.FAILED, State.HELD, State.WAITING) and block.stage in own:
         will = own[own.index(block.stage) :]
     else:
         will = own
@@ -377,7 +391,7 @@ def place(
         if line.skip:
             placed.refused.append(_refused(line, order, actor, reason))
             continue
-        wish = {"actor": actor, "reason": reason, "stages": list(line.will), "force": order.force, "trigger": trigger}
+        wish = {"actor": actor, "reason": reason, "stages": list(line.will), "force": order.force, "rebuild": order.rebuild, "trigger": trigger}
         if line.block is None:
             verdict = blocks.open_window(line.pipeline, line.starts_at, line.ends_at, **wish)
         else:

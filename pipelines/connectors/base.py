@@ -134,6 +134,8 @@ class Connector(ABC):
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     can_fetch: ClassVar[bool] = False
     can_publish: ClassVar[bool] = False
+    #: What it sends of a column is of the type that it says: the files may be copied as such, and only what is odd is judged apart.
+    vouches_for_types: ClassVar[bool] = False
     #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
     publishes_whole: ClassVar[bool] = False
     #: "https://data.example.gov", "/srv/drop": what the address field asks for

@@ -65,6 +65,7 @@ class Socrata(Connector):
     label = "Socrata (SODA 2.1)"
     can_fetch = True
     can_publish = True
+    vouches_for_types = True
     address_hint = "https://data.example.gov"
     parameters = (
         Parameter("app_token", "App token", secret=True, help="A share of the portal of our own; without it, requests are throttled."),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from django.utils import timezone
 
 from catalog import lake
-from catalog.models import Layer
+from catalog.models import CatalogEntry, Layer
 from pipelines import blocks
 from pipelines.blocks import Counts, Outcome
-from pipelines.connectors.base import FetchRequest, SourceState
-from pipelines.errors import TransientError
+from pipelines.connectors.base import Connector, FetchRequest, SourceState
+from pipelines.errors import SetupError, TransientError
 from pipelines.faults import faultpoint
 from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage
-from pipelines.stages import outside
+from pipelines.stages import outside, volume
 from pipelines.stages.columns import describe_columns, notice_columns, wanted
 from pipelines.stages.metadata import describe_dataset
 from pipelines.stages.note import Note
@@ -28,7 +32,7 @@ def extract(run: Run, note: Note) -> Outcome:
     describe_dataset(before, pipeline, note)
     drift = notice_columns(before, pipeline, note)
     version = version_of(before, pipeline)
-    if version and not run.is_forced and version == blocks.bookkeeper(block).source_version:
+    if version and not (run.is_forced or run.is_rebuild) and version == blocks.bookkeeper(block).source_version:
         return _unchanged(block, before)
 
     columns = wanted(before, pipeline)
@@ -36,6 +40,7 @@ def extract(run: Run, note: Note) -> Outcome:
     types = {column.name: column.type for column in before.columns}
     told = [[column.name, types[column.name]] for column in columns]
     describe_columns(pipeline, columns, note, stats=before.metadata.get("column_stats"))
+    reading = reading_of(block, run, before)
     request = FetchRequest(
         columns=columns,
         order=tuple(pipeline.key),
@@ -43,58 +48,147 @@ def extract(run: Run, note: Note) -> Outcome:
         starts_at=block.starts_at if pipeline.window_column else None,
         ends_at=block.ends_at if pipeline.window_column else None,
         time_zone=pipeline.time_zone,
+        since_column=pipeline.watermark_column if reading.since else "",
+        since=reading.since,
         page_size=pipeline.page_size,
         in_flight=pipeline.pages_in_flight,
+        format=pipeline.format if pipeline.format in ("csv", "json") else "csv",
     )
-    rows = source.count(pipeline.resource, request)
-    note.log(f"{pipeline.resource} of {pipeline.provider.title} has {rows:,} rows for this window")
-    note.progress(0, rows)
-
-    entries = []
-    read = size = 0
-    for fetched in source.fetch(pipeline.resource, request, rows=rows, workdir=note.workdir, progress=note.progress):
-        faultpoint("extract.page")
-        entries.append(
-            lake.shelve(
-                dataset=pipeline.dataset,
-                source=pipeline.slug,
-                layer=Layer.RAW,
-                window=(block.starts_at, block.ends_at),
-                file=fetched.path,
-                name=fetched.name,
-                sha256=fetched.sha256,
-                bytes=fetched.bytes,
-                rows=fetched.rows,
-                origin=fetched.origin,
-                metadata={**fetched.metadata, "columns": told},
-                run_id=run.pk,
-            )
+    usual, moved = volume.history(block, reading.kind), volume.source_changed(pipeline, before)
+    fetch = _Fetch(run, note, source, told)
+    fetch.rows(request, reading)
+    if reading.compares_keys:
+        # only the key columns, of every row: what the warehouse has besides is gone at the source
+        fetch.keys(
+            replace(request, columns=tuple(column for column in columns if column.name in pipeline.key), since_column="", since="", format="csv")
         )
-        # the lake linked or uploaded the file; its copy here would pile up
-        fetched.path.unlink(missing_ok=True)
-        read += fetched.rows
-        size += fetched.bytes
-        note.log(f"{fetched.name}: {fetched.rows:,} rows, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
-
-    if rows:
-        _unmoved(source.count(pipeline.resource, request), rows, read)
+    if fetch.read:
         after = source.describe(pipeline.resource)
         if after.version != before.version:
             note.warn("The source changed while it was read, though not in its count; the next run will read it again.")
-    lake.withdraw_others(pipeline.slug, Layer.RAW, block.starts_at, entries)
-    mark, message = _judge(block, rows)
+    lake.withdraw_others(pipeline.slug, Layer.RAW, block.starts_at, fetch.entries)
+    mark, message = volume.judge(block, fetch.read, history=usual, source_changed=moved, read=reading.kind)
     return Outcome(
-        Counts(rows_in=rows, rows_out=read, bytes=size),
-        message=message or f"{read:,} rows in {len(entries)} file{'s' * (len(entries) != 1)}",
+        Counts(rows_in=fetch.read, rows_out=fetch.read, bytes=fetch.bytes),
+        message=message or f"{fetch.read:,} rows in {fetch.files} file{'s' * (fetch.files != 1)}{reading.words}",
         mark=mark,
         details={
             "source_version": version,
-            "files": len(entries),
-            "entries": [entry.pk for entry in entries],
+            "files": fetch.files,
+            "entries": [entry.pk for entry in fetch.entries],
             "changed_at": before.changed_at.isoformat() if before.changed_at else None,
+            "read": reading.kind,
+            "since": reading.since,
+            "compares_keys": reading.compares_keys,
             "drift": drift,
         },
     )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a block asks of its source: a "window", "all" rows, or the "changes" since a moment; and whether all keys are compared."""
+
+    kind: volume.Read
+    since: str = ""
+    compares_keys: bool = False
+
+    @property
+    def words(self) -> str:
+        since = f" since {self.since}" if self.since else ""
+        return since + ", and all keys" * self.compares_keys
+
+
+def reading_of(block: ScheduleBlock, run: Run, state: SourceState) -> Reading:
+    """How much this block reads. Raises SetupError for a watermark that can't be understood."""
+    pipeline = block.pipeline
+    if pipeline.window_column:
+        return Reading("window")
+    if not pipeline.watermark_column or run.is_rebuild or run.is_forced:
+        return Reading("all")
+    if not pipeline.watermark:
+        return Reading("changes", _moment(pipeline, state, pipeline.since, 0)) if pipeline.since else Reading("all")
+    due = pipeline.compare_days and (pipeline.compared_at is None or pipeline.compared_at < timezone.now() - timedelta(days=pipeline.compare_days))
+    if due and not pipeline.key:
+        # rows without a key can only be compared whole
+        return Reading("all")
+    return Reading("changes", _moment(pipeline, state, pipeline.watermark, pipeline.overlap_minutes), compares_keys=bool(due))
+
+
+def _moment(pipeline: Pipeline, state: SourceState, watermark: str, overlap: int) -> str:
+    """From where to read, as the watermark's column writes it: a time less the overlap; a number or a text as it is."""
+    name = pipeline.watermark_column
+    kind = "instant" if name.startswith(":") else {column.name: column.type for column in state.columns}.get(name, "text")
+    kind = pipeline.types.get(name, kind)
+    if kind not in ("local_time", "instant"):
+        return watermark
+    try:
+        moment = datetime.fromisoformat(watermark) - timedelta(minutes=overlap)
+    except (ValueError, OverflowError) as error:
+        raise SetupError(
+            f"The watermark {watermark!r} of {pipeline.title} is no date and time, and its column {name} is one.",
+            code="bad-watermark",
+            next_step="Write `since` like 2020-09-20T01:39:13, or initialize the pipeline.",
+        ) from error
+    if kind == "local_time":
+        return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+class _Fetch:
+    """Brings files of one resource into the lake, and counts what came."""
+
+    def __init__(self, run: Run, note: Note, source: Connector, told: list[list[str]]):
+        self.run, self.note, self.source, self.told = run, note, source, told
+        self.pipeline = run.block.pipeline
+        self.entries: list[CatalogEntry] = []
+        self.read = self.bytes = self.files = 0
+
+    def rows(self, request: FetchRequest, reading: Reading) -> None:
+        """Every row of the request. Raises TransientError when the source moved meanwhile."""
+        where = "in all" if reading.kind == "all" else "for this window" if reading.kind == "window" else f"since {reading.since}"
+        self.read = self._bring(request, where, self.told, "")
+        self.files = len(self.entries)
+
+    def keys(self, request: FetchRequest) -> None:
+        """The keys of every row."""
+        kinds = dict(map(tuple, self.told))
+        keys = self._bring(request, "by their keys", [[column.name, kinds[column.name]] for column in request.columns], "keys-")
+        self.note.log(f"{keys:,} keys to compare with the warehouse's")
+
+    def _bring(self, request: FetchRequest, where: str, told: list[list[str]], prefix: str) -> int:
+        pipeline, block, note = self.pipeline, self.run.block, self.note
+        rows = self.source.count(pipeline.resource, request)
+        note.log(f"{pipeline.resource} of {pipeline.provider.title} has {rows:,} rows {where}")
+        note.progress(0, rows)
+        read = 0
+        for fetched in self.source.fetch(pipeline.resource, request, rows=rows, workdir=note.workdir, progress=note.progress):
+            faultpoint("extract.page")
+            metadata = {**fetched.metadata, "columns": told, "vouched": self.source.vouches_for_types}
+            self.entries.append(
+                lake.shelve(
+                    dataset=pipeline.dataset,
+                    source=pipeline.slug,
+                    layer=Layer.RAW,
+                    window=(block.starts_at, block.ends_at),
+                    file=fetched.path,
+                    name=prefix + fetched.name,
+                    sha256=fetched.sha256,
+                    bytes=fetched.bytes,
+                    rows=fetched.rows,
+                    origin=fetched.origin,
+                    metadata={**metadata, "role": "keys"} if prefix else metadata,
+                    run_id=self.run.pk,
+                )
+            )
+            # the lake linked or uploaded the file; its copy here would pile up
+            fetched.path.unlink(missing_ok=True)
+            read += fetched.rows
+            self.bytes += fetched.bytes
+            note.log(f"{prefix}{fetched.name}: {fetched.rows:,} rows, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
+        if rows:
+            _unmoved(self.source.count(pipeline.resource, request), rows, read)
+        return read
 
 
 def version_of(state: SourceState, pipeline: Pipeline) -> str:
@@ -104,7 +198,8 @@ def version_of(state: SourceState, pipeline: Pipeline) -> str:
     taken = [[column.name, column.type] for column in state.columns if not pipeline.columns or column.name in pipeline.columns]
     asked = [
         taken, pipeline.resource, pipeline.columns, pipeline.types, pipeline.key, pipeline.window_column, pipeline.version_column,
-        pipeline.table, pipeline.warehouse, pipeline.load_mode, pipeline.portal_id, pipeline.portal_resource, pipeline.stages,
+        pipeline.watermark_column, pipeline.gone_rows, pipeline.table, pipeline.warehouse,
+        pipeline.load_mode, pipeline.portal_id, pipeline.portal_resource, pipeline.stages,
     ]  # fmt: skip
     return f"{state.version}/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
 
@@ -133,16 +228,3 @@ def _unmoved(now: int, rows: int, read: int) -> None:
             f"The source changed while it was read: {rows:,} rows before, {read:,} read, {now:,} after. Nothing was loaded.",
             code="source-moved",
         )
-
-
-def _judge(block: ScheduleBlock, rows: int) -> tuple[str, str]:
-    """No rows: a quiet window is empty; one that had rows and has none any more is suspicious."""
-    if rows:
-        return ScheduleBlock.Mark.NONE, ""
-    before = bool(block.rows)
-    if block.pipeline.is_snapshot:
-        before = before or ScheduleBlock.objects.filter(pipeline=block.pipeline, rows__gt=0).exists()
-    window = "" if block.pipeline.is_snapshot else " for this window"
-    if not before:
-        return ScheduleBlock.Mark.EMPTY, f"The source has no rows{window}."
-    return ScheduleBlock.Mark.SUSPICIOUS, f"The source has no rows{window}, and had some before. The warehouse and the portal were left as they are."

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from django.conf import settings
@@ -16,9 +20,10 @@ from pipelines.blocks import Counts, Outcome, not_conserved
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
-from pipelines.models import ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
+from pipelines.models import Drift, Gone, ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
+from pipelines.stages import volume
 from pipelines.stages.note import Note
-from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Region, Rejected, Table, visible
+from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Merged, Region, Rejected, Scope, Table, visible
 
 #: So many rejected rows are kept of a load that is refused as a whole.
 EXAMPLES = 1_000
@@ -34,43 +39,102 @@ def load(run: Run, note: Note) -> Outcome:
         return Outcome(
             Counts(), message="A newer block has been loaded meanwhile: these rows are out of date.", mark=ScheduleBlock.Mark.UNCHANGED, is_final=True
         )
-    entries = files_of(block)
-    if not entries:
+    found = files_of(block)
+    keys = [entry for entry in found if entry.metadata.get("role") == "keys"]
+    entries = [entry for entry in found if entry not in keys]
+    if not entries and not keys:
         return Outcome(Counts(), message="The lake has no rows for this window; the warehouse stays as it is.", mark=block.mark)
-    table = table_of(pipeline, entries)
+    work = Work(run, note, entries, keys, _read_of(block))
     total = sum(entry.rows or 0 for entry in entries)
-    diary = Diary(run, warehouse.engine(warehouse_of(pipeline)).full_name(pipeline.table), total)
+    diary = Diary(run, work.engine.full_name(pipeline.table), total)
     diary.write(ImportLog.Event.BEGIN, message=f"{len(entries)} files, {total:,} rows")
     try:
-        return _load(run, note, entries, table, total, diary)
+        return _load(work, total, diary)
     except (PipelineError, InjectedFault) as error:
         diary.write(ImportLog.Event.FAILED, message=str(error), offset=diary.offset)
         raise
 
 
-def _load(run: Run, note: Note, entries: list[CatalogEntry], table: Table, total: int, diary: Diary) -> Outcome:
-    block, pipeline = run.block, run.block.pipeline
-    dsn = warehouse_of(pipeline)
-    with warehouse.engine(dsn).Load(
-        dsn,
-        table,
+@dataclass(frozen=True)
+class Work:
+    """What there is to load: the files, those of keys alone, and what the extract had asked for (its run's details)."""
+
+    run: Run
+    note: Note
+    entries: list[CatalogEntry]
+    keys: list[CatalogEntry]
+    read: dict[str, Any]
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.run.block.pipeline
+
+    @property
+    def engine(self) -> ModuleType:
+        return warehouse.engine(warehouse_of(self.pipeline))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the files hold every row that the source has."""
+        return self.pipeline.is_snapshot and self.read.get("read", "all") == "all"
+
+    @property
+    def region(self) -> Region:
+        """For which rows of the table the files speak."""
+        pipeline = self.pipeline
+        if self.is_whole:
+            return Region("pipeline")
+        if not pipeline.key:
+            since = self.read.get("since", "")
+            return Region("since", pipeline.watermark_column, since) if pipeline.is_snapshot and since else Region("block")
+        # a window's rows are looked for one by one: worth it only where those that are gone are to go
+        return Region("block") if not pipeline.is_snapshot and pipeline.gone_rows == Gone.DELETE else Region()
+
+    @property
+    def are_vouched(self) -> bool:
+        """Whether the source itself says that its values are of the table's types: a steward's own word is judged value by value."""
+        told = {name: kind for entry in self.entries for name, kind in entry.metadata.get("columns", [])}
+        as_told = all(kind == told.get(name, kind) for name, kind in self.pipeline.types.items())
+        return as_told and all(entry.metadata.get("vouched") for entry in self.entries)
+
+    def files(self, entries: list[CatalogEntry]) -> Iterator[tuple[int, Path]]:
+        """The files on local disk as CSV, with their places in the list."""
+        for number, entry in enumerate(entries):
+            yield number, lake.lake().local_path(entry.pointer, self.note.workdir, sha256=entry.sha256)
+
+
+def _load(work: Work, total: int, diary: Diary) -> Outcome:
+    run, note, pipeline, entries = work.run, work.note, work.pipeline, work.entries
+    _refuse_shrunk(work, total)
+    with work.engine.Load(
+        warehouse_of(pipeline),
+        table_of(pipeline, entries or work.keys),
         run_id=run.pk,
-        block_id=block.pk,
+        block_id=run.block_id,
         pipeline_id=pipeline.pk,
         fence=run.fence,
-        region=Region("pipeline" if pipeline.is_snapshot else "block") if not pipeline.key else Region(),
+        region=work.region,
+        deletes_gone=pipeline.gone_rows == Gone.DELETE or run.is_rebuild,
+        mode=pipeline.load_mode,
+        rebuild=run.is_rebuild,
+        widens=pipeline.drift == Drift.WIDEN,
+        vouched=work.are_vouched,
+        connections=settings.LOAD_CONNECTIONS,
     ) as job:
-        for number, entry in enumerate(entries):
-            path = lake.lake().local_path(entry.pointer, note.workdir, sha256=entry.sha256)
-            rows = job.stage(number, path)
+        for words in job.widened:
+            note.warn(f"{work.engine.full_name(pipeline.table)}: {words}.")
+        for number, rows in job.stage_many(work.files(entries)):
+            entry = entries[number]
             if entry.rows is not None and rows != entry.rows:
                 raise DataError(f"{entry.pointer} has {rows:,} rows; {entry.rows:,} were counted when it came.", code="rows-lost")
             diary.chunk(entry.pointer, rows)
             note.progress(diary.offset, total)
+        for _, path in work.files(work.keys):
+            job.stage_keys(path)
         rejected = _keep_rejected(run, entries, job, note, total)
         merged = job.merge()
     # every row of the block was judged anew, those that an earlier load rejected among them
-    RejectedRow.objects.filter(block=block, replayed_at=None).exclude(run=run).update(replayed_at=Now())
+    RejectedRow.objects.filter(block=run.block, replayed_at=None).exclude(run=run).update(replayed_at=Now())
     counts = Counts(
         rows_in=job.staged,
         rows_out=merged.inserted + merged.updated,
@@ -84,14 +148,54 @@ def _load(run: Run, note: Note, entries: list[CatalogEntry], table: Table, total
     if not counts.add_up():
         # the merge is committed; saying so loudly is all that is left, and a re-run is harmless
         raise not_conserved(counts)
-    message = f"{merged.inserted:,} new, {merged.updated:,} changed, {merged.unchanged:,} unchanged"
-    message += f", {rejected:,} rejected" * bool(rejected) + f", {merged.duplicates:,} duplicates" * bool(merged.duplicates)
-    message += f", {merged.deleted:,} replaced" * bool(merged.deleted)
+    message = _words(merged, rejected, has_key=bool(pipeline.key))
     diary.write(ImportLog.Event.END, rows=counts.rows_out, message=message, offset=diary.offset)
     note.log(message + ", in one transaction")
-    # every row rejected: too few to call the type wrong, yet nothing arrived
-    mark = ScheduleBlock.Mark.SUSPICIOUS if rejected and rejected == job.staged else ScheduleBlock.Mark.NONE
-    return Outcome(counts, message=message, mark=mark)
+    mark, why = volume.judge_changes(run, merged.inserted + merged.updated + merged.deleted)
+    if rejected and rejected == job.staged:
+        # too few to call the type wrong, yet nothing arrived
+        mark = ScheduleBlock.Mark.SUSPICIOUS
+    details = {"gone": merged.gone, "widened": list(job.widened), "watermark": _watermark(work), "compared": work.is_whole or bool(work.keys)}
+    return Outcome(counts, message=why or message, mark=mark, details=details)
+
+
+def _words(merged: Merged, rejected: int, *, has_key: bool) -> str:
+    words = f"{merged.inserted:,} new, {merged.updated:,} changed, {merged.unchanged:,} unchanged"
+    words += f", {rejected:,} rejected" * bool(rejected) + f", {merged.duplicates:,} duplicates" * bool(merged.duplicates)
+    if merged.deleted:
+        words += f", {merged.deleted:,} {'deleted, for they are gone at the source' if has_key else 'replaced'}"
+    elif merged.gone:
+        words += f", {merged.gone:,} gone at the source and kept"
+    return words
+
+
+def _read_of(block: ScheduleBlock) -> dict[str, Any]:
+    """What the block's last good extract asked its source for."""
+    good = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
+    return good.details if good else {}
+
+
+def _refuse_shrunk(work: Work, total: int) -> None:
+    """Raise DataError before most of a pipeline's rows would be deleted because its source lost them, unless a person asked for it."""
+    pipeline, run = work.pipeline, work.run
+    if not work.is_whole or pipeline.gone_rows != Gone.DELETE or run.is_forced or run.is_rebuild:
+        return
+    dsn = warehouse_of(pipeline)
+    if pipeline.table in work.engine.tables(dsn):
+        held = work.engine.count(dsn, pipeline.table, Scope(pipeline_id=pipeline.pk))
+        if words := volume.too_few(total, held):
+            raise DataError(words, code="shrunk", next_step=volume.SHRUNK_NEXT)
+
+
+def _watermark(work: Work) -> str:
+    """Up to where the pipeline has been read, now that its rows are merged; "" where it reads without a watermark."""
+    pipeline = work.pipeline
+    if not pipeline.watermark_column:
+        return ""
+    if pipeline.watermark_column.startswith(":"):
+        # the source's own clock: as it stood before the first row was read
+        return work.read.get("changed_at") or ""
+    return work.engine.highest(warehouse_of(pipeline), pipeline.table, pipeline.watermark_column, pipeline_id=pipeline.pk)
 
 
 def _keep_rejected(run: Run, entries: list[CatalogEntry], job: Any, note: Note, total: int) -> int:

@@ -56,6 +56,13 @@ def _portal_text(column: Column) -> Composable:
     return name if column.type == "boolean" else portal_text(name, column.type)
 
 
+def tables(dsn: str) -> list[str]:
+    """The city's tables, by name."""
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("select tablename from pg_tables where schemaname = %s and tablename not like '\\_odo\\_%%' order by 1", [SCHEMA])
+        return [name for (name,) in cursor.fetchall()]
+
+
 def deleted_after(dsn: str, table: str, scope: Scope, *, after: int, chunk: int, run_id: int) -> Iterator[tuple[int, list[dict[str, str]]]]:
     """(last sequence number, keys) in chunks: what was deleted after the sequence number, and has not come back since."""
     whose = SQL("true")
