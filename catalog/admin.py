@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.db import models
 from django.db.models import Count
+from django.utils import timezone
 
 from catalog import audit
 from catalog.audit import Actor
@@ -25,6 +27,27 @@ def words(value: Any) -> Any:
 def changed_words(form) -> dict[str, list]:
     """Field to [old, new] of what a form changed."""
     return {name: [words(form.initial.get(name)), words(form.cleaned_data.get(name))] for name in form.changed_data}
+
+
+def column(name: str, head: str):
+    """A column of a list under a head of plain words: figures with commas, moments by the city's clock, long text cut."""
+
+    @admin.display(description=head, ordering=name)
+    def shown(one):
+        value = getattr(one, name)
+        if isinstance(value, datetime):
+            local = timezone.localtime(value)
+            return f"{local:%b} {local.day} {local.year}, {local:%H:%M}"
+        if isinstance(value, time):
+            return f"{value:%H:%M}"
+        if isinstance(value, int) and not isinstance(value, bool):
+            return f"{value:,}"
+        if isinstance(value, str) and len(value) > 120:
+            return f"{value[:120]}…"
+        return value
+
+    shown.__name__ = name  # Django makes the cell's class of it
+    return shown
 
 
 class Audited:
@@ -83,7 +106,10 @@ class ColumnInline(admin.TabularInline):
 @admin.register(Dataset)
 class DatasetAdmin(Audited, admin.ModelAdmin):
     audit_kind = "dataset"
-    list_display = ["title", "slug", "department", "steward", "refresh_rate", "promise_time", "access", "feeds", "updated_at"]
+    list_display = [
+        "title", "slug", "department", "steward", "refresh_rate", column("promise_time", "promised by"), "access", "feeds",
+        column("updated_at", "last changed"),
+    ]  # fmt: skip
     list_filter = ["refresh_rate", "access", "department"]
     search_fields = ["title", "slug", "tags", "description"]
     prepopulated_fields = {"slug": ["title"]}
@@ -127,7 +153,10 @@ class DatasetAdmin(Audited, admin.ModelAdmin):
 
 @admin.register(CatalogEntry)
 class CatalogEntryAdmin(ReadOnlyAdmin):
-    list_display = ["pointer", "dataset", "source", "layer", "window_start", "bytes", "rows", "created_at", "withdrawn_at"]
+    list_display = [
+        column("pointer", "lies at"), "dataset", column("source", "pipeline"), "layer", column("window_start", "data from"), column("bytes", "bytes"),
+        column("rows", "rows"), column("created_at", "arrived"), column("withdrawn_at", "withdrawn"),
+    ]  # fmt: skip
     list_filter = ["layer", "dataset"]
     search_fields = ["pointer", "sha256", "source"]
     list_select_related = ["dataset"]
@@ -136,7 +165,10 @@ class CatalogEntryAdmin(ReadOnlyAdmin):
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
-    list_display = ["at", "actor", "verb", "kind", "target", "reason", "result"]
+    list_display = [
+        column("at", "when"), column("actor", "who"), column("verb", "did"), column("kind", "to a"), column("target", "which"),
+        column("reason", "why"), column("result", "result"),
+    ]  # fmt: skip
     list_filter = ["verb", "kind"]
     search_fields = ["actor", "target", "reason"]
     date_hierarchy = "at"

@@ -18,8 +18,6 @@ from catalog.lake import CHUNK, PipelineError, lake
 from catalog.models import CatalogEntry, Dataset, Layer
 
 FILES_A_PAGE, PREVIEW_ROWS, PREVIEW_BYTES, PREVIEW_COLUMNS = 100, 50, 512 * 1024, 60
-#: A cell that is larger than this is no cell to look at.
-LARGEST_CELL = 131_072
 #: A cell is cut for the eye; the file itself is one link away.
 CELL = 300
 
@@ -155,10 +153,14 @@ def lake_page(filters: LakeFilters, page: str | int = 1) -> LakePage:
 
 @dataclass(frozen=True)
 class Preview:
-    """The first rows of a file. `header` empty: it is no table, and `text` has its beginning. `trouble` says what could not be read."""
+    """The first rows of a file. `header` empty: it is no table, and `text` has its beginning. `trouble` says what could not be read.
+
+    `nameless` columns stand right of the last name, where a row has more values than the header.
+    """
 
     header: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
+    nameless: int = 0
     text: str = ""
     is_cut: bool = False
     oddities: list[str] = field(default_factory=list)
@@ -179,14 +181,22 @@ def preview(stream: BinaryIO, name: str) -> Preview:
     if not text:
         return Preview(oddities=oddities, trouble=trouble or "The file is empty: it has no bytes.")
     if ".csv" not in name.lower():
+        if _is_binary(text):
+            return Preview(oddities=["It is not text, so there are no lines to show. Download it to look inside."], trouble=trouble)
         return Preview(text=text[:8000], is_cut=cut or len(text) > 8000, oddities=oddities, trouble=trouble)
     return _table(text, cut, oddities, trouble)
+
+
+def _is_binary(text: str) -> bool:
+    """Whether more than a tenth of the beginning are no characters: pictures, archives, programs."""
+    head = text[:8000]
+    return sum(letter in "\ufffd␀" or (letter < " " and letter not in "\t\n\r\f") for letter in head) > len(head) / 10
 
 
 def _table(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview:
     lines: list[list[str]] = []
     # said each time: the limit is one for the whole process, and a load in it needs a larger one
-    csv.field_size_limit(LARGEST_CELL)
+    csv.field_size_limit(PREVIEW_BYTES)
     try:
         for line in csv.reader(io.StringIO(text, newline="")):
             lines.append(line)
@@ -196,8 +206,10 @@ def _table(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview:
         trouble = f"It can't be read as CSV after row {max(len(lines) - 1, 0):,}: {error}."
     more = len(lines) > PREVIEW_ROWS + 1
     if cut and not more and lines:
-        lines.pop()  # half a row, cut by our own limit
+        half = lines.pop()  # cut by our own limit
         more = True
+        if max(map(len, half)) > PREVIEW_BYTES / 2:
+            oddities.append(f"Row {len(lines):,} has a cell so large that the preview ends before it.")
     if not lines:
         return Preview(
             text=text[:8000],
@@ -214,6 +226,7 @@ def _table(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview:
     return Preview(
         header=[_cell(value) for value in header[:PREVIEW_COLUMNS]],
         rows=[[_cell(value) for value in row[:PREVIEW_COLUMNS]] for row in rows],
+        nameless=max(0, min(max(map(len, rows), default=0), PREVIEW_COLUMNS) - len(header)),
         is_cut=more,
         oddities=oddities,
         trouble=trouble,
@@ -237,27 +250,33 @@ def _beginning(stream: BinaryIO, name: str) -> tuple[bytes, bool, str]:
             out += unpack.decompress(packed, PREVIEW_BYTES + 1 - len(out))
     except zlib.error as error:
         return out, False, f"It can't be unpacked: {error}."
+    if len(out) <= PREVIEW_BYTES and not unpack.eof:
+        return out, False, "It is cut short: the packed file ends in the middle."
     return out[:PREVIEW_BYTES], len(out) > PREVIEW_BYTES, ""
 
 
 @dataclass(frozen=True)
 class FilePage:
+    """A file, what it says, and what is known of it; `is_unreadable`: the lake could not give it."""
+
     entry: CatalogEntry
     preview: Preview
     place: str
     newer: CatalogEntry | None
     facts: list[tuple[str, str]]
+    is_unreadable: bool = False
 
 
 def file_page(entry: CatalogEntry) -> FilePage:
     """One file with its first rows, in one query; where the lake can't give it, the preview says so."""
+    is_unreadable = False
     try:
         shelf = lake()
         place = shelf.describe()
         with shelf.open(entry.pointer) as stream:
             shown = preview(stream, entry.name)
     except PipelineError as error:
-        place, shown = "", Preview(trouble=f"{error.message} {error.next_step}".strip())
+        place, shown, is_unreadable = "", Preview(trouble=f"{error.message} {error.next_step}".strip()), True
     newer = None
     if entry.withdrawn_at:
         same = {name: getattr(entry, name) for name in ("source", "layer", "id_base", "id_ext", "window_start")}
@@ -268,6 +287,7 @@ def file_page(entry: CatalogEntry) -> FilePage:
         place=place,
         newer=newer,
         facts=[(str(key), _fact(value)) for key, value in entry.metadata.items()],
+        is_unreadable=is_unreadable,
     )
 
 

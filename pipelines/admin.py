@@ -15,13 +15,14 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from catalog import audit
-from catalog.admin import Audited, ReadOnlyAdmin
+from catalog.admin import Audited, ReadOnlyAdmin, column
 from catalog.audit import Actor
 from pipelines import blocks, clock, planner, secrets
 from pipelines.connectors import base as connectors
 from pipelines.errors import PipelineError, SetupError
 from pipelines.forms import CLEAR, PARAMETER, SECRET, PipelineForm, ProviderForm, ReasonForm, provider_form
 from pipelines.models import ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock
+from pipelines.selectors import tables
 from pipelines.stages import outside
 
 #: An action on more blocks than this belongs on a pipeline's page, where a preview shows them.
@@ -33,7 +34,9 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
     """The form grows from what the connector of the kind declares; the kind is chosen first, once."""
 
     audit_kind = "provider"
-    list_display = ["title", "slug", "kind", "base_url", "time_zone", "max_parallel", "is_active", "blocked_until"]
+    list_display = [
+        "title", "slug", "kind", "base_url", "time_zone", "max_parallel", "is_active", column("blocked_until", "asked us to wait until"),
+    ]  # fmt: skip
     list_filter = ["kind", "is_active"]
     search_fields = ["title", "slug", "base_url"]
     readonly_fields = ["kind_label", "blocked_until"]
@@ -47,7 +50,8 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
             if not self.has_add_permission(request):
                 raise PermissionDenied
             return self._choose_kind(request)
-        return super().add_view(request, form_url, extra_context)
+        title = f"Add a provider: {connectors.REGISTRY[request.GET['kind']].label}"
+        return super().add_view(request, form_url, {"title": title, **(extra_context or {})})
 
     def _choose_kind(self, request: HttpRequest) -> HttpResponse:
         # plain values: a template would call a class to make one of it
@@ -94,11 +98,13 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
                 secret.append(SECRET + parameter.name)
                 if parameter.name in stored:
                     secret.append(CLEAR + parameter.name)
-        sets = [(None, {"fields": ["title", "slug", "kind_label", "base_url", *plain]})]
+        # what can't be known of a provider that is only being made isn't shown there
+        known = ["kind_label"] if obj else []
+        sets = [(None, {"fields": ["title", "slug", *known, "base_url", *plain]})]
         if secret:
             words = "Values are encrypted before they are stored and never shown again."
             sets.append(("Secrets", {"fields": secret, "description": words}))
-        sets.append(("How it is treated", {"fields": ["time_zone", "max_parallel", "is_active", "contact", "blocked_until"]}))
+        sets.append(("How it is treated", {"fields": ["time_zone", "max_parallel", "is_active", "contact", *(["blocked_until"] if obj else [])]}))
         return sets
 
     def get_readonly_fields(self, request, obj=None):
@@ -107,7 +113,7 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
     @admin.display(description="kind")
     def kind_label(self, provider) -> str:
         kind = connectors.REGISTRY.get(provider.kind)
-        return f"{kind.label} ({provider.kind})" if kind else f"{provider.kind or 'chosen'}: no connector of this kind is installed"
+        return f"{kind.label} ({provider.kind})" if kind else f"{provider.kind}: no connector of this kind is installed"
 
     def get_prepopulated_fields(self, request, obj=None):
         return {} if obj else {"slug": ["title"]}
@@ -159,12 +165,12 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
 class PipelineAdmin(Audited, admin.ModelAdmin):
     audit_kind = "pipeline"
     form = PipelineForm
-    list_display = ["title", "slug", "provider", "dataset", "cadence", "due_time", "table", "portal", "is_paused"]
+    list_display = ["title", "slug", "provider", "dataset", "cadence", column("due_time", "due at"), "table", "portal", "is_paused"]
     list_filter = ["cadence", "is_paused", "provider"]
     search_fields = ["title", "slug", "resource", "table", "portal_resource"]
     list_select_related = ["provider", "dataset", "portal"]
     autocomplete_fields = ["dataset"]
-    readonly_fields = ["next_windows", "is_paused", "paused_reason"]
+    readonly_fields = ["next_windows", "is_paused", "paused_reason", "also_loaded"]
     fieldsets = [
         (None, {"fields": ["title", "slug", "dataset", "provider", "resource", "format", "stages"]}),
         (
@@ -189,7 +195,7 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
                 "description": "Without a window column every block reads the whole of the source.",
             },
         ),
-        ("Where they are loaded", {"fields": ["warehouse", "table", "load_mode"]}),
+        ("Where they are loaded", {"fields": ["warehouse", "table", "also_loaded", "load_mode"]}),
         ("Where they are published", {"fields": ["portal", "portal_resource", "publish_chunk"]}),
         ("How hard it tries", {"fields": ["priority", "max_attempts", "deadline_minutes"]}),
     ]
@@ -205,6 +211,25 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
         if obj is None or obj.blocks.exists():
             return False
         return super().has_delete_permission(request, obj)
+
+    @admin.display(description="the table is also loaded by")
+    def also_loaded(self, pipeline) -> str:
+        """As it is saved; where another key would spoil the rows, that too."""
+        others = tables.mates(tables.with_mates(Pipeline.objects.all()).get(pk=pipeline.pk)) if pipeline.pk else []
+        if not others:
+            return "no other pipeline"
+        lines = (
+            (
+                reverse("admin:pipelines_pipeline_change", args=[mate.pk]),
+                mate.title,
+                f", of the dataset {mate.dataset}" if mate.dataset else "",
+                f" It names a row by {mate.key}, this one by {tables.key_words(pipeline.key)}: one may replace or double the other’s rows."
+                if mate.key
+                else "",
+            )
+            for mate in others
+        )
+        return format_html("<ul>{}</ul>", format_html_join("", '<li><a href="{}">{}</a>{}.<strong>{}</strong></li>', lines))
 
     @admin.display(description="the next three blocks")
     def next_windows(self, pipeline) -> str:
@@ -237,7 +262,7 @@ def next_windows(pipeline: Pipeline, now: datetime, count: int = 3) -> list[tupl
 class ScheduleBlockAdmin(ReadOnlyAdmin):
     """Read-only, with the verbs of operators as actions; each answers what moved and what was refused, and why."""
 
-    list_display = ["pk", "story", "pipeline", "stage", "state", "due_at", "rows"]
+    list_display = [column("pk", "block"), "story", "pipeline", "stage", "state", column("due_at", "due"), column("rows", "rows")]
     list_filter = ["state", "stage", "mark", "pipeline"]
     search_fields = ["pipeline__slug", "pipeline__title", "message"]
     list_select_related = ["pipeline"]
@@ -335,19 +360,10 @@ class ScheduleBlockAdmin(ReadOnlyAdmin):
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin):
     list_display = [
-        "pk",
-        "block",
-        "stage",
-        "state",
-        "attempt",
-        "asked_by",
-        "started_at",
-        "finished_at",
-        "rows_in",
-        "rows_out",
-        "unchanged",
-        "rejected",
-    ]
+        column("pk", "run"), "block", "stage", "state", column("attempt", "try"), "asked_by", column("started_at", "began"),
+        column("finished_at", "ended"), column("rows_in", "rows in"), column("rows_out", "rows out"), column("unchanged", "unchanged"),
+        column("rejected", "rejected"),
+    ]  # fmt: skip
     list_filter = ["state", "stage", "trigger"]
     search_fields = ["block__pipeline__slug", "asked_by", "message"]
     list_select_related = ["block__pipeline"]
@@ -356,7 +372,10 @@ class RunAdmin(ReadOnlyAdmin):
 
 @admin.register(ImportLog)
 class ImportLogAdmin(ReadOnlyAdmin):
-    list_display = ["at", "pipeline", "event", "table", "file", "offset", "rows", "total", "message"]
+    list_display = [
+        column("at", "when"), "pipeline", "event", "table", column("file", "file"), column("offset", "from row"), column("rows", "rows"),
+        column("total", "of"), column("message", "what was said"),
+    ]  # fmt: skip
     list_filter = ["event", "pipeline"]
     search_fields = ["file", "table"]
     list_select_related = ["pipeline"]
@@ -365,7 +384,10 @@ class ImportLogAdmin(ReadOnlyAdmin):
 
 @admin.register(RejectedRow)
 class RejectedRowAdmin(ReadOnlyAdmin):
-    list_display = ["pk", "block_id", "reason", "column", "value", "row_key", "file", "line", "replayed_at"]
+    list_display = [
+        column("pk", "number"), column("block_id", "block"), column("reason", "reason"), "column", column("value", "value"),
+        column("row_key", "key of the row"), column("file", "file"), column("line", "line"), column("replayed_at", "replayed"),
+    ]  # fmt: skip
     list_filter = ["reason"]
     search_fields = ["reason", "row_key", "file"]
     readonly_fields = ["row_as_it_came"]

@@ -69,6 +69,8 @@ class ProviderForm(forms.ModelForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if not self.instance.pk:
+            self.initial["time_zone"] = settings.TIME_ZONE
         for declared in self.declared:
             if declared.secret:
                 stored = (self.instance.secrets or {}).get(declared.name, "")
@@ -192,6 +194,11 @@ class PipelineForm(forms.ModelForm):
             self.initial[name] = ", ".join(getattr(self.instance, name) or [])
         # a new pipeline's boxes are ticked as its defaults say: Django takes those only of a field that it made itself
         self.initial.setdefault("stages", self.instance.stages)
+        if not self.instance.pk:
+            self.initial["time_zone"] = self._first_zone()
+        if "table" in self.fields:
+            self.fields["table"].required = False
+            self.fields["table"].help_text = "Empty: made from the slug. Pipelines with one key may load one table together."
         warehouse = settings.WAREHOUSES
         if "warehouse" in self.fields:
             self.fields["warehouse"] = forms.ChoiceField(
@@ -199,6 +206,15 @@ class PipelineForm(forms.ModelForm):
                 initial="default",
                 help_text="Which warehouse of the settings the rows are loaded into.",
             )
+
+    def _first_zone(self) -> str:
+        """A new pipeline keeps its provider's time where that is known already, else the city's: UTC is nobody's day."""
+        named = str(self.initial.get("provider") or "")
+        provider = Provider.objects.filter(pk=named).first() if named.isdecimal() else None
+        return provider.time_zone if provider else settings.TIME_ZONE
+
+    def clean_table(self) -> str:
+        return self.cleaned_data["table"] or Pipeline.table_of(self.cleaned_data.get("slug") or self.instance.slug)
 
     def clean_key(self) -> list[str]:
         return _list(self.cleaned_data["key"])

@@ -3,6 +3,8 @@
 A block's life is in `blocks.py`, the only module that changes a block's state.
 """
 
+import re
+
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -221,6 +223,12 @@ class Pipeline(models.Model):
     @property
     def is_snapshot(self) -> bool:
         return not self.window_column
+
+    @staticmethod
+    def table_of(slug: str) -> str:
+        """The table that a pipeline of this slug loads where nobody names one: "311-calls" loads "_311_calls"."""
+        table = re.sub(r"[^a-z0-9_]", "_", slug.lower())[:62]
+        return f"_{table}" if table[:1].isdigit() else table
 
     def clean(self):
         unknown = [stage for stage in self.stages if stage not in STAGE_ORDER] if isinstance(self.stages, list) else [self.stages]

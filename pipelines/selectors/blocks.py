@@ -73,13 +73,20 @@ class Telling:
     tone: str
 
 
-def telling(block: ScheduleBlock, chain: Chain, waits: Sequence[str]) -> Telling:
+def telling(block: ScheduleBlock, chain: Chain, waits: Sequence[str], now: datetime) -> Telling:
     """The sentence at the top of the page, and the one that says what to do. Pure."""
     if block.state == State.RUNNING:
         if block.cancel_asked_at:
             return Telling(
                 f"{block.cancel_asked_by or 'Somebody'} asked to stop it.",
                 "It ends within seconds, and nothing half-done stays.",
+                "late",
+            )
+        if block.lease_until < now:
+            silent = clock.span_words((now - block.lease_until).total_seconds())
+            return Telling(
+                f"{block.stage.capitalize()} was running, but its worker is lost: its lease ran out {silent} ago.",
+                "The scheduler takes the block back within a minute and tries again. Where it does not, look at Workers.",
                 "late",
             )
         return Telling(f"{block.stage.capitalize()} is running, asked by {_asked(block)}.", "Nothing to do.", "calm")
@@ -292,7 +299,7 @@ def block_story(
         loads=_loads(block, runs),
         audit=list(AuditEntry.objects.filter(kind="block", target=str(block.pk))[:AUDIT_ROWS]),
         face=faces.of_block(block, now),
-        telling=telling(block, chain, why_waiting(block, surroundings(block, now)) if block.state == State.WAITING else []),
+        telling=telling(block, chain, why_waiting(block, surroundings(block, now)) if block.state == State.WAITING else [], now),
         buttons=buttons(block),
         before=next((neighbour for neighbour in neighbours if neighbour.starts_at < block.starts_at), None),
         after=next((neighbour for neighbour in neighbours if neighbour.starts_at > block.starts_at), None),

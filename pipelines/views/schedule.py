@@ -18,7 +18,7 @@ from catalog.gates import OPERATE, act, needs_operate, needs_view
 from pipelines import clock, planner
 from pipelines.forms import ActForm
 from pipelines.models import COUNTS, Cadence, Pipeline, Trigger
-from pipelines.selectors import after, faces, lists, promises, schedule, today
+from pipelines.selectors import after, faces, lists, promises, schedule, tables, today
 from pipelines.selectors import preview as previews
 from pipelines.selectors.grid import Grid, as_input, block_grid
 from pipelines.selectors.trouble import troubles
@@ -104,6 +104,8 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
         "after_failures": after.failures([one]),
         "may_operate": request.user.has_perm(OPERATE),
         "act_form": ActForm(),
+        "mates": tables.mates(one),
+        "own_key": tables.key_words(one.key),
     }
     return _TAB_VIEWS[tab](request, one, now, shared)
 
@@ -351,4 +353,4 @@ def running(request: HttpRequest) -> HttpResponse:
 
 
 def _one(slug: str) -> Pipeline:
-    return get_object_or_404(schedule.pipelines_with_newest(), slug=slug)
+    return get_object_or_404(tables.with_mates(schedule.pipelines_with_newest()), slug=slug)

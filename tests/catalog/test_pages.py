@@ -95,9 +95,24 @@ def test_a_quote_that_never_closes_is_a_table_with_one_long_cell():
     assert told.rows and all(len(cell) <= selectors.CELL + 1 for cell in told.rows[0])
 
 
-def test_a_cell_larger_than_csv_takes_is_trouble_in_words():
-    told = shown(b"a,b\n1,2\n3," + b"x" * 200_000 + b"\n")
-    assert told.rows == [["1", "2"]] and "can't be read as CSV after row 1" in told.trouble
+def test_a_large_cell_is_cut_for_the_eye_and_the_rows_after_it_are_shown():
+    told = shown(b"a,b\n1,2\n3," + b"x" * 200_000 + b"\n5,6\n")
+    assert [row[0] for row in told.rows] == ["1", "3", "5"] and len(told.rows[1][1]) == selectors.CELL + 1 and not told.trouble
+
+
+def test_a_cell_larger_than_the_preview_is_named_with_its_row():
+    told = shown(b"a,b\n1,2\n3," + b"x" * 1_000_000 + b"\n5,6\n")
+    assert told.rows == [["1", "2"]] and told.oddities == ["Row 2 has a cell so large that the preview ends before it."] and not told.trouble
+
+
+def test_values_right_of_the_last_name_are_counted():
+    assert shown(b"a,b\n1,2,3,4\n").nameless == 2 and shown(b"a,b\n1\n").nameless == 0
+
+
+def test_what_is_no_text_is_not_shown_as_text():
+    told = shown(bytes(range(256)) * 40, "a.zip")
+    assert told.text == "" and "It is not text" in told.oddities[0]
+    assert shown("Grüße, 311\n".encode() * 9, "a.txt").text
 
 
 def test_a_row_that_our_own_limit_cuts_is_not_shown():
@@ -117,6 +132,11 @@ def test_a_packed_file_is_unpacked_a_little_and_no_more():
 
 def test_a_broken_packed_file_says_so():
     assert "can't be unpacked" in shown(b"not gzip at all", "a.csv.gz").trouble
+
+
+def test_a_packed_file_that_ends_in_the_middle_says_so():
+    whole = gzip.compress(b"a,b\n" + b"1,2\n" * 10_000)
+    assert "cut short" in shown(whole[:-20], "a.csv.gz").trouble and shown(whole, "a.csv.gz").trouble == ""
 
 
 def test_an_empty_file_says_so_and_a_header_alone_is_no_trouble():
@@ -286,3 +306,11 @@ def test_a_lake_that_cannot_be_asked_is_said_and_the_list_stands(viewer, setting
 def test_a_file_that_is_not_there_is_not_found(operator, name):
     address = reverse(name, args=[999_999])
     assert (operator.post(address) if name == "lake_check" else operator.get(address)).status_code == 404
+
+
+def test_a_file_that_the_lake_lost_is_not_called_live(viewer, trees, tmp_path, lake_folder):
+    entry = shelve(trees, tmp_path, b"a,b\n1,2\n")
+    assert "Live" in looked_at(viewer, entry)
+    (lake_folder / entry.pointer).unlink()
+    text = looked_at(viewer, entry)
+    assert "Can’t be read" in text and "Live" not in text and reverse("lake_download", args=[entry.pk]) not in text

@@ -209,3 +209,24 @@ def test_every_icon_that_a_page_names_is_in_the_sprite():
 
     looks = {face.look for face in vars(faces).values() if isinstance(face, faces.Face)} - {"due"}
     assert named | looks <= sprite
+
+
+@pytest.mark.django_db
+def test_there_is_one_page_to_log_in_and_the_settings_say_why_they_are_closed(client):
+    made = world.build(nothing=True)
+    settings_page = reverse("admin:pipelines_pipeline_changelist")
+    asked = client.get(settings_page, follow=True)
+    assert asked.request["PATH_INFO"] == reverse("login") and asked.context["next"] == settings_page
+    client.force_login(made.viewer)
+    refused = client.get(settings_page, follow=True)
+    assert refused.status_code == 403 and "Settings are edited by stewards" in refused.content.decode()
+    client.force_login(made.steward)
+    assert client.get(settings_page).status_code == 200
+
+
+@pytest.mark.django_db
+def test_pages_for_when_things_break_keep_the_colours_that_were_chosen(client):
+    client.force_login(world.build(nothing=True).viewer)
+    client.cookies["theme"] = "dark"
+    lost = client.get("/nowhere/")
+    assert lost.status_code == 404 and '<html lang="en" class="dark">' in lost.content.decode()

@@ -431,3 +431,70 @@ def test_a_stored_secret_does_not_follow_a_provider_to_another_host(steward, kin
 def test_a_provider_is_not_given_a_secret_of_the_program_itself(steward, kind):
     assert "is a secret of this program itself" in add(steward, secret_token="env:SECRET_KEY").content.decode()
     assert not Provider.objects.filter(slug="harbour").exists()
+
+
+# a new pipeline, and a table that several load
+
+
+def new_pipeline(**more):
+    return {
+        "title": "Trees 2026", "slug": "trees-2026", "dataset": Dataset.objects.get(slug="street-trees").pk,
+        "provider": Provider.objects.get(slug="parks").pk, "resource": "abcd-1234", "format": "csv", "stages": ["extract", "load"],
+        "cadence": "daily", "settle_minutes": "0", "time_zone": "America/Chicago", "key": "id", "types": "{}", "page_size": "50000",
+        "pages_in_flight": "3",
+        "warehouse": "default", "table": "", "load_mode": "upsert", "publish_chunk": "10000", "priority": "0", "max_attempts": "5",
+        "deadline_minutes": "60", **more,
+    }  # fmt: skip
+
+
+def test_a_pipeline_whose_table_is_not_named_loads_one_of_its_slug(root):
+    reply = root.post(reverse("admin:pipelines_pipeline_add"), new_pipeline())
+    assert reply.status_code == 302, reply.context["adminform"].form.errors
+    assert Pipeline.objects.get(slug="trees-2026").table == "trees_2026"
+
+
+@pytest.mark.parametrize(("slug", "table"), [("Street-Trees", "street_trees"), ("311-calls", "_311_calls"), ("a" * 80, "a" * 62)])
+def test_the_table_of_a_slug_is_a_name_that_a_warehouse_accepts(slug, table):
+    assert Pipeline.table_of(slug) == table
+
+
+def test_a_new_pipeline_keeps_the_time_of_its_provider_or_else_of_the_city(root, settings):
+    settings.TIME_ZONE = "America/Toronto"
+    parks = Provider.objects.get(slug="parks")
+    assert PipelineForm().initial["time_zone"] == "America/Toronto"
+    text = root.get(reverse("admin:pipelines_pipeline_add"), {"provider": parks.pk}).content.decode()
+    assert 'name="time_zone" value="America/Chicago"' in text
+    assert PipelineForm(initial={"provider": "no number"}).initial["time_zone"] == "America/Toronto"
+    text = root.get(reverse("admin:pipelines_provider_add"), {"kind": "socrata"}).content.decode()
+    assert 'name="time_zone" value="America/Toronto"' in text
+
+
+def test_the_form_says_who_else_loads_the_table_and_where_the_keys_differ(root, city):
+    trees, pets = city.pipelines["trees"], city.pipelines["pets"]
+    form = reverse("admin:pipelines_pipeline_change", args=[pets.pk])
+    assert "no other pipeline" in root.get(form).content.decode()
+    Pipeline.objects.filter(pk=trees.pk).update(table=pets.table, key=pets.key)
+    text = root.get(form).content.decode()
+    assert "of the dataset Street trees" in text and "names a row by" not in text
+    Pipeline.objects.filter(pk=trees.pk).update(key=["tree", "year"])
+    assert "It names a row by tree, year, this one by id" in root.get(form).content.decode()
+
+
+# words
+
+
+@pytest.mark.parametrize("model", [ScheduleBlock, Run, ImportLog, RejectedRow, CatalogEntry, AuditEntry, Pipeline, Provider, Dataset])
+def test_lists_have_heads_in_words(root, model):
+    text = root.get(reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")).content.decode()
+    heads = {re.sub(r"<[^>]+>", "", head).strip() for head in re.findall(r'<div class="text">(.*?)</div>', text, re.S)}
+    assert heads and not heads & {"PK", "Pk", "At", "AT", "Block id"} and not any("_" in head for head in heads), heads
+
+
+def test_lists_write_figures_with_commas_and_moments_as_the_console_does(root, city):
+    text = root.get(reverse("admin:pipelines_scheduleblock_changelist"), {"pipeline__id__exact": city.pipelines["trees"].pk}).content.decode()
+    assert '<td class="field-rows">58,120</td>' in text and re.search(r'<td class="field-due_at">[A-Z][a-z]{2} \d+ 20\d\d, 02:00</td>', text)
+
+
+def test_a_provider_that_is_only_being_made_is_not_said_to_lack_its_connector(root):
+    text = root.get(reverse("admin:pipelines_provider_add"), {"kind": "socrata"}).content.decode()
+    assert "no connector" not in text and "Add a provider: Socrata" in text

@@ -462,3 +462,21 @@ def test_a_form_without_its_token_is_refused(city, quiet):
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(User.objects.get(username="operator"))
     assert careful.post(reverse("block_act", args=[city.blocks["failed"].pk, "run"])).status_code == 403
+
+
+def test_a_hop_that_failed_says_the_sentence_before_the_code(client, db):
+    city = world.build()
+    client.force_login(city.viewer)
+    text = client.get(city.blocks["failed"].get_absolute_url()).content.decode()
+    hop = text[text.index('class="hop hop--failed"') :].split("</li>")[0]
+    assert "answered 503" in hop and hop.index("answered 503") < hop.index("<code>http-503</code>")
+
+
+def test_a_running_block_whose_worker_is_lost_is_not_said_to_be_well(client, db):
+    city = world.build()
+    client.force_login(city.viewer)
+    block = city.blocks["running"]
+    assert "Nothing to do." in client.get(block.get_absolute_url()).content.decode()
+    ScheduleBlock.objects.filter(pk=block.pk).update(lease_until=datetime.now(UTC) - timedelta(hours=5))
+    text = client.get(block.get_absolute_url()).content.decode()
+    assert "its worker is lost: its lease ran out 5 h" in text and "Nothing to do." not in text

@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
@@ -11,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from catalog import audit
-from pipelines.models import ImportLog, Provider, Pulse, Run, ScheduleBlock
+from pipelines.models import ImportLog, Pipeline, Provider, Pulse, Run, ScheduleBlock
 from pipelines.selectors import machinery
 from tests import world
 from tests.web import plain_web  # noqa: F401
@@ -218,3 +219,11 @@ def test_workers_ask_as_much_for_many_blocks_as_for_few(viewer, city):
 def test_nobody_looks_without_logging_in(client, db, name):
     reply = client.get(reverse(name))
     assert reply.status_code == 302 and "/login/" in reply["Location"]
+
+
+def test_loads_of_pipelines_of_many_zones_are_told_by_one_clock_the_citys(viewer, city):
+    load = load_of(city, "done", ("begin", 0), ("end", 40))
+    began = ImportLog.objects.filter(run=load).earliest("at").at
+    Pipeline.objects.update(time_zone="Asia/Tokyo")
+    text = text_of(viewer, "import_logs")
+    assert f"{timezone.localtime(began):%H:%M}</time>" in text and f"{began.astimezone(ZoneInfo('Asia/Tokyo')):%H:%M}</time>" not in text

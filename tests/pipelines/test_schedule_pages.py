@@ -343,3 +343,35 @@ def test_durations_draw_good_runs_only_and_table_all(viewer, city):
     found = viewer.get(reverse("pipeline", args=["scooters-zipwheel"]), {"tab": "durations"}).context["durations"]
     assert len(found.chart["x"]) == len(found.chart["seconds"]["extract"]) == sum(run.state == "done" for run in found.runs)
     assert any(run.state == "failed" for run in found.runs)
+
+
+# one clock for lists, one table for several
+
+
+def test_lists_of_many_pipelines_are_told_by_the_citys_clock_and_a_pipelines_own_by_its_own(viewer, city):
+    Pipeline.objects.update(time_zone="Asia/Tokyo")
+    began = Run.objects.order_by("-pk").first()
+    tokyo, here = (f"{began.started_at.astimezone(clock.zone(zone)):%H:%M}</time>" for zone in ("Asia/Tokyo", world.CHICAGO))
+    text = viewer.get(reverse("runs")).content.decode()
+    assert here in text and tokyo not in text
+    own = viewer.get(began.block.pipeline.get_absolute_url(), {"tab": "runs"}).content.decode()
+    assert tokyo in own
+
+
+def test_a_table_that_another_pipeline_loads_too_is_said(viewer, city):
+    trees, pets = city.pipelines["trees"], city.pipelines["pets"]
+    page = pets.get_absolute_url()
+    assert "also loaded by" not in viewer.get(page).content.decode()
+    Pipeline.objects.filter(pk=trees.pk).update(table=pets.table, key=pets.key)
+    text = viewer.get(page).content.decode()
+    assert "Its table is also loaded by" in text and trees.get_absolute_url() in text and "names a row by" not in text
+    Pipeline.objects.filter(pk=trees.pk).update(key=["tree"])
+    text = viewer.get(page).content.decode()
+    assert "which names a row by tree; this pipeline by id" in text
+    Pipeline.objects.filter(pk=trees.pk).update(warehouse="archive")
+    assert "also loaded by" not in viewer.get(page).content.decode(), "a table of the same name elsewhere is another table"
+
+
+def test_a_preview_that_would_run_nothing_says_what_to_choose(operator, city):
+    text = operator.get(reverse("rerun", args=["notes"])).content.decode()
+    assert "Nothing would run." in text and "Choose another span" in text
