@@ -15,6 +15,8 @@ from catalog.models import Dataset, RefreshRate
 from pipelines import clock, planner
 from pipelines.models import Pipeline, Provider, Pulse, Run, ScheduleBlock
 from pipelines.selectors import faces, schedule, today
+from pipelines.selectors.after import Failure
+from pipelines.selectors.after import failures as after_failures
 from pipelines.selectors.faces import Face
 from pipelines.selectors.promises import LatePromise, late_promises, promise_words
 from pipelines.selectors.trouble import Trouble
@@ -78,19 +80,20 @@ class Need:
 _RANK = {"failed": 0, "crashed": 0, "suspicious": 1, "late": 2, "paused": 3}
 
 
-def needs(pipelines: list[Pipeline], troubles: list[Trouble], now: datetime) -> list[Need]:
+def needs(pipelines: list[Pipeline], troubles: list[Trouble], failures: list[Failure], now: datetime) -> list[Need]:
     """Everything that needs a person, worst first, then oldest. Asks nothing."""
     by_pk = {pipeline.pk: pipeline for pipeline in pipelines}
     # a pipeline that was made between the two questions is told of next time
     found = [_trouble_need(by_pk[trouble.pipeline_id], trouble) for trouble in troubles if trouble.pipeline_id in by_pk]
     found += [_late_need(promise) for promise in late_promises(pipelines, now)]
     found += [_paused_need(pipeline) for pipeline in pipelines if pipeline.is_paused]
+    found += [_after_need(failure) for failure in failures]
     return sorted(found, key=lambda need: (_RANK.get(need.face.look, 4), need.since or now, need.title))
 
 
 def needs_count(now: datetime) -> int:
-    """How many things need a person: the number beside "Today". Two queries."""
-    return len(needs(list(schedule.pipelines_with_newest()), all_troubles(now), now))
+    """How many things need a person: the number beside "Today". Three queries."""
+    return len(needs(list(schedule.pipelines_with_newest()), all_troubles(now), after_failures(), now))
 
 
 def _trouble_need(pipeline: Pipeline, trouble: Trouble) -> Need:
@@ -128,6 +131,21 @@ def _paused_need(pipeline: Pipeline) -> Need:
     page = pipeline.get_absolute_url()
     cause = pipeline.paused_reason or "Nobody said why."
     return Need(faces.PAUSED, pipeline.title, page, None, "Schedule", cause, "", "See and resume", page)
+
+
+def _after_need(failure: Failure) -> Need:
+    return Need(
+        face=faces.FAILED,
+        title=failure.pipeline.title,
+        href=f"{reverse('block', args=[failure.block_id])}#after",
+        since=failure.line.at,
+        hop="After the load",
+        cause=f"{failure.words}: {failure.line.message}",
+        next_step="The load itself is as good as it was.",
+        act="Retry",
+        act_href=reverse("after_retry", args=[failure.line.pk]),
+        is_act=True,
+    )
 
 
 def _late_need(promise: LatePromise) -> Need:
@@ -190,10 +208,10 @@ class Board:
 
 
 def board(now: datetime) -> Board:
-    """The first page in seven queries: pipelines, troubles, days, today's runs, running blocks and their runs, what is due."""
+    """The first page in eight queries: pipelines, troubles, steps after loads, days, today's runs, running blocks and their runs, what is due."""
     pipelines = list(schedule.pipelines_with_newest())
     troubles = all_troubles(now)
-    needed = needs(pipelines, troubles, now)
+    needed = needs(pipelines, troubles, after_failures(), now)
     lines = schedule.pipeline_lines(pipelines, now)
     running = today.running()
     soon = today.due_soon(pipelines, now)

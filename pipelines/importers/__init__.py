@@ -6,6 +6,8 @@ An importer is a module of this folder with two functions, and `NAME`, what its 
 - `read(path, text) -> Plan` says what the file wants (`Wanted`) and what is wrong with it (`Problem`), with file and line. It
   writes nothing, asks no database, and executes nothing of what it reads.
 
+The first paragraph of its docstring is what the help of import_config says of the format.
+
 Comparing with the database, checking and writing are done here, the same for all formats. To import is to add and to change:
 what no file names stays.
 """
@@ -23,7 +25,7 @@ from django.db import transaction
 
 from catalog.audit import Actor
 from pipelines.importers import own
-from pipelines.importers.plan import Plan, Problem, Report, suggestion
+from pipelines.importers.plan import PIPELINE, Plan, Problem, Report, Wanted, suggestion
 from pipelines.importers.settle import settle
 
 #: No configuration is longer; what is, was named by mistake.
@@ -44,16 +46,32 @@ class Refused(Exception):
         self.problems = problems
 
 
-def plan(paths: Iterable[str | Path]) -> Plan:
-    """What these files would make, change and leave, and all that is wrong with them. Nothing stays written."""
+def plan(paths: Iterable[str | Path], *, warehouse: str = "") -> Plan:
+    """What these files would make, change and leave, and all that is wrong with them. Nothing stays written.
+
+    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say.
+    """
     paths = [str(path) for path in paths]
+    read = _read(paths)
+    if warehouse:
+        read = replace(read, wanted=tuple(_into(warehouse, wanted) for wanted in read.wanted))
     with transaction.atomic():
-        settled = settle(_read(paths))
+        settled = settle(read)
         transaction.set_rollback(True)
     # in the order of the files and their lines, as a person goes through them
     places = {path: place for place, path in enumerate(paths)}
-    in_order = sorted(settled.problems, key=lambda problem: (places.get(problem.file, len(places)), problem.line))
-    return replace(settled, problems=tuple(in_order))
+
+    def in_order(found: Iterable[Problem]) -> tuple[Problem, ...]:
+        return tuple(sorted(found, key=lambda problem: (places.get(problem.file, len(places)), problem.line)))
+
+    return replace(settled, problems=in_order(settled.problems), warnings=in_order(settled.warnings))
+
+
+def _into(warehouse: str, wanted: Wanted) -> Wanted:
+    if wanted.kind != PIPELINE:
+        return wanted
+    next_steps = {name: words for name, words in wanted.next_steps.items() if name != "warehouse"}
+    return replace(wanted, values={**wanted.values, "warehouse": warehouse}, next_steps=next_steps)
 
 
 def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
@@ -70,7 +88,7 @@ def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
     if done.problems:
         raise Refused(done.problems)
     notes = tuple(dict.fromkeys((*planned.notes, *done.notes)))
-    return Report(done.of("created"), done.of("changed"), done.of("unchanged"), notes)
+    return Report(done.of("created"), done.of("changed"), done.of("unchanged"), notes, planned.warnings)
 
 
 def _read(paths: Iterable[str]) -> Plan:
@@ -80,6 +98,7 @@ def _read(paths: Iterable[str]) -> Plan:
         wanted=tuple(wanted for one in plans for wanted in one.wanted),
         problems=tuple(problem for one in plans for problem in one.problems),
         notes=tuple(note for one in plans for note in one.notes),
+        warnings=tuple(warning for one in plans for warning in one.warnings),
     )
 
 
@@ -90,12 +109,13 @@ def _read_one(path: str) -> Plan:
         return Plan(problems=(Problem(path, line, "", message, next_step),))
 
     try:
-        size = file.stat().st_size
         if file.is_dir():
             return refused("This is a folder.", f"Name the files in it: {path.rstrip('/')}/*.yaml")
-        if size > LARGEST_FILE:
-            return refused(f"The file is {size:,} bytes long; no configuration is.", "Name a configuration file.")
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            # not read to its end: a device has none
+            content = opened.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            return refused(f"The file is longer than {LARGEST_FILE:,} bytes; no configuration is.", "Name a configuration file.")
     except FileNotFoundError:
         return refused("There is no such file.", _near(file))
     except OSError as error:

@@ -18,9 +18,13 @@ and without a portal nothing is published):
         dataset: la-311
         resource: rq3b-xjk8
         key: [srnumber]
+        after:
+          - {kind: refresh, target: service_requests}
+          - {kind: notify, secret: env:SLACK_HOOK}
 
 An import changes what the file names and leaves the rest: settings, columns and objects that are not named stay. So an export,
-which writes every setting, restores exactly what it saw, and a file of three lines changes one setting.
+which writes every setting, restores exactly what it saw, and a file of three lines changes one setting. A list (key, stages,
+the steps after a load) is one setting: it is as the file has it.
 
 A secret is `env:NAME` (stays in the environment), the word `sealed` (keep what is stored here), nothing (forget it), or the
 value itself, which is encrypted on its way in. Texts are taken as they stand: `07:00`, `17:00`, `1-2-3` and `no` need no quotes.
@@ -38,7 +42,7 @@ from django.db import models
 
 from catalog.models import Dataset
 from pipelines.importers import plain
-from pipelines.importers.plan import DATASET, PIPELINE, PROVIDER, Plan, Problem, Wanted, suggestion
+from pipelines.importers.plan import DATASET, PIPELINE, PROVIDER, Plan, Problem, Step, Wanted, suggestion
 from pipelines.models import Pipeline, Provider
 
 NAME = "Open Data Ops YAML"
@@ -175,6 +179,8 @@ class _Reader:
         """The value in the type of its field. Raises _Unreadable."""
         if kind == DATASET and name == "columns":
             return dict(self._columns(where, node, lines))
+        if kind == PIPELINE and name == "after":
+            return tuple(self._steps(where, node, lines))
         field = plain.FIELDS[kind][name]
         if isinstance(field, models.JSONField):
             if field.get_default() == {}:
@@ -197,6 +203,28 @@ class _Reader:
                 except _Unreadable as error:
                     self._problem(error.node, f"{where}.{column}.{name}", error.message, error.next_step)
             yield column, words
+
+    def _steps(self, where: str, node: yaml.Node, lines: dict[str, int]) -> Iterator[Step]:
+        """The steps after a load. Raises _Unreadable where they are no list."""
+        if _is_null(node):
+            return
+        if not isinstance(node, yaml.SequenceNode):
+            raise _Unreadable(node, f"{_kind_of(node)} stands where a list of steps is wanted.", "Begin each step with a dash, like - kind: analyze.")
+        _refuse_tag(node)
+        for number, item in enumerate(node.value, start=1):
+            lines[f"after.{number}"] = item.start_mark.line + 1
+            values = {}
+            for name, at, value in self._pairs(item, f"{where}.{number}", "words of a step (such as kind: analyze)"):
+                if name not in plain.STEP_FIELDS:
+                    next_step = suggestion(name, plain.STEP_FIELDS, what="The settings of a step")
+                    self._problem(at, f"{where}.{number}.{name}", f"A step after a load has no setting {name!r}.", next_step)
+                    continue
+                lines[f"after.{number}.{name}"] = at.start_mark.line + 1
+                try:
+                    values[name] = _scalar(plain.STEP_FIELDS[name], value)
+                except _Unreadable as error:
+                    self._problem(error.node, f"{where}.{number}.{name}", error.message, error.next_step)
+            yield Step(values, line=item.start_mark.line + 1)
 
     def _named(self, where: str, node: yaml.Node, lines: dict[str, int], name: str) -> Iterator[tuple[str, yaml.Node]]:
         """The pairs of a mapping within a setting, their lines noted."""
@@ -379,7 +407,7 @@ _Dumper.add_representer(str, _represent_text)
 
 def document(pipelines: list[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """{"providers": {slug: settings}, "datasets": …, "pipelines": …}: all, or some pipelines with what they refer to. No secret is in it."""
-    chosen = Pipeline.objects.select_related("provider", "dataset", "portal")
+    chosen = Pipeline.objects.select_related("provider", "dataset", "portal").prefetch_related("after_steps")
     providers, datasets = Provider.objects.all(), Dataset.objects.all()
     if pipelines is not None:
         chosen = chosen.filter(slug__in=pipelines)

@@ -13,11 +13,11 @@ from catalog.models import Dataset, DatasetColumn
 from pipelines import secrets
 from pipelines.connectors.redaction import MASK
 from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER
-from pipelines.models import Pipeline, Provider
+from pipelines.models import AfterStep, Pipeline, Provider
 
 MODELS: dict[str, type[models.Model]] = {PROVIDER: Provider, DATASET: Dataset, PIPELINE: Pipeline}
 #: What is no setting but a state of the moment, or the name under which the object stands.
-_STATES = {"slug", "blocked_until", "dataset", "position", "name", "seen_at"}
+_STATES = {"slug", "blocked_until", "dataset", "position", "name", "seen_at", "pipeline"}
 
 
 def setting_fields(model: type[models.Model]) -> dict[str, models.Field]:
@@ -28,11 +28,14 @@ def setting_fields(model: type[models.Model]) -> dict[str, models.Field]:
 
 FIELDS = {kind: setting_fields(model) for kind, model in MODELS.items()}
 COLUMN_FIELDS = setting_fields(DatasetColumn)
+STEP_FIELDS = setting_fields(AfterStep)
+#: What stands under an object though it is no field of it.
+PARTS = {DATASET: "columns", PIPELINE: "after"}
 
 
 def keys_of(kind: str) -> list[str]:
     """What may be written of an object of this kind."""
-    return [*FIELDS[kind], *(["columns"] if kind == DATASET else [])]
+    return [*FIELDS[kind], *([PARTS[kind]] if kind in PARTS else [])]
 
 
 def plain(thing: Provider | Dataset | Pipeline) -> dict[str, Any]:
@@ -44,6 +47,8 @@ def plain(thing: Provider | Dataset | Pipeline) -> dict[str, Any]:
         told["secrets"] = {name: plain_secret(stored) for name, stored in sorted(thing.secrets.items())}
     if kind == DATASET:
         told["columns"] = {column.name: plain_column(column) for column in columns_of(thing)}
+    if kind == PIPELINE:
+        told["after"] = [plain_step(step) for step in steps_of(thing)]
     return told
 
 
@@ -54,6 +59,19 @@ def columns_of(dataset: Dataset) -> list[DatasetColumn]:
 
 def plain_column(column: DatasetColumn) -> dict[str, Any]:
     return {name: _value(column, field) for name, field in COLUMN_FIELDS.items()}
+
+
+def steps_of(pipeline: Pipeline) -> list[AfterStep]:
+    """What it does after a load, in order; sorted here, so that what was prefetched is used."""
+    return sorted(pipeline.after_steps.all(), key=lambda step: (step.position, step.pk)) if pipeline.pk else []
+
+
+def plain_step(step: AfterStep) -> dict[str, Any]:
+    told = {name: _value(step, field) for name, field in STEP_FIELDS.items()}
+    told["target"] = without_password(step.target)
+    # a notice without its address is one whose address is still to be entered, as after an import from elsewhere
+    told["secret"] = plain_secret(step.secret) if step.secret or step.kind == AfterStep.Kind.NOTIFY else ""
+    return told
 
 
 def plain_secret(stored: str) -> str:

@@ -24,14 +24,31 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A step after a load as a file has it: `values` go by AfterStep's field names; `first` are those that only a new step takes.
+
+    `secret` is clear text, "env:NAME", KEEP, or "" for none.
+    """
+
+    values: Mapping[str, Any] = field(repr=False)
+    first: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    line: int = 0
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A provider, dataset or pipeline as a file has it; what it does not name stays as it is, or takes its default.
 
     `values` go by the model's field names, in Python's types; a reference is a slug. Three need words:
     a provider's `secrets` are {name: clear text, "env:NAME", KEEP, or None to forget it};
     a dataset's `columns` are {name: {"label", "type", "description", "is_published"}}, each of them optional, in their order;
-    of what stands in `unread` the file holds something that could not be read, of which a Problem tells already.
-    `lines` gives the line of each value, also of `secrets.NAME`, `parameters.NAME` and `columns.NAME`.
+    a pipeline's `after` are Steps in their order. They are all that it has, unless `keeps_steps`: then those that the file
+    does not name stay.
+    `first` are values that only a new object takes: what a foreign file does not say, and a person may have changed since.
+    Of what stands in `unread` the file holds something that could not be read, of which a Problem tells already.
+    `lines` gives the line of each value, also of `secrets.NAME`, `parameters.NAME`, `columns.NAME` and `after.1`.
+    `next_steps` says what to do where a value can't stand here, in better words than a list of those that can.
+    `is_shared`: several files may ask for it, like the portal that they all read; the same twice is once.
     """
 
     kind: str
@@ -42,6 +59,10 @@ class Wanted:
     lines: Mapping[str, int] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     is_readable: bool = True
+    first: Mapping[str, Any] = field(default_factory=dict)
+    next_steps: Mapping[str, str] = field(default_factory=dict)
+    keeps_steps: bool = False
+    is_shared: bool = False
 
     @property
     def path(self) -> str:
@@ -49,7 +70,7 @@ class Wanted:
 
     def problem(self, name: str, message: str, next_step: str) -> Problem:
         """A problem with the value of that name, on its line; name "" = with the whole object."""
-        line = self.lines.get(name) or self.lines.get(name.partition(".")[0]) or self.line
+        line = self.lines.get(name) or self.lines.get(".".join(name.split(".")[:2])) or self.lines.get(name.partition(".")[0]) or self.line
         return Problem(self.file, line, f"{self.path}.{name}" if name else self.path, message, next_step)
 
 
@@ -76,15 +97,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What files want. A file's reader fills `wanted`, `problems` and `notes`; comparing with the database adds `changes`.
+    """What files want. A file's reader fills `wanted`, `problems`, `warnings` and `notes`; comparing with the database adds `changes`.
 
-    `notes` are sentences for the person who imports: nothing is wrong, but something is left for him to do.
+    `warnings` are problems of a part that is left out, while the rest is imported. `notes` are sentences for the person who
+    imports: nothing is wrong, but something is left for him to do.
     """
 
     wanted: tuple[Wanted, ...] = ()
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     def of(self, verb: str) -> tuple[Change, ...]:
         return tuple(change for change in self.changes if change.verb == verb)
@@ -98,6 +121,7 @@ class Report:
     changed: tuple[Change, ...]
     unchanged: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 def suggestion(word: str, known: Iterable[str], *, what: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -23,12 +25,13 @@ from pipelines.connectors.base import COLUMN_TYPES, REGISTRY
 from pipelines.connectors.redaction import MASK
 from pipelines.errors import SetupError
 from pipelines.importers import plain
-from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER, Change, FieldChange, Plan, Problem, Wanted, suggestion
-from pipelines.models import LoadMode, Pipeline, Provider, Stage
+from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER, Change, FieldChange, Plan, Problem, Step, Wanted, suggestion
+from pipelines.models import AfterStep, LoadMode, Pipeline, Provider, Stage
 
 ORDER = (PROVIDER, DATASET, PIPELINE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AGAIN = "Correct the file and import it again."
+_MASKED = "The password in this address was taken out when it was exported."
 #: What Django says in more words than a terminal needs.
 _PLAINER = {"blank": "It is empty, and it is needed.", "null": "It is needed.", "unique": "Something else has it already."}
 
@@ -58,16 +61,19 @@ class _Settling:
                 # what was not even read has its problem already; a reference to it must not be a second one
                 if len(self.problems) > before or not wanted.is_readable or wanted.unread:
                     self.broken.add((kind, wanted.slug))
-        return Plan(self.read.wanted, tuple(self.problems), tuple(self.notes), tuple(self.changes))
+        return Plan(self.read.wanted, tuple(self.problems), tuple(self.notes), tuple(self.changes), self.read.warnings)
 
     def _once(self, kind: str) -> Iterable[Wanted]:
-        """The wanted objects of a kind; of two with one slug the first, and a problem."""
+        """The wanted objects of a kind; of two with one slug the first, and a problem, unless both may ask for it and agree."""
         seen: dict[str, Wanted] = {}
         for wanted in self.read.wanted:
             if wanted.kind != kind:
                 continue
             if wanted.slug in seen:
                 first = seen[wanted.slug]
+                if (joined := _joined(first, wanted)) is not None:
+                    seen[wanted.slug] = joined
+                    continue
                 place = f"{first.file}, line {first.line}"
                 self.problems.append(wanted.problem("", f"The {kind} {wanted.slug} is described twice; first in {place}.", "Keep one of the two."))
             else:
@@ -80,6 +86,18 @@ class _Settling:
         return sorted({*stored, *(wanted.slug for wanted in self.read.wanted if wanted.kind == kind)})
 
 
+def _joined(one: Wanted, other: Wanted) -> Wanted | None:
+    """What both ask for, if they may share it and say nothing different of it; else None."""
+    secrets_agree = all(one.values.get("secrets", {}).get(name, value) == value for name, value in other.values.get("secrets", {}).items())
+    agree = all(one.values.get(name, value) == value for name, value in other.values.items() if name != "secrets")
+    if not (one.is_shared and other.is_shared and agree and secrets_agree):
+        return None
+    both = {**one.values, **other.values}
+    if "secrets" in both:
+        both["secrets"] = {**one.values.get("secrets", {}), **other.values.get("secrets", {})}
+    return replace(one, values=both, first={**other.first, **one.first}, lines={**other.lines, **one.lines})
+
+
 class _Settled:
     """One object on its way from a file to the database."""
 
@@ -87,24 +105,34 @@ class _Settled:
         self.settling, self.wanted = settling, wanted
         self.model = plain.MODELS[wanted.kind]
         self.faulty: set[str] = set(wanted.unread)
+        self.steps: list[AfterStep] = []
 
     def settle(self) -> None:
+        stored = self.model.objects.select_for_update().filter(slug=self.wanted.slug).first()
+        if stored is None:
+            self.wanted = replace(self.wanted, values={**self.wanted.first, **self.wanted.values})
         wanted = self.wanted
-        stored = self.model.objects.select_for_update().filter(slug=wanted.slug).first()
+        for name, value in wanted.values.items():
+            if any("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in _texts(value)):
+                self._fault(name, "It holds a character that the database can't store (NUL or half of a pair).", "Take it out.")
+        if self.faulty - wanted.unread:
+            return
         before = plain.plain(stored) if stored else {}
         raw = {name: getattr(stored, name) for name in ("base_url", "secrets")} if stored and wanted.kind == PROVIDER else {}
         thing = stored or self._fresh()
         for name, value in wanted.values.items():
             if name == "secrets":
                 self._secrets(thing, value)
-            elif name == "columns" and wanted.kind == DATASET:
-                continue  # lines of their own, once the dataset is stored
+            elif name == plain.PARTS.get(wanted.kind):
+                continue  # lines of their own, once this is stored
             elif isinstance(field := plain.FIELDS[wanted.kind][name], models.ForeignKey):
                 self._refer(thing, field, value)
             elif name == "base_url" and before.get("base_url") == value:
                 continue  # a password in it was not exported, and stays
             else:
                 setattr(thing, name, value)
+        if raw:
+            self._keep_secrets_at_home(thing, raw["base_url"])
         self._defaults(thing, is_new=stored is None)
         {PROVIDER: self._check_provider, DATASET: self._check_dataset, PIPELINE: self._check_pipeline}[wanted.kind](thing)
         self._check_fields(thing, is_new=stored is None)
@@ -123,8 +151,7 @@ class _Settled:
             return
         given = {*self.wanted.values, *self.wanted.unread}
         if "table" not in given:
-            table = re.sub(r"[^a-z0-9_]", "_", thing.slug.lower())[:62]
-            thing.table = table if not table[:1].isdigit() else f"_{table}"
+            thing.table = Pipeline.table_of(thing.slug)
         if "stages" not in given and "portal" not in given:
             thing.stages = [Stage.EXTRACT.value, Stage.LOAD.value]
         if "load_mode" not in given and "key" not in given:
@@ -149,41 +176,51 @@ class _Settled:
         """Put the secrets into the provider: sealed, by reference, kept or forgotten. What is not named stays."""
         kept = dict(provider.secrets)
         for name, value in given.items():
-            stored = kept.get(name)
             if value is None:
                 kept.pop(name, None)
-            elif value == KEEP:
-                # known, and still to be entered: a run says so, rather than going on without it
-                kept[name] = stored if stored is not None else ""
-                if not kept[name]:
-                    self.settling.notes.append(
-                        f"Provider {provider.slug}: enter the secret {name} (in the admin, or by importing `{name}: env:NAME`); "
-                        "the file only says that it was sealed elsewhere."
-                    )
-            elif not value:
-                self._fault(
-                    f"secrets.{name}",
-                    f"The secret {name} is empty.",
-                    "Write env:NAME, the value, or `sealed` to keep what is stored.",
-                )
-            elif value.startswith(secrets.ENV):
-                self._environment(provider, kept, name, value)
-            elif stored is None or not self._opens_to(stored, value):
-                self._seal(kept, name, value)
+                continue
+            stored = self._secret(f"secrets.{name}", f"Provider {provider.slug}", f"the secret {name}", value, kept.get(name))
+            if stored is not None:
+                kept[name] = stored
         provider.secrets = kept
 
-    def _environment(self, provider: Provider, kept: dict[str, str], name: str, value: str) -> None:
+    def _keep_secrets_at_home(self, provider: Provider, address: str) -> None:
+        """A secret goes to the host for which it was entered, and to no other: at a new one each must be written anew."""
+        if "base_url" in self.faulty or _host(address) == _host(provider.base_url):
+            return
+        for name in provider.secrets:
+            if self.wanted.values.get("secrets", {}).get(name) in (None, KEEP):
+                self._fault(f"secrets.{name}", f"The address has another host now, and the secret {name} does not follow it.", "Write it anew.")
+
+    def _secret(self, place: str, owner: str, what: str, value: str, stored: str | None) -> str | None:
+        """What to store for a secret that the file gives; `stored`, and a fault, where it can't be stored.
+
+        `owner` and `what` name it in a sentence: "Provider la", "the secret app_token".
+        """
+        if value == KEEP:
+            if not stored:
+                # known, and still to be entered: a run says so, rather than going on without it
+                example = f"`{place.rpartition('.')[2]}: env:NAME`"
+                self.settling.notes.append(
+                    f"{owner}: enter {what} (in the admin, or by importing {example}); the file only says that it was sealed elsewhere."
+                )
+            return stored or ""
+        if not value:
+            self._fault(place, f"{_begun(what)} is empty.", "Write env:NAME, the value, or `sealed` to keep what is stored.")
+        elif value.startswith(secrets.ENV):
+            return self._environment(place, owner, what, value, stored)
+        elif stored is None or not self._opens_to(stored, value):
+            return self._sealed(place, what, value, stored)
+        return stored
+
+    def _environment(self, place: str, owner: str, what: str, value: str, stored: str | None) -> str | None:
         variable = value.removeprefix(secrets.ENV)
         if not _VARIABLE.fullmatch(variable):
-            self._fault(
-                f"secrets.{name}",
-                f"The secret {name} does not name a variable of the environment.",
-                "Write it like env:LA_APP_TOKEN.",
-            )
-            return
-        kept[name] = value
+            self._fault(place, f"{_begun(what)} does not name a variable of the environment.", "Write it like env:LA_APP_TOKEN.")
+            return stored
         if variable not in os.environ:
-            self.settling.notes.append(f"Provider {provider.slug}: the environment here has no {variable}; set it for the web and the workers.")
+            self.settling.notes.append(f"{owner}: the environment here has no {variable}; set it for the web and the workers.")
+        return value
 
     def _opens_to(self, stored: str, value: str) -> bool:
         """Whether this very secret is stored already."""
@@ -194,22 +231,22 @@ class _Settled:
         except SetupError:
             return False  # sealed by a key that is gone: the new value takes its place
 
-    def _seal(self, kept: dict[str, str], name: str, value: str) -> None:
+    def _sealed(self, place: str, what: str, value: str, stored: str | None) -> str | None:
         if not value.startswith(secrets.SEALED):
             secrets.redact.learn(value)
         try:
             sealed = secrets.seal(value)
             secrets.reveal(sealed)
         except SetupError as error:
-            self._fault(f"secrets.{name}", f"The secret {name}: {error.message}", error.next_step)
-        else:
-            kept[name] = sealed
+            self._fault(place, f"{_begun(what)}: {error.message}", error.next_step)
+            return stored
+        return sealed
 
     # checks
 
     def _check_provider(self, provider: Provider) -> None:
         if MASK in provider.base_url:
-            self._fault("base_url", "The password in this address was taken out when it was exported.", "Write the address anew.")
+            self._fault("base_url", _MASKED, "Write the address anew.")
         if "kind" in self.faulty or not provider.kind:
             return
         if provider.kind not in REGISTRY:
@@ -250,7 +287,9 @@ class _Settled:
 
     def _check_pipeline(self, pipeline: Pipeline) -> None:
         if pipeline.warehouse not in settings.WAREHOUSES:
-            next_step = suggestion(pipeline.warehouse, settings.WAREHOUSES, what="The warehouses of the settings")
+            next_step = self.wanted.next_steps.get("warehouse") or suggestion(
+                pipeline.warehouse, settings.WAREHOUSES, what="The warehouses of the settings"
+            )
             self._fault("warehouse", f"This installation has no warehouse {pipeline.warehouse!r}.", next_step)
         stages = pipeline.stages if isinstance(pipeline.stages, list) else []
         for name, stage, able, verb in (
@@ -261,6 +300,85 @@ class _Settled:
             if stage in stages and system and system.kind in REGISTRY and not getattr(system.connector_class, able):
                 next_step = f"Name another {name}, or leave {stage.value} out of the stages."
                 self._fault(name, f"{system.slug} is of the kind {system.kind}, which can't be {verb}.", next_step)
+        if "after" in self.wanted.values:
+            self._make_steps(pipeline)
+
+    # the steps after a load
+
+    def _make_steps(self, pipeline: Pipeline) -> None:
+        """What the pipeline will have, in `self.steps`: those that the file names, checked, each in the place of one that is stored."""
+        wanted: tuple[Step, ...] = self.wanted.values["after"]
+        stored = plain.steps_of(pipeline)
+        matched = self._matched(wanted, stored)
+        named = []
+        for number, (step, old) in enumerate(zip(wanted, matched, strict=True), start=1):
+            place = f"after.{number}"
+            thing = old or AfterStep()
+            given = step.values if old else {**step.first, **step.values}
+            for name, value in given.items():
+                if name == "target" and old and value == plain.without_password(old.target):
+                    continue  # a password in it was not exported, and stays
+                if name == "secret":
+                    value = self._step_secret(place, pipeline, thing.kind or given.get("kind", ""), number, value, old)
+                setattr(thing, name, value)
+            self._check_step(place, thing)
+            named.append(thing)
+        if self.wanted.keeps_steps:
+            self.steps = [*stored, *(step for step in named if not step.pk)]
+        else:
+            self.steps = named
+
+    def _matched(self, wanted: tuple[Step, ...], stored: list[AfterStep]) -> list[AfterStep | None]:
+        """For each wanted step the stored one that it describes: its history stays with it."""
+        left = list(stored)
+        found: list[AfterStep | None] = [None] * len(wanted)
+
+        def is_same(step: Step, old: AfterStep) -> bool:
+            told = plain.plain_step(old)
+            return all(told[name] == value for name, value in step.values.items())
+
+        def does_same(step: Step, old: AfterStep) -> bool:
+            return (step.values.get("kind"), step.values.get("target", "")) == (old.kind, plain.without_password(old.target))
+
+        def is_alike(step: Step, old: AfterStep) -> bool:
+            return step.values.get("kind") == old.kind
+
+        ways: list[Callable[[Step, AfterStep], bool]] = [is_same, does_same]
+        if not self.wanted.keeps_steps:
+            ways.append(is_alike)  # where the file's list is all there is, another target means the same step, changed
+        for way in ways:
+            for place, step in enumerate(wanted):
+                if found[place] is None and (old := next((old for old in left if way(step, old)), None)):
+                    found[place] = old
+                    left.remove(old)
+        return found
+
+    def _step_secret(self, place: str, pipeline: Pipeline, kind: str, number: int, value: str, old: AfterStep | None) -> str:
+        if not value and kind != AfterStep.Kind.NOTIFY:
+            return ""
+        owner = f"Pipeline {pipeline.slug}, step {number} after a load"
+        return self._secret(f"{place}.secret", owner, "its secret", value, (old and old.secret) or None) or ""
+
+    def _check_step(self, place: str, step: AfterStep) -> None:
+        kinds = AfterStep.Kind.values
+        if step.kind not in kinds:
+            self._fault(f"{place}.kind", f"{step.kind!r} is not a kind of step.", suggestion(step.kind, kinds, what="The kinds"))
+            return
+        if MASK in step.target:
+            self._fault(f"{place}.target", _MASKED, "Write the address anew.")
+        elif step.kind == AfterStep.Kind.REFRESH and not step.target:
+            self._fault(f"{place}.target", "It does not say which view to refresh.", "Write target: and the name of the view.")
+        elif step.kind in (AfterStep.Kind.POST, AfterStep.Kind.RELOAD) and not step.target.startswith(("http://", "https://")):
+            self._fault(f"{place}.target", "This is no address of the web.", "Write it like https://api.example.gov/status/reset-cache.")
+        elif step.kind == AfterStep.Kind.NOTIFY and step.target:
+            self._fault(f"{place}.target", "A webhook's address is a secret.", "Write it under secret, or env:NAME there.")
+        if len(step.secret) > AfterStep._meta.get_field("secret").max_length:
+            self._fault(f"{place}.secret", "The secret is too long to be stored.", "Put it into the environment, and write env:NAME.")
+        try:
+            step.clean_fields(exclude=["pipeline", "secret", "kind"])
+        except ValidationError as error:
+            for name, messages in error.message_dict.items():
+                self._fault(f"{place}.{name}", f"The {name} of this step: {messages[0]}", _AGAIN)
 
     def _check_fields(self, thing: models.Model, *, is_new: bool) -> None:
         """What the model itself asks, in words that name the value and the choices."""
@@ -305,6 +423,8 @@ class _Settled:
                     thing.save()
                 if self.wanted.kind == DATASET and "columns" in self.wanted.values:
                     changes += self._columns(thing)
+                if self.wanted.kind == PIPELINE and "after" in self.wanted.values:
+                    changes += self._store_steps(thing, before.get("after", []))
         except IntegrityError as error:
             self._fault("", f"The database refuses it: {str(error).splitlines()[0]}", "Somebody may have made it just now; import again.")
             return None
@@ -315,7 +435,8 @@ class _Settled:
     @staticmethod
     def _differences(thing: models.Model, before: dict[str, Any], raw: dict[str, Any]) -> list[FieldChange]:
         after = plain.plain(thing)
-        told = [FieldChange(name, before[name], after[name]) for name in after if name not in ("secrets", "columns") and before[name] != after[name]]
+        skip = ("secrets", *plain.PARTS.values())
+        told = [FieldChange(name, before[name], after[name]) for name in after if name not in skip and before[name] != after[name]]
         if not raw:
             return told
         if raw["base_url"] != thing.base_url and before["base_url"] == after["base_url"]:
@@ -357,6 +478,28 @@ class _Settled:
             DatasetColumn.objects.bulk_update([column for column in stored.values() if column in lines], ["position", *plain.COLUMN_FIELDS])
         return changes
 
+    def _store_steps(self, pipeline: Pipeline, before: list[dict[str, Any]]) -> list[FieldChange]:
+        """Write the steps in their order, and take away those that the file's list no longer has."""
+        stored = {step.pk: step for step in plain.steps_of(pipeline)}
+        changed_secrets = set()
+        last = -1
+        for number, step in enumerate(self.steps):
+            old = stored.pop(step.pk, None)
+            if not (old and self.wanted.keeps_steps):
+                step.position = last + 1
+            last = step.position
+            if old and old.secret != step.secret and plain.plain_step(old)["secret"] == plain.plain_step(step)["secret"]:
+                changed_secrets.add(number)
+            step.pipeline = pipeline
+            if old is None or any(getattr(old, name) != getattr(step, name) for name in ("position", *plain.STEP_FIELDS)):
+                step.save()
+        for gone in stored.values():
+            gone.delete()
+        after = [plain.plain_step(step) for step in self.steps]
+        for number in changed_secrets:
+            after[number]["secret"] += " (a new value)"
+        return [FieldChange("after", before, after)] if before != after else []
+
     def _note_change(self, verb: str, fields: tuple[FieldChange, ...]) -> None:
         wanted = self.wanted
         self.settling.changes.append(Change(wanted.kind, wanted.slug, verb, wanted.file, wanted.line, fields))
@@ -377,3 +520,30 @@ def _shown(stored: str | None) -> str:
     if stored is None:
         return "not there"
     return plain.plain_secret(stored) if stored else "to be entered"
+
+
+def _begun(words: str) -> str:
+    """The words at the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname or address
+    except ValueError:
+        return address
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Step):
+        yield from _texts({**value.first, **value.values})
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(name)
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)

@@ -146,7 +146,8 @@ def _durations_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: d
 
 
 def _settings_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
-    return render(request, "pipelines/pipeline_settings.html", {**shared, "edit_href": _edit_href(request, one), "after_steps": after.of_pipeline(one)})
+    context = {**shared, "edit_href": _edit_href(request, one), "after_steps": after.of_pipeline(one)}
+    return render(request, "pipelines/pipeline_settings.html", context)
 
 
 _TAB_VIEWS = {"blocks": _blocks_tab, "runs": _runs_tab, "durations": _durations_tab, "settings": _settings_tab}

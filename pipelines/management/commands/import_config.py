@@ -9,13 +9,14 @@ from django.core.management.base import DjangoHelpFormatter
 
 from pipelines import importers
 from pipelines.importers import own
-from pipelines.importers.plan import Problem
-from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, me
+from pipelines.importers.plan import Problem, suggestion
+from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, me, refusal
 
 VERBS = {"created": "create", "changed": "change", "unchanged": "same"}
+FOREIGN = "".join(f"- {importer.__doc__.split(chr(10) * 2)[0].strip()}\n" for importer in importers.FORMATS if importer is not own)
 EPILOG = f"""\
-The formats that are read: {", ".join(importer.NAME for importer in importers.FORMATS)}.
-
+The format is seen from the content. Beside the app's own these are read, as they are:
+{FOREIGN}
 {own.__doc__}
 exit codes: 0 something changed (or would, with --dry-run), 2 refused and nothing written, 3 nothing to do
 """
@@ -34,12 +35,22 @@ class Command(OpsCommand):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         parser.add_argument("files", nargs="+", metavar="FILE", help="configuration files; the format is seen from the content")
+        parser.add_argument(
+            "--warehouse",
+            default="",
+            metavar="NAME",
+            help="load all pipelines of these files into this warehouse of the settings, whatever the files say",
+        )
         parser.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
         parser.add_argument("--reason", default="", help="why; kept in the audit, and needed where ENVIRONMENT is prod")
 
     def act(self, **options) -> int:
         dry_run, reason = options["dry_run"], options["reason"].strip()
-        planned = importers.plan(options["files"])
+        warehouse = options["warehouse"]
+        if warehouse and warehouse not in settings.WAREHOUSES:
+            near = suggestion(warehouse, settings.WAREHOUSES, what="The warehouses of the settings")
+            raise refusal(f"This installation has no warehouse {warehouse!r}.", near)
+        planned = importers.plan(options["files"], warehouse=warehouse)
         problems, changes, notes = planned.problems, planned.changes, planned.notes
         changing = any(change.verb != "unchanged" for change in changes)
         if not problems and changing and not dry_run:
@@ -52,7 +63,9 @@ class Command(OpsCommand):
                 except importers.Refused as error:
                     problems = error.problems
         if self.as_json:
-            self.print_json(_told(changes, problems, notes, dry_run))
+            self.print_json(_told(changes, problems, planned.warnings, notes, dry_run))
+        for warning in planned.warnings:
+            self._complain("Warning: ", warning)
         if problems:
             self._refuse(problems)
             return REFUSED
@@ -61,15 +74,19 @@ class Command(OpsCommand):
 
     def _refuse(self, problems) -> None:
         for problem in problems:
-            place = f"{problem.file}:{problem.line}: " if problem.line else f"{problem.file}: " if problem.file else ""
-            path = f"{problem.field}: " if problem.field else ""
-            self.stderr.write(f"{place}{path}{problem.message}\n  Next: {problem.next_step}")
+            self._complain("", problem)
         many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         self.stderr.write(f"Refused, and nothing was written: {many}.")
 
+    def _complain(self, word: str, problem: Problem) -> None:
+        place = f"{problem.file}:{problem.line}: " if problem.line else f"{problem.file}: " if problem.file else ""
+        path = f"{problem.field}: " if problem.field else ""
+        self.stderr.write(f"{word}{place}{path}{problem.message}\n  Next: {problem.next_step}")
+
     def _summarise(self, changes, notes, dry_run: bool) -> None:
         for change in changes:
-            self.say(f"{VERBS[change.verb]:<7} {change.kind:<8} {change.slug}")
+            about = f": {_in_short(change)}" if change.verb == "created" else ""
+            self.say(f"{VERBS[change.verb]:<7} {change.kind:<8} {change.slug}{about}")
             if change.verb == "changed":
                 for field in change.fields:
                     self.say(f"          {field.name}: {_short(field.before)} → {_short(field.after)}")
@@ -82,7 +99,7 @@ class Command(OpsCommand):
             self.say(f"Next: python3 manage.py run {fresh[0]}")
 
 
-def _told(changes, problems, notes, dry_run: bool) -> dict:
+def _told(changes, problems, warnings, notes, dry_run: bool) -> dict:
     """What --json promises."""
     kept = () if problems else changes
     return {
@@ -101,9 +118,26 @@ def _told(changes, problems, notes, dry_run: bool) -> dict:
             for verb in VERBS
         },
         "errors": [asdict(problem) for problem in problems],
+        "warnings": [asdict(warning) for warning in warnings],
         "notes": list(notes),
         "dry_run": dry_run,
     }
+
+
+def _in_short(change) -> str:
+    """What a new object is, in a line: enough to see that the file was understood."""
+    said = {field.name: field.after for field in change.fields}
+    if change.kind == "provider":
+        return ", ".join(
+            filter(None, [said.get("kind"), said.get("base_url"), *(f"{name} {word}" for name, word in said.get("secrets", {}).items())])
+        )
+    if change.kind == "dataset":
+        return said.get("title", "")
+    goes = f"{said.get('provider')} {said.get('resource')} → {said.get('warehouse', 'default')}.{said.get('table', '')}".rstrip(".")
+    key = f"key {', '.join(said['key'])}" if said.get("key") else "no key"
+    mark = f"newer {said['watermark_column']}" if said.get("watermark_column") else ""
+    after = ", ".join(f"{step['kind']} {step['target']}".strip() for step in said.get("after", []))
+    return "; ".join(filter(None, [goes, key, mark, f"then {after}" if after else "", "paused" if said.get("is_paused") else ""]))
 
 
 def _short(value) -> str:
