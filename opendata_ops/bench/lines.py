@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from django.conf import settings
 
 from opendata_ops.bench import bare, rows
 from opendata_ops.bench.findings import Finding, compared, interleaved, simple
@@ -27,27 +30,33 @@ class Plan:
 
 
 def first_load(ground: Ground, plan: Plan) -> Iterator[Finding]:
-    """Source → served table, from nothing, against a bare COPY of the same bytes into the same keyed table."""
-    number = plan.size(200_000, 50_000)
-    base = rows.Content("base", number)
+    """Source → served table, from nothing, from pages of CSV."""
+    ours = (("first load, CSV, one connection", 0.8, 1, {}), ("first load, CSV, two connections", 1.2, 2, {}))
+    yield from _first_load("first_load", ground, rows.Content("base", plan.size(1_000_000, 50_000)), plan, ours)
+
+
+def json_pages(ground: Ground, plan: Plan) -> Iterator[Finding]:
+    """The same from pages of JSON, against the same COPY of CSV."""
+    ours = (("first load, JSON, one connection", 0.7, 1, {"format": "json"}),)
+    yield from _first_load("json", ground, rows.Content("base", plan.size(200_000, 50_000)), plan, ours)
+
+
+def _first_load(group: str, ground: Ground, base: rows.Content, plan: Plan, ours: Sequence[tuple]) -> Iterator[Finding]:
+    """Ours in each way, and a bare COPY of the same bytes into the same keyed table, in turn."""
     csv = _rendered(ground, base, "csv")
-    for title, target, form, fields in (
-        ("first load, CSV", 0.8, "csv", {}),
-        ("first load, JSON", 0.7, "json", {"format": "json"}),
-    ):
-        _rendered(ground, base, form)
 
-        def ours(fields=fields) -> Cost:
-            return _fresh(ground, base, **fields)
+    def theirs() -> Cost:
+        bare.create(ground, "bare")
+        cost = bare.copy(ground, "bare", csv)
+        _same(ground, ground.fingerprint(bare.SCHEMA, "bare"), base.count)
+        return cost
 
-        def theirs() -> Cost:
-            bare.create(ground, "bare")
-            cost = bare.copy(ground, "bare", csv)
-            _same(ground, ground.fingerprint(bare.SCHEMA, "bare"), number)
-            return cost
-
-        mine, other = interleaved(plan.pairs, ours, theirs)
-        yield compared("first_load", title, "bare COPY, one connection", number, mine, other, target)
+    for _, _, _, fields in ours:
+        _rendered(ground, base, fields.get("format", "csv"))
+    sides = [lambda sessions=sessions, fields=fields: _fresh(ground, base, sessions, **fields) for _, _, sessions, fields in ours]
+    other, *mine = interleaved(plan.pairs, theirs, *sides)
+    for (title, target, _, _), costs in zip(ours, mine, strict=True):
+        yield compared(group, title, "bare COPY, one connection", base.count, costs, other, target)
 
 
 def _rendered(ground: Ground, content: rows.Content, form: str) -> rows.Rendered:
@@ -56,14 +65,28 @@ def _rendered(ground: Ground, content: rows.Content, form: str) -> rows.Rendered
     return rows.Rendered(rows.folder(ground.folder) / f"{content.stem}.{form}", content)
 
 
-def _fresh(ground: Ground, content: rows.Content, **fields) -> Cost:
+def _fresh(ground: Ground, content: rows.Content, connections: int = 1, **fields) -> Cost:
     """A first load by a pipeline that never ran, checked against a bare load of the same rows."""
     mine = Ours(ground, **fields)
     mine.place(Place(content.kind, content.rows))
-    cost = mine.load()
+    with several(connections):
+        cost = mine.load()
+    form = fields.get("format", "csv")
+    if not ground.portal.seen().get(form):
+        raise DataError(f"the pipeline was to read {form}, and did not")
     _same(ground, mine.fingerprint(), content.count)
     mine.forget()
     return cost
+
+
+@contextmanager
+def several(connections: int) -> Iterator[None]:
+    """So many sessions copy at once meanwhile."""
+    before, settings.LOAD_CONNECTIONS = settings.LOAD_CONNECTIONS, connections
+    try:
+        yield
+    finally:
+        settings.LOAD_CONNECTIONS = before
 
 
 def _same(ground: Ground, found: tuple[int, int], count: int) -> None:
@@ -73,4 +96,4 @@ def _same(ground: Ground, found: tuple[int, int], count: int) -> None:
         raise DataError(f"{found[0]:,} rows with the hash {found[1]} were loaded; {count:,} with {known} were expected")
 
 
-GROUPS: dict[str, Callable[[Ground, Plan], Iterator[Finding]]] = {"first_load": first_load}
+GROUPS: dict[str, Callable[[Ground, Plan], Iterator[Finding]]] = {"first_load": first_load, "json": json_pages}

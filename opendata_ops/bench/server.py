@@ -103,6 +103,7 @@ class Asked(BaseHTTPRequestHandler):
             self._refuse(400, f"only all {len(rows.NAMES)} columns in their order are there; asked for {asked['$select']}")
             return
         self._count("rows")
+        self._count(form)
         offset, limit = int(asked.get("$offset", 0)), int(asked.get("$limit", DEFAULT_LIMIT))
         rendered = rows.Rendered(rows.folder(self.server.root) / f"{content.stem}.{form}", content)
         first, size = rendered.span(offset, limit)
@@ -163,7 +164,7 @@ class Running:
         self._ask("POST", f"/{name}", json.dumps(asdict(place)))
 
     def seen(self) -> dict[str, int]:
-        """How many requests for "metadata", "count" and "rows" came since something was placed."""
+        """How many requests for "metadata", "count" and "rows" (of them "csv" and "json") came since something was placed."""
         return self._ask("GET", "/_seen")
 
     def _ask(self, method: str, path: str, body: str | None = None) -> Any:

@@ -1,0 +1,47 @@
+"""dlt as its users load a Socrata portal: the rest_api source over JSON pages, with hints, csv files and two workers to help it."""
+
+import os
+
+import dlt
+from clocked import argument, clock
+from dlt.sources.rest_api import rest_api_source
+
+PAGE = 50_000
+
+asked = argument()
+os.environ |= {"NORMALIZE__WORKERS": "2", "LOAD__WORKERS": "2"}
+base, _, name = asked["url"].rpartition("/")
+source = rest_api_source(
+    {
+        "client": {"base_url": base},
+        "resources": [
+            {
+                "name": asked["table"],
+                "primary_key": "srnumber",
+                "write_disposition": {"disposition": "merge", "strategy": "upsert"},
+                "columns": {name: {"data_type": "timestamp", "timezone": False} for name in ("createddate", "updateddate", "servicedate", "closeddate")}
+                | {name: {"data_type": "double"} for name in ("latitude", "longitude")}
+                | {"location": {"data_type": "json"}},
+                "endpoint": {
+                    "path": f"{name}.json",
+                    "params": {"$order": "srnumber"},
+                    "paginator": {
+                        "type": "offset", "limit": PAGE, "limit_param": "$limit", "offset_param": "$offset", "total_path": None,
+                        "maximum_offset": asked["rows"],
+                    },
+                },
+            }
+        ],
+    }
+)  # fmt: skip
+source.max_table_nesting = 0
+
+if __name__ == "__main__":
+    with clock():
+        pipeline = dlt.pipeline(
+            f"bench_{asked['table']}",
+            destination=dlt.destinations.postgres(asked["dsn"].replace("postgres://", "postgresql://")),
+            dataset_name=asked["schema"],
+            pipelines_dir=asked["folder"],
+        )
+        pipeline.run(source, loader_file_format="csv").raise_on_failed_jobs()
