@@ -134,6 +134,9 @@ class Connector(ABC):
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     can_fetch: ClassVar[bool] = False
     can_publish: ClassVar[bool] = False
+    #: Rows can be taken off the portal one by one (`delete`), and all of them exchanged in one step (`replace`).
+    can_delete: ClassVar[bool] = False
+    can_replace: ClassVar[bool] = False
     #: What it sends of a column is of the type that it says: the files may be copied as such, and only what is odd is judged apart.
     vouches_for_types: ClassVar[bool] = False
     #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
@@ -152,6 +155,8 @@ class Connector(ABC):
     def __init__(self, account: Account, door: Any):
         self.account = account
         self.door = door
+        #: What `preflight` learned of the portal's dataset, where the portal says anything of it.
+        self.described: SourceState | None = None
 
     @abstractmethod
     def test(self) -> str:
@@ -174,6 +179,11 @@ class Connector(ABC):
             next_step="Choose another portal for the pipeline, of a kind that takes rows.",
         )
 
+    def _cannot_change(self, what: str, code: str, next_step: str) -> SetupError:
+        if not self.can_publish:
+            return self._cannot_publish()
+        return SetupError(f"provider {self.account.slug} is of the kind {self.label!r}, which cannot {what}", code=code, next_step=next_step)
+
     # a source
     def describe(self, resource: str) -> SourceState:
         """Metadata of `resource` in one request. Raises PipelineError."""
@@ -188,8 +198,11 @@ class Connector(ABC):
         raise self._cannot_fetch()
 
     # a publisher
-    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
-        """Check that the portal can take these columns by this key; return the portal's columns. Raises SetupError."""
+    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...], replaces: bool = False) -> tuple[Column, ...]:
+        """Check that the portal can take these columns by this key; return the portal's columns. Raises SetupError.
+
+        `replaces`: all rows are exchanged each time, so a portal that can't tell rows apart will do.
+        """
         raise self._cannot_publish()
 
     def open_publication(self, resource: str, columns: tuple[Column, ...]) -> None:  # noqa: B027  most portals have no beginning
@@ -198,6 +211,20 @@ class Connector(ABC):
     def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
         """Send one chunk of rows, by key. Raises PipelineError; a reply lost after commit is safe to send again."""
         raise self._cannot_publish()
+
+    def delete(self, resource: str, rows: list[dict[str, Any]]) -> Published:
+        """Take rows off, each told by its key only. Raises PipelineError.
+
+        A row that is not there is as good as deleted: `errors` counts those that are still there afterwards.
+        """
+        raise self._cannot_change("delete single rows", "cannot-delete", "Choose to keep rows that are gone, or to replace all rows each time.")
+
+    def replace(self, resource: str, columns: tuple[Column, ...], path: Path, rows: int) -> Published:
+        """Exchange all rows for the `rows` of a CSV file (UTF-8, header of the names of `columns`), in one step. Raises PipelineError.
+
+        Readers see the old rows or the new ones. A reply lost after the commit is safe to send again.
+        """
+        raise self._cannot_change("replace all rows in one step", "cannot-replace", "Choose upsert as the portal's mode.")
 
     def close_publication(self, resource: str) -> None:  # noqa: B027  nor an end
         """Called once after the last `upsert`, only if all of them succeeded: what was sent becomes visible as a whole."""

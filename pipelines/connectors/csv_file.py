@@ -67,7 +67,7 @@ class CsvFile(Connector):
         held = sum(1 for _ in self.folder.glob("*.csv"))
         return f"{self.folder} can be written; it holds {held:,} CSV files"
 
-    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
+    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...], replaces: bool = False) -> tuple[Column, ...]:
         """A file takes any columns; only its folder and its name can be wrong."""
         self._path(resource)
         return tuple(columns)

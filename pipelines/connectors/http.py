@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import certifi
@@ -41,7 +41,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from pipelines.connectors.addresses import AllowList
 from pipelines.connectors.redaction import Redactor
-from pipelines.connectors.wire import GuardedAdapter, on_the_clock, seconds_left
+from pipelines.connectors.wire import GuardedAdapter, on_the_clock, seconds_allowed, seconds_left
 from pipelines.errors import DataError, PipelineError, SetupError, TransientError
 
 MIB = 1024 * 1024
@@ -221,16 +221,36 @@ class Door:
         `expect` is "json" (its value is then in `Reply.json`), "csv", "xml", "zip", "text" or "any".
         """
 
-        def hold(response: requests.Response) -> Reply:
-            body = b"".join(_Body(self, response, self.max_held_bytes).pieces(expect))
-            # parsed here, inside the attempt: JSON that is cut or garbled usually passes, as a cut body does
-            value = self._strict_json(body, _host(url)) if expect == "json" else None
-            return Reply(response.status_code, response.headers, body, _request_id(response.headers), value)
-
         return self._walk(
-            method, url, hold, params=params, headers=headers, auth=auth, payload=payload, read_timeout=read_timeout,
+            method, url, self._held(expect), params=params, headers=headers, auth=auth, payload=payload, read_timeout=read_timeout,
             repeatable=repeatable or method in ("GET", "HEAD"),
         )  # fmt: skip
+
+    def upload(
+        self,
+        method: str,
+        url: str,
+        path: Path,
+        *,
+        content_type: str,
+        params: Params = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        repeatable: bool = False,
+        expect: str = "json",
+        read_timeout: float | None = None,
+        deadline: float | None = None,
+    ) -> Reply:
+        """Send the file at `path` as the body, straight from the disk; the answer is small. Raises PipelineError.
+
+        It is sent again after a failure, from its first byte, only where the caller says `repeatable`: a replacement of the
+        whole is. `deadline` stands in for the door's own: a big body, and what the other side does with it, take their time.
+        """
+        with path.open("rb") as file:
+            return self._walk(
+                method, url, self._held(expect), params=params, headers={**(headers or {}), "Content-Type": content_type}, auth=auth,
+                file=file, read_timeout=read_timeout, deadline=deadline, repeatable=repeatable,
+            )  # fmt: skip
 
     def download(
         self,
@@ -266,6 +286,17 @@ class Door:
 
         return self._walk("GET", url, store, params=params, headers=headers, auth=auth, repeatable=True)
 
+    def _held(self, expect: str) -> Callable[[requests.Response], Reply]:
+        """Take an answer into memory."""
+
+        def hold(response: requests.Response) -> Reply:
+            body = b"".join(_Body(self, response, self.max_held_bytes).pieces(expect))
+            # parsed here, inside the attempt: JSON that is cut or garbled usually passes, as a cut body does
+            value = self._strict_json(body, _host(response.url)) if expect == "json" else None
+            return Reply(response.status_code, response.headers, body, _request_id(response.headers), value)
+
+        return hold
+
     def _strict_json(self, body: bytes, host: str) -> Any:
         """The body as strict JSON: no NaN, no Infinity, no key twice. Raises PipelineError."""
         try:
@@ -291,21 +322,25 @@ class Door:
         headers: Mapping[str, str] | None,
         auth: tuple[str, str] | None,
         payload: Any = None,
+        file: BinaryIO | None = None,
         repeatable: bool,
         read_timeout: float | None = None,
+        deadline: float | None = None,
     ) -> Receive:
         """One call: as many attempts as are worth it and fit in the deadline."""
-        request = self._prepare(method, url, params, headers, auth, payload)
-        deadline = time.monotonic() + self.deadline
+        request = self._prepare(method, url, params, headers, auth, payload, file)
+        seconds = deadline or self.deadline
         started = time.monotonic()
 
         def attempt() -> Receive:
-            with on_the_clock(deadline, read_timeout or self.read_timeout):
+            if file:
+                file.seek(0)
+            with on_the_clock(started, seconds, read_timeout or self.read_timeout):
                 return self._once(request, receive)
 
         retrying = Retrying(
             retry=retry_if_exception(_worth_repeating),
-            stop=stop_after_attempt(self.attempts if repeatable else 1) | stop_before_delay(self.deadline),
+            stop=stop_after_attempt(self.attempts if repeatable else 1) | stop_before_delay(seconds),
             wait=_pause,
             before_sleep=self._announce,
             sleep=self._sleep,
@@ -371,7 +406,14 @@ class Door:
     # ------------------------------------------------------------------------------------------------------ requests
 
     def _prepare(
-        self, method: str, url: str, params: Params, headers: Mapping[str, str] | None, auth: tuple[str, str] | None, payload: Any
+        self,
+        method: str,
+        url: str,
+        params: Params,
+        headers: Mapping[str, str] | None,
+        auth: tuple[str, str] | None,
+        payload: Any,
+        file: BinaryIO | None,
     ) -> requests.PreparedRequest:
         """The request as it will be sent. Raises SetupError for an address or a header that cannot be used."""
         self._place(url)
@@ -381,7 +423,7 @@ class Door:
             pair = b64encode(f"{auth[0]}:{auth[1]}".encode()).decode()
             self.redact.learn(auth[1], pair)
             sent["Authorization"] = f"Basic {pair}"
-        body = None
+        body: bytes | BinaryIO | None = file
         if payload is not None:
             try:
                 body = json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
@@ -449,7 +491,7 @@ class Door:
         try:
             seconds_left()
         except TimeoutError:
-            return self._failure(TransientError, f"{host} did not finish its answer within {self.deadline:g} s", code="deadline")
+            return self._failure(TransientError, f"{host} did not finish its answer within {seconds_allowed():g} s", code="deadline")
         return None
 
     def _unreached(self, error: Exception, request: requests.PreparedRequest) -> PipelineError:
@@ -509,7 +551,7 @@ class Door:
                 403: f"Check the user name and password of {self.owner}.",
                 404: "Check the resource's id: it may have been retired or replaced.",
                 410: "The resource was retired; find its successor and enter its id.",
-                413: "Send smaller chunks.",
+                413: "Send less at once: smaller chunks, or an upsert in place of a replacement.",
             }.get(status, ""),
         )
 

@@ -20,8 +20,9 @@ _RULES = (
     # ?token=…  &sig=…
     (re.compile(rf"(?i)([?&;](?:{_NAME}|{_SHORT_NAME})=)[^&\s\"'<>#]+"), rf"\1{MASK}"),
     # Authorization: Basic …   X-App-Token: …   "password": "…"   api_key=…
+    # (only from where a name begins: a long address, percent by percent, would be looked through as often as it is long)
     (
-        re.compile(rf"(?i)(?<![\w?&;])([\"']?{_NAME}[\"']?\s*[:=]\s*[\"']?)(?:(?:basic|bearer|token|oauth)\s+)?[^\s\"',;&}})\]]+"),
+        re.compile(rf"(?i)(?<![\w$%.~?&;-])([\"']?{_NAME}[\"']?\s*[:=]\s*[\"']?)(?:(?:basic|bearer|token|oauth)\s+)?[^\s\"',;&}})\]]+"),
         rf"\1{MASK}",
     ),
     # a bare "Bearer eyJ…"

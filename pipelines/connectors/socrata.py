@@ -8,11 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from pipelines.connectors.base import (
@@ -26,8 +27,8 @@ from pipelines.connectors.base import (
     Published,
     SourceState,
 )
-from pipelines.connectors.csv_pages import settle
-from pipelines.connectors.http import Door
+from pipelines.connectors.csv_pages import header_of, settle
+from pipelines.connectors.http import Door, Reply
 from pipelines.errors import DataError, SetupError, TransientError
 
 FOUR_BY_FOUR = re.compile(r"[a-z0-9]{4}-[a-z0-9]{4}")
@@ -52,6 +53,10 @@ TYPES = {
 SYSTEM_TYPES = {":created_at": "instant", ":updated_at": "instant"}
 #: An upsert of 10,000 rows may take minutes on a busy portal.
 UPSERT_SECONDS = 300
+#: A replacement travels whole and is worked in before it is answered; portals have been seen to take hours.
+REPLACE_SECONDS = 7200
+#: Of keys in one question, so that its address stays shorter than what every server on the way takes.
+ADDRESS_ROOM = 3000
 
 
 class _Abandoned(Exception):
@@ -66,6 +71,8 @@ class Socrata(Connector):
     can_fetch = True
     can_publish = True
     vouches_for_types = True
+    can_delete = True
+    can_replace = True
     address_hint = "https://data.example.gov"
     parameters = (
         Parameter("app_token", "App token", secret=True, help="A share of the portal of our own; without it, requests are throttled."),
@@ -307,8 +314,11 @@ class Socrata(Connector):
 
     # -------------------------------------------------------------------------------------------------- a publisher
 
-    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...]) -> tuple[Column, ...]:
-        """The portal's columns, if it can take ours by our key. Raises SetupError."""
+    def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...], replaces: bool = False) -> tuple[Column, ...]:
+        """The portal's columns, if it can take ours by our key. Raises SetupError.
+
+        Only a replacement does without a row identifier; one that is not our key would merge rows even then.
+        """
         slug = self.account.slug
         if not self._auth:
             raise SetupError(
@@ -316,14 +326,14 @@ class Socrata(Connector):
                 code="credentials-missing",
                 next_step=f"Enter the user name and password (or an API key's id and secret) of provider {slug}.",
             )
-        portal = self.describe(resource)
-        if not portal.key:
+        portal = self.described = self.describe(resource)
+        if not portal.key and not replaces:
             raise SetupError(
                 f"the portal dataset {resource} has no row identifier: every upsert would append its rows once more",
                 code="row-identifier-missing",
                 next_step=f"Set {', '.join(key) or 'the key'} as the row identifier of {resource} on the portal.",
             )
-        if key != (portal.key,):
+        if portal.key and key != (portal.key,):
             raise SetupError(
                 f"the portal dataset {resource} knows its rows by {portal.key}, and we by {', '.join(key) or 'no key'}",
                 code="row-identifier-differs",
@@ -350,18 +360,65 @@ class Socrata(Connector):
         `Errors > 0` comes back in `Published.errors`: the caller decides.
         """
         types = self._types_of(resource)
-        url = self._url(resource, "/resource/{}.json")
-        payload = [{name: _sent(value, types.get(name, "text"), name) for name, value in row.items()} for row in rows]
-        reply = self.door.ask(
-            "POST", url, payload=payload, headers=self._headers, auth=self._auth, repeatable=True, read_timeout=UPSERT_SECONDS,
-            expect="json",
+        return self._sent_rows(resource, [{name: _sent(value, types.get(name, "text"), name) for name, value in row.items()} for row in rows])
+
+    def delete(self, resource: str, rows: list[dict[str, Any]]) -> Published:
+        """Delete rows by the row identifier, which is all that each of `rows` holds.
+
+        The portal counts a row that is not there as an error, and says only how many: then it is asked which of them it
+        still has, and those alone are errors.
+        """
+        if not rows:
+            return Published()
+        types = self._types_of(resource)
+        told = [{name: _sent(value, types.get(name, "text"), name) for name, value in row.items()} for row in rows]
+        done = self._sent_rows(resource, [{**row, ":deleted": True} for row in told])
+        if not done.errors:
+            return done
+        left = self._still_there(resource, told, types)
+        return replace(done, errors=left, reply={**done.reply, "Already absent": max(done.errors - left, 0)})
+
+    def _still_there(self, resource: str, rows: list[dict[str, Any]], types: Mapping[str, str]) -> int:
+        """How many of the rows, each told by its key, the portal has."""
+        found = 0
+        [name] = rows[0]
+        literals = [_literal(str(row[name]), types.get(name, "text"), name) for row in rows]
+        while literals:
+            room, asked = ADDRESS_ROOM, []
+            while literals and (not asked or len(quote(literals[-1])) < room):
+                asked.append(literals.pop())
+                room -= len(quote(asked[-1])) + len(quote(","))
+            found += self._count(resource, f"{_field(name)} in ({','.join(asked)})")
+        return found
+
+    def replace(self, resource: str, columns: tuple[Column, ...], path: Path, rows: int) -> Published:
+        """Exchange all rows of the dataset for those of a CSV file, which travels from the disk.
+
+        The portal works it in as a whole: until it answers, readers see the old rows.
+        """
+        _same_columns(path.name, header_of(path), tuple(column.name for column in columns))
+        reply = self.door.upload(
+            "PUT", self._url(resource, "/resource/{}.json"), path, content_type="text/csv", headers=self._headers, auth=self._auth,
+            repeatable=True, read_timeout=REPLACE_SECONDS, deadline=REPLACE_SECONDS,
         )  # fmt: skip
+        return self._counted(resource, reply, rows)
+
+    def _sent_rows(self, resource: str, payload: list[dict[str, Any]]) -> Published:
+        """Send one chunk of rows as SODA takes them; by their key, so it may be sent twice."""
+        reply = self.door.ask(
+            "POST", self._url(resource, "/resource/{}.json"), payload=payload, headers=self._headers, auth=self._auth, repeatable=True,
+            read_timeout=UPSERT_SECONDS, expect="json",
+        )  # fmt: skip
+        return self._counted(resource, reply, len(payload))
+
+    def _counted(self, resource: str, reply: Reply, rows: int) -> Published:
+        """The counts that the portal answers. Raises DataError if it gives none."""
         answer = reply.json
         names = ("Rows Created", "Rows Updated", "Rows Deleted", "Errors")
         counts = [answer[name] for name in names if name in answer] if isinstance(answer, dict) else []
         if not counts or not all(type(value) is int and value >= 0 for value in counts):
             raise DataError(
-                f"the portal took {len(rows):,} rows of {resource} and did not answer with counts",
+                f"the portal took {rows:,} rows of {resource} and did not answer with counts",
                 code="no-counts",
                 next_step=f"Look at {resource} on the portal, then force the publish stage.",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import threading
@@ -19,13 +20,16 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from pipelines.connectors.addresses import AllowList, address
 from pipelines.errors import SetupError
 
+#: An answer may be long in the making, but a line that takes not one byte for this many seconds is dead.
+SENDING = 60.0
+
 _call = threading.local()
 
 
 @contextmanager
-def on_the_clock(deadline: float, pace: float) -> Iterator[None]:
-    """Within it, no socket operation of this thread lasts longer than `pace` seconds nor beyond `deadline`."""
-    _call.deadline, _call.pace = deadline, pace
+def on_the_clock(started: float, seconds: float, pace: float) -> Iterator[None]:
+    """Within it, no socket operation of this thread lasts longer than `pace` seconds, nor beyond `seconds` after `started`."""
+    _call.deadline, _call.seconds, _call.pace = started + seconds, seconds, pace
     try:
         yield
     finally:
@@ -43,6 +47,11 @@ def seconds_left() -> float | None:
     return left
 
 
+def seconds_allowed() -> float:
+    """What this thread's request may take as a whole."""
+    return _call.seconds
+
+
 class _Timed:
     """A socket whose every read and write is timed by what is left of the deadline.
 
@@ -50,10 +59,10 @@ class _Timed:
     kept alive by dripping.
     """
 
-    def _arm(self) -> None:
+    def _arm(self, most: float = math.inf) -> None:
         left = seconds_left()
         if left is not None:
-            self.settimeout(min(_call.pace, left))
+            self.settimeout(min(_call.pace, left, most))
 
     def recv(self, *args: Any) -> bytes:
         self._arm()
@@ -71,7 +80,7 @@ class _Timed:
         # in pieces, so that a big body over a slow line is timed by its progress
         view = memoryview(data).cast("B")
         for start in range(0, len(view), 64 * 1024):
-            self._arm()
+            self._arm(SENDING)
             super().sendall(view[start : start + 64 * 1024], flags)
 
 

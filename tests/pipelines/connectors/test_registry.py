@@ -53,12 +53,26 @@ def mute():
         (lambda one: one.preflight("x", columns=(), key=()), "cannot-publish", "nothing can be published to one"),
         (lambda one: one.upsert("x", []), "cannot-publish", "nothing can be published to one"),
         (lambda one: one.published_count("x"), "cannot-publish", "nothing can be published to one"),
+        (lambda one: one.delete("x", []), "cannot-publish", "nothing can be published to one"),
+        (lambda one: one.replace("x", (), None, 0), "cannot-publish", "nothing can be published to one"),
     ],
 )
 def test_what_a_kind_cannot_do_it_refuses_in_words(mute, ask, code, words):
     with pytest.raises(SetupError, match=words) as caught:
         ask(mute)
     assert caught.value.code == code and caught.value.next_step and "wall" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("ask", "code"),
+    [(lambda one: one.delete("x", []), "cannot-delete"), (lambda one: one.replace("x", (), None, 0), "cannot-replace")],
+)
+def test_a_portal_that_only_takes_rows_says_what_else_it_cannot_do(ask, code):
+    portal = CsvFile(Account("drop", "/srv/drop"), None)
+    assert not portal.can_delete and not portal.can_replace
+    with pytest.raises(SetupError, match="provider drop is of the kind 'CSV file in a folder', which cannot") as caught:
+        ask(portal)
+    assert caught.value.code == code and caught.value.next_step
 
 
 def test_a_kind_that_cannot_be_tested_cannot_be_made():

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -22,7 +23,7 @@ from pipelines.connectors.base import Account, Column, FetchRequest
 from pipelines.connectors.http import Door
 from pipelines.connectors.socrata import Socrata
 from pipelines.errors import DataError, PipelineError, SetupError, TransientError
-from tests.pipelines.connectors.servers import Told
+from tests.pipelines.connectors.servers import Told, by_hand
 
 CANARY = "c4nary-secret-value"
 ID = "rq3b-xjk8"
@@ -720,6 +721,153 @@ def test_a_value_that_is_no_finite_number_names_its_column(city, value):
         city().upsert(ID, [{"srnumber": "1", "nc": value}])
 
 
+# -------------------------------------------------------------------------------------------------------------- delete
+
+
+def test_deleted_rows_are_gone_and_no_others(portal, city):
+    connector = city()
+    done = connector.delete(ID, [{"srnumber": "1-000007"}, {"srnumber": "1-000009"}])
+    assert (done.created, done.updated, done.deleted, done.errors) == (0, 0, 2, 0)
+    assert set(portal.dataset(ID).rows) == {f"1-{n:06d}" for n in range(250)} - {"1-000007", "1-000009"}
+    assert [(asked.method, asked.path) for asked in portal.requests][1:] == [("POST", f"/resource/{ID}.json")]  # after the metadata
+    assert connector.delete(ID, []).deleted == 0
+
+
+def test_a_row_that_is_gone_already_is_as_good_as_deleted(portal, city):
+    rows = [{"srnumber": f"1-{n:06d}"} for n in range(240, 260)]
+    done = city().delete(ID, rows)
+    assert (done.deleted, done.errors, done.reply["Errors"], done.reply["Already absent"]) == (10, 0, 10, 10)
+    again = city().delete(ID, rows)
+    assert (again.deleted, again.errors) == (0, 0)
+    assert len(portal.dataset(ID)) == 240
+
+
+def test_a_delete_whose_reply_is_lost_is_sent_again_and_is_no_failure(portal, city):
+    portal.fail(Fault("lost_reply"), method="POST")
+    assert city().delete(ID, [{"srnumber": f"1-{n:06d}"} for n in range(100)]).errors == 0
+    assert len(portal.dataset(ID)) == 150
+
+
+def test_rows_that_the_portal_keeps_against_our_will_are_counted_one_by_one(portal, city):
+    portal.fail(Fault("row_errors", n=3), method="POST")
+    rows = [{"srnumber": f"1-{n:06d}"} for n in range(248, 258)]  # three are refused, of which two exist
+    done = city().delete(ID, rows)
+    assert (done.deleted, done.errors) == (0, 2)
+    assert {"1-000248", "1-000249"} <= set(portal.dataset(ID).rows)
+
+
+@pytest.mark.parametrize("key", ["O'Neill, \"N\"", "§ 5 & more = x", "x" * 4000, "日本" * 300])
+def test_any_key_is_found_again_and_no_question_gets_too_long(portal, city, key):
+    portal.fail(Fault("row_errors", n=9_999), method="POST")
+    portal.dataset(ID).publish([{"srnumber": key}])
+    done = city().delete(ID, [{"srnumber": key}, *({"srnumber": f"{n}{key}"[:3000]} for n in range(30)), {"srnumber": "1-000000"}])
+    assert done.errors == 2
+    longest = max(len(asked.target) for asked in portal.requests)
+    # one key may be longer than what many may be together
+    assert longest < 4_000 + (len(quote(key)) if len(key) > 100 else 0)
+
+
+def test_a_number_as_the_key_is_compared_as_a_number(portal, city):
+    portal.datasets.clear()
+    portal.add(Dataset(ID, "n", COLUMNS, [{"nc": n, "address": "x"} for n in range(5)], key="nc"))
+    portal.fail(Fault("row_errors", n=1), method="POST")
+    done = city().delete(ID, [{"nc": "1"}, {"nc": "2"}, {"nc": "77"}])
+    assert (done.deleted, done.errors) == (1, 1)
+    assert portal.requests[-1].query["$where"] == "nc in (77,2,1)"
+
+
+# ------------------------------------------------------------------------------------------------------------- replace
+
+REPLACED = (Column("srnumber"), Column("nc", "number"), Column("address"), Column("place", "point"), Column("anonymous", "boolean"))
+
+
+def a_file(path, *rows, header="srnumber,nc,address,place,anonymous"):
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_replacement_exchanges_all_rows_for_those_of_the_file(portal, city, tmp_path):
+    path = a_file(tmp_path / "new.csv", 'a,1,"Ä ""q"", ☂\nline 2",POINT (-118.25 34.05),true', "b,,,,")
+    done = city().replace(ID, REPLACED, path, 2)
+    assert (done.created, done.updated, done.deleted, done.errors) == (2, 0, 0, 0)
+    assert portal.dataset(ID).rows == {
+        "a": {
+            "srnumber": "a", "createddate": None, "seen": None, "nc": "1", "anonymous": True,
+            "place": {"type": "Point", "coordinates": [-118.25, 34.05]}, "address": 'Ä "q", ☂\nline 2',
+        },
+        "b": {"srnumber": "b", **{name: None for name, *_ in COLUMNS[1:]}},
+    }  # fmt: skip
+    assert portal.requests[-1].headers["content-type"] == "text/csv"
+
+
+@pytest.mark.parametrize("fault", [Fault("lost_reply"), Fault(503), Fault(429), Fault("cut")])
+def test_a_replacement_whose_reply_is_lost_is_sent_again_from_its_first_byte(portal, city, tmp_path, fault):
+    portal.fail(fault, method="PUT", times=2)
+    path = a_file(tmp_path / "new.csv", *(f"{n},1,x,,true" for n in range(5_000)))
+    assert city().replace(ID, REPLACED, path, 5_000).created == 5_000
+    assert len(portal.dataset(ID)) == 5_000
+    sizes = [asked.body_bytes for asked in portal.requests if asked.method == "PUT"]
+    assert sizes == [path.stat().st_size] * 3
+
+
+def test_a_replacement_that_fails_leaves_the_old_rows(portal, city, tmp_path):
+    portal.fail(Fault(500), method="PUT", times=9)
+    with pytest.raises(TransientError, match="answered 500"):
+        city().replace(ID, REPLACED, a_file(tmp_path / "new.csv", "a,1,,,"), 1)
+    portal.faults.clear()
+    with pytest.raises(SetupError, match="says 400: Illegal field name sent: colour"):
+        city().replace(ID, (Column("srnumber"), Column("colour")), a_file(tmp_path / "new.csv", "a,red", header="srnumber,colour"), 1)
+    assert len(portal.dataset(ID)) == 250
+
+
+def test_a_file_with_other_columns_is_never_sent(portal, city, tmp_path):
+    with pytest.raises(DataError, match="column 2 is 'nb' where 'nc' was asked for"):
+        city().replace(ID, REPLACED, a_file(tmp_path / "new.csv", "a,1,,,", header="srnumber,nb,address,place,anonymous"), 1)
+    assert portal.requests == []
+
+
+def test_rows_of_a_replacement_that_do_not_fit_are_counted(city, tmp_path):
+    done = city().replace(ID, REPLACED, a_file(tmp_path / "new.csv", "a,many,,,", "b,1,,,", "b,2,,,"), 3)
+    assert (done.created, done.updated, done.errors) == (1, 1, 1)
+
+
+def test_a_replacement_travels_from_the_disk_and_never_through_memory(city, tmp_path):
+    path = tmp_path / "big.csv"
+    with path.open("wb") as file:
+        file.write(b"srnumber\n")
+        for _ in range(64):
+            file.write(b"1234567\n" * 131_072)
+    size, heard = path.stat().st_size, []
+
+    def swallow(connection):
+        connection.settimeout(20)
+        head, _, start = heard_first[-1].partition(b"\r\n\r\n")
+        heard.append(head)
+        left, buffer = size - len(start), bytearray(65_536)
+        while left > 0 and (got := connection.recv_into(buffer)):
+            left -= got
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n{"Rows Created":5}')
+
+    with by_hand(swallow) as (url, heard_first):
+        connector = city(url)
+        tracemalloc.start()
+        assert connector.replace(ID, (Column("srnumber"),), path, 5).created == 5
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert f"Content-Length: {size}".encode() in heard[0] and heard[0].startswith(b"PUT /resource/rq3b-xjk8.json ")
+    assert peak < 4 * 1024 * 1024 < size
+
+
+def test_a_replacement_needs_no_row_identifier_and_refuses_a_strange_one(portal, city):
+    for key in ((), ("srnumber",), ("srnumber", "nc")):
+        portal.dataset(ID).key = ""
+        assert len(city().preflight(ID, columns=OURS, key=key, replaces=True)) == len(COLUMNS)
+        portal.dataset(ID).key = "address"
+        with pytest.raises(SetupError) as caught:
+            city().preflight(ID, columns=OURS, key=key, replaces=True)
+        assert caught.value.code == "row-identifier-differs"
+
+
 def test_no_failure_of_the_portal_shows_a_secret(portal, city, events, tmp_path):
     told = []
     echo = Fault("status", code=400, body=f'{{"message":"{CANARY}"}}')
@@ -728,6 +876,8 @@ def test_no_failure_of_the_portal_shows_a_secret(portal, city, events, tmp_path)
             lambda: city().describe(ID),
             lambda: fetched(city(), request(), 250, tmp_path),
             lambda: city().upsert(ID, [row(1)]),
+            lambda: city().delete(ID, [{"srnumber": "1-000001"}]),
+            lambda: city().replace(ID, REPLACED, a_file(tmp_path / "new.csv", "a,1,,,"), 1),
         ):
             portal.faults.clear()
             portal.fail(fault, times=99)
