@@ -12,7 +12,7 @@ ROLES = (VIEWER, OPERATOR, STEWARD)
 
 APPS = ("catalog", "pipelines", "perfmet")
 #: What a steward edits. Never deletes: history points there, and a pipeline can be paused.
-EDITED = {"catalog": ("dataset", "datasetcolumn"), "pipelines": ("provider", "pipeline")}
+EDITED = {"catalog": ("dataset", "datasetcolumn"), "pipelines": ("provider", "pipeline", "afterstep")}
 
 
 def permissions_of(role: str) -> Q:

@@ -20,9 +20,9 @@ from catalog.audit import Actor
 from pipelines import blocks, clock, planner, secrets
 from pipelines.connectors import base as connectors
 from pipelines.errors import PipelineError, SetupError
-from pipelines.forms import CLEAR, PARAMETER, SECRET, PipelineForm, ProviderForm, ReasonForm, provider_form
-from pipelines.models import ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock
-from pipelines.selectors import tables
+from pipelines.forms import CLEAR, PARAMETER, SECRET, AfterStepForm, PipelineForm, ProviderForm, ReasonForm, provider_form
+from pipelines.models import AfterRun, AfterStep, ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock
+from pipelines.selectors import after, tables
 from pipelines.stages import outside
 
 #: An action on more blocks than this belongs on a pipeline's page, where a preview shows them.
@@ -161,6 +161,17 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
         messages.add_message(request, level, f"{provider.title}: {said}")
 
 
+class AfterStepInline(admin.TabularInline):
+    """What is done after a load. A step is switched off, not deleted: what it did is history."""
+
+    model = AfterStep
+    form = AfterStepForm
+    verbose_name_plural = "After a load"
+    extra = 0
+    can_delete = False
+    fields = ["position", "kind", "target", "expect", "new_secret", "forget", "prefix", "is_active"]
+
+
 @admin.register(Pipeline)
 class PipelineAdmin(Audited, admin.ModelAdmin):
     audit_kind = "pipeline"
@@ -171,6 +182,7 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
     list_select_related = ["provider", "dataset", "portal"]
     autocomplete_fields = ["dataset"]
     readonly_fields = ["next_windows", "is_paused", "paused_reason", "also_loaded"]
+    inlines = [AfterStepInline]
     fieldsets = [
         (None, {"fields": ["title", "slug", "dataset", "provider", "resource", "format", "stages"]}),
         (
@@ -211,6 +223,12 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
         if obj is None or obj.blocks.exists():
             return False
         return super().has_delete_permission(request, obj)
+
+    def save_formset(self, request, form, formset, change):
+        super().save_formset(request, form, formset, change)
+        changes = {f"step {one.instance.pk} ({one.instance.kind})": one.changed_words() for one in formset.forms if one.has_changed()}
+        if changes:
+            self.write_audit(request, form.instance, "edit", changes)
 
     @admin.display(description="the table is also loaded by")
     def also_loaded(self, pipeline) -> str:
@@ -368,6 +386,23 @@ class RunAdmin(ReadOnlyAdmin):
     search_fields = ["block__pipeline__slug", "asked_by", "message"]
     list_select_related = ["block__pipeline"]
     show_full_result_count = False
+
+
+@admin.register(AfterRun)
+class AfterRunAdmin(ReadOnlyAdmin):
+    list_display = [column("asked_at", "asked"), "pipeline", "what", "state", column("finished_at", "ended"), column("message", "what became of it")]
+    list_filter = ["state", "step__kind"]
+    list_select_related = ["step__pipeline", "run__block"]
+    show_full_result_count = False
+
+    @admin.display(description="pipeline", ordering="step__pipeline__title")
+    def pipeline(self, one) -> str:
+        return one.step.pipeline.title
+
+    @admin.display(description="step")
+    def what(self, one) -> str:
+        words = f"{after.DEEDS[one.step.kind]} {after.target_words(one.step)}".strip()
+        return format_html('<a href="{}#after">{}</a>', reverse("block", args=[one.run.block_id]), words)
 
 
 @admin.register(ImportLog)

@@ -1,7 +1,8 @@
-"""What operators and stewards fill in: why they press a button, and what a provider is."""
+"""What operators and stewards fill in: why they press a button, what a provider is, and what is done after a load."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from pipelines import secrets
 from pipelines.connectors import base as connectors
 from pipelines.connectors import connector_for
 from pipelines.errors import SetupError
-from pipelines.models import Pipeline, Provider, Stage
+from pipelines.models import AfterStep, Pipeline, Provider, Stage
 
 
 class ReasonForm(forms.Form):
@@ -221,6 +222,96 @@ class PipelineForm(forms.ModelForm):
 
     def clean_columns(self) -> list[str]:
         return _list(self.cleaned_data["columns"])
+
+
+class AfterStepForm(forms.ModelForm):
+    """A step after a load. Its secret is write-only: an empty field keeps what is stored, "forget" removes it, a new value is sealed."""
+
+    new_secret = forms.CharField(
+        required=False,
+        label="secret",
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 24}),
+    )
+    forget = forms.BooleanField(required=False, label="forget the secret")
+
+    class Meta:
+        model = AfterStep
+        fields = ["position", "kind", "target", "expect", "prefix", "is_active"]
+        widgets = {
+            "target": forms.TextInput(attrs={"size": 40}),
+            "expect": forms.TextInput(attrs={"size": 18}),
+            "prefix": forms.TextInput(attrs={"size": 10}),
+        }
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        stored = self.instance.secret
+        shown = f"Set ({secrets.describe(stored)}); leave empty to keep it." if stored else "Of a webhook its address, else a bearer token."
+        self.fields["new_secret"].help_text = f"{shown} The value, or env:NAME."
+
+    def clean(self):
+        cleaned = super().clean()
+        kind, target, fresh = cleaned.get("kind", ""), cleaned.get("target", ""), cleaned.get("new_secret", "")
+        secret = "" if cleaned.get("forget") else self.instance.secret
+        if fresh:
+            try:
+                secret = secrets.seal(fresh)
+            except SetupError as error:
+                self.add_error("new_secret", f"{error.message} {error.next_step}")
+        elif secret and self._moves_elsewhere(kind, target):
+            # a token goes to the host for which it was entered, and a webhook's address is nobody's token
+            self.add_error("new_secret", "This step goes elsewhere now: enter the secret again, or tick “forget”.")
+        if kind == AfterStep.Kind.NOTIFY:
+            if not secret:
+                self.add_error("new_secret", "Enter the address of the webhook here, or env:NAME: whoever knows it may write to the channel.")
+            elif fresh and not fresh.startswith(secrets.ENV) and not _is_address(fresh):
+                self.add_error("new_secret", "A webhook’s address begins with https://.")
+            if target:
+                self.add_error("target", "Leave this empty: the address of a webhook is a secret, and is entered there.")
+        elif kind in (AfterStep.Kind.POST, AfterStep.Kind.RELOAD):
+            if not _is_address(target):
+                self.add_error("target", "Enter an address like https://api.example.gov/status/reset-cache, without a user name or password.")
+        elif kind and not re.fullmatch(_VIEW if kind == AfterStep.Kind.REFRESH else _TABLE, target):
+            named = {AfterStep.Kind.REFRESH: "Name the view, like service_requests or public.service_requests."}
+            self.add_error("target", named.get(kind, "Name a table of the city, or leave it empty for the pipeline’s own."))
+        self.instance.secret = secret
+        return cleaned
+
+    def _moves_elsewhere(self, kind: str, target: str) -> bool:
+        stored = AfterStep.objects.filter(pk=self.instance.pk).values_list("kind", "target").first()
+        if not stored:
+            return False
+        was_webhook, is_webhook = (one == AfterStep.Kind.NOTIFY for one in (stored[0], kind))
+        return was_webhook != is_webhook or _host(stored[1]) != _host(target)
+
+    def changed_words(self) -> dict[str, Any]:
+        """What changed, for the audit; of the secret only that it did."""
+        changes: dict[str, Any] = {}
+        for name in self.changed_data:
+            if name in ("new_secret", "forget"):
+                changes["secret"] = "secret set" if self.cleaned_data.get("new_secret") else "secret forgotten"
+            else:
+                changes[name] = [secrets.redact(_words(value)) for value in (self.initial.get(name), self.cleaned_data.get(name))]
+        return changes
+
+
+_TABLE = r"([a-z_][a-z0-9_]{0,62})?"
+_VIEW = r"([A-Za-z_][\w$]{0,62}\.)?[A-Za-z_][\w$]{0,62}"
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and not re.search(r"\s", text)
+    except ValueError:
+        return False
 
 
 def _list(text: str) -> list[str]:
