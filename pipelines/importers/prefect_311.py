@@ -25,6 +25,7 @@ from pipelines.importers.portals import FOUR_BY_FOUR, LIKE_AN_ID, NOT_AN_ID, Por
 NAME = "311-data config.toml"
 #: The real one has 60 lines.
 LARGEST = 1 << 20
+MOST_DOTS = 200
 
 #: Each key that a version of it had, with what stands there.
 KEYS: dict[str, tuple[type, ...]] = {
@@ -121,6 +122,11 @@ class _Reader:
         if len(text) > LARGEST:
             self._problem("", "The file is too long to be this configuration.", "Name the config.toml itself.", line=0)
             return None
+        for number, line in enumerate(text.split("\n"), start=1):
+            # Python's reader takes minutes over a name of thousands of parts
+            if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
+                self._problem("", "This line is none of a configuration.", "Take it out.", line=number)
+                return None
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -293,7 +299,8 @@ class _Reader:
         after = tuple(self._after())
         places = {"columns": "fields", "types": "fields", "key": "key", "table": "target", "watermark_column": "recent_column"}
         lines = {name: self._line(f"data.{key}") for name, key in {**places, "version_column": "recent_column", "since": "since"}.items()}
-        lines |= {f"after.{number}": step.line for number, step in enumerate(after, start=1)} | {"is_paused": self._line("data.years")}
+        lines |= {f"after.{number}": step.line for number, step in enumerate(after, start=1)}
+        lines |= {"after": self._line("data.views"), "is_paused": self._line("data.years")}
         slugs = {year: as_slug(f"{shape['table']}-{year}") for year in years}
         for year, is_read in years.items():
             line = self._line(f"socrata.datasets.{year}")
@@ -373,7 +380,8 @@ class _Reader:
 
     def _needed(self, name: str, next_step: str) -> Any:
         value = self.said.get(name)
-        if not value and not self._is_told(name):
+        is_misspelt = any(problem.next_step == f"Did you mean {name}?" for problem in self.problems)
+        if not value and not is_misspelt and not self._is_told(name):
             self._problem(name, f"{name} is missing or empty, and needed.", next_step)
         return value
 
@@ -438,7 +446,7 @@ def lines_of(text: str) -> dict[str, int]:
         elif word in ("[", "{"):
             depth += 1
         elif word in ("]", "}"):
-            depth -= 1
+            depth = max(0, depth - 1)  # of [[section]] the second bracket closes nothing
         line += word.count("\n") if len(word) > 1 else 0
     return lines
 
@@ -465,7 +473,7 @@ def _nearest(name: str) -> str:
     section, _, last = name.rpartition(".")
     for known in KEYS:
         its_section, _, its_last = known.rpartition(".")
-        if last == its_last or (section == its_section and difflib.get_close_matches(last, [its_last], cutoff=0.8)):
+        if last == its_last or (section == its_section and difflib.get_close_matches(last, [its_last], cutoff=0.7)):
             return known
     return ""
 

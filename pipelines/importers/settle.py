@@ -185,11 +185,14 @@ class _Settled:
         provider.secrets = kept
 
     def _keep_secrets_at_home(self, provider: Provider, address: str) -> None:
-        """A secret goes to the host for which it was entered, and to no other: at a new one each must be written anew."""
+        """A sealed secret goes to the host for which it was entered, and to no other: at a new one it must be written anew.
+
+        One of the environment is only named: who imports could name it anyway.
+        """
         if "base_url" in self.faulty or _host(address) == _host(provider.base_url):
             return
-        for name in provider.secrets:
-            if self.wanted.values.get("secrets", {}).get(name) in (None, KEEP):
+        for name, stored in provider.secrets.items():
+            if stored.startswith(secrets.SEALED) and self.wanted.values.get("secrets", {}).get(name) in (None, KEEP):
                 self._fault(f"secrets.{name}", f"The address has another host now, and the secret {name} does not follow it.", "Write it anew.")
 
     def _secret(self, place: str, owner: str, what: str, value: str, stored: str | None) -> str | None:
@@ -217,6 +220,11 @@ class _Settled:
         variable = value.removeprefix(secrets.ENV)
         if not _VARIABLE.fullmatch(variable):
             self._fault(place, f"{_begun(what)} does not name a variable of the environment.", "Write it like env:LA_APP_TOKEN.")
+            return stored
+        try:
+            secrets.seal(value)
+        except SetupError as error:
+            self._fault(place, f"{_begun(what)}: {error.message}", error.next_step)
             return stored
         if variable not in os.environ:
             self.settling.notes.append(f"{owner}: the environment here has no {variable}; set it for the web and the workers.")

@@ -14,7 +14,7 @@ from pipelines import importers, secrets
 from pipelines.errors import SetupError
 from pipelines.importers import own, plain
 from pipelines.importers.plan import Plan, Wanted
-from pipelines.models import Pipeline, Provider
+from pipelines.models import AfterRun, AfterStep, Pipeline, Provider
 
 pytestmark = pytest.mark.django_db
 ME = Actor("test")
@@ -99,7 +99,7 @@ def city():
         DatasetColumn.objects.create(
             dataset=dataset, name=name, position=position, label=f"{name}: x", description="one\ntwo", is_published=name != "no"
         )
-    Pipeline.objects.create(
+    pipeline = Pipeline.objects.create(
         slug="la-311-2020",
         title="= 2020",
         provider=source,
@@ -116,6 +116,16 @@ def city():
         is_paused=True,
         paused_reason="- wait\n- see",
     )
+    for position, step in enumerate(
+        (
+            {"kind": "refresh", "target": "no: view"},
+            {"kind": "vacuum", "is_active": False},
+            {"kind": "reload", "target": "https://reports.city.example/reload?a=1#b", "expect": "Reloading... # yes"},
+            {"kind": "notify", "secret": "env:SLACK_HOOK", "prefix": "[Testing]"},
+            {"kind": "notify", "secret": "env:OPS_HOOK", "prefix": ""},
+        )
+    ):
+        AfterStep.objects.create(pipeline=pipeline, position=position * 10, **step)
 
 
 def wipe():
@@ -197,6 +207,8 @@ def test_json_inside_a_parameter_keeps_its_types(deep):
 
 
 def test_every_setting_of_the_models_is_exported_and_no_state_is():
+    assert plain.keys_of("pipeline")[-1] == "after"
+    assert set(plain.STEP_FIELDS) == {"kind", "target", "expect", "secret", "prefix", "is_active"}
     assert {"slug", "blocked_until", "source_version", "published_seq", "created_at", "id"}.isdisjoint(
         plain.keys_of("pipeline") + plain.keys_of("provider")
     )
@@ -266,7 +278,132 @@ def test_columns_that_the_file_does_not_name_stay_after_those_that_it_orders(cit
     ]
 
 
+# the steps after a load
+
+STEPS = f"""
+    pipelines:
+      la-311-2020:
+        after:
+          - {{kind: refresh, target: service_requests}}
+          - kind: post
+            target: https://api.city.example/status/reset-cache
+          - {{kind: notify, secret: "https://hooks.example/{HIDDEN}", prefix: Testing}}
+"""
+
+
+def steps():
+    return [(step.position, step.kind, step.target, step.is_active) for step in AfterStep.objects.order_by("position")]
+
+
+def test_the_steps_of_a_file_are_made_in_their_order_and_a_webhook_is_sealed(imported):
+    imported(MINIMAL)
+    imported(STEPS)
+    assert steps() == [
+        (0, "refresh", "service_requests", True),
+        (1, "post", "https://api.city.example/status/reset-cache", True),
+        (2, "notify", "", True),
+    ]
+    stored = AfterStep.objects.get(kind="notify").secret
+    assert secrets.reveal(stored) == f"https://hooks.example/{HIDDEN}"
+    text = exported()
+    assert "secret: sealed" in text
+    assert HIDDEN not in text
+    assert stored not in text
+
+
+def test_the_same_steps_again_are_no_change_and_a_new_webhook_is_one_that_is_not_shown(imported):
+    imported(MINIMAL)
+    imported(STEPS)
+    before = list(AfterStep.objects.order_by("pk").values())
+    assert not imported(STEPS).changed
+    assert list(AfterStep.objects.order_by("pk").values()) == before
+    [change] = imported(STEPS.replace(HIDDEN, "another-hook-canary")).changed
+    assert [field.name for field in change.fields] == ["after"]
+    assert change.fields[0].after[2]["secret"] == "sealed (a new value)"
+    assert "canary" not in str(AuditEntry.objects.values_list("details"))
+    assert secrets.reveal(AfterStep.objects.get(kind="notify").secret).endswith("another-hook-canary")
+
+
+def test_steps_that_are_not_named_stay_and_a_list_that_is_named_is_all_there_is(city, imported):
+    before = steps()
+    imported("pipelines: {la-311-2020: {priority: 5}}")
+    assert steps() == before
+    imported("pipelines: {la-311-2020: {after: [{kind: vacuum}]}}")
+    assert steps() == [(0, "vacuum", "", False)]  # what the file does not say of it stays too
+    imported("pipelines: {la-311-2020: {after: }}")
+    assert steps() == []
+
+
+def test_a_step_that_is_changed_or_moved_keeps_its_history(city, imported):
+    refresh, hook = AfterStep.objects.get(kind="refresh").pk, AfterStep.objects.get(secret="env:OPS_HOOK").pk
+    imported("pipelines: {la-311-2020: {after: [{kind: notify, secret: env:OPS_HOOK}, {kind: refresh, target: other}]}}")
+    assert list(AfterStep.objects.order_by("position").values_list("pk", "target")) == [(hook, ""), (refresh, "other")]
+    assert not AfterRun.objects.exists()
+
+
+def test_a_change_of_steps_is_in_the_audit_with_before_and_after(city, imported):
+    imported("pipelines: {la-311-2020: {after: [{kind: analyze}]}}", reason="tidy")
+    [row] = AuditEntry.objects.all()
+    before, after = row.details["changes"]["after"]
+    assert [step["kind"] for step in before] == ["refresh", "vacuum", "reload", "notify", "notify"]
+    assert after == [{"kind": "analyze", "target": "", "expect": "", "secret": "", "prefix": "", "is_active": True}]
+    assert row.reason == "tidy"
+
+
+def test_a_webhook_that_was_sealed_elsewhere_is_to_be_entered_here(imported):
+    imported(MINIMAL)
+    imported(STEPS)
+    text = exported()
+    wipe()
+    report = imported(text)
+    assert any("step 3 after a load: enter its secret" in note for note in report.notes)
+    assert AfterStep.objects.get(kind="notify").secret == ""
+    assert exported() == text
+    assert not imported(text).changed
+
+
+def test_a_password_in_a_steps_address_is_not_exported_and_stays_where_it_is(imported, refused):
+    imported(MINIMAL)
+    imported(STEPS.replace("https://api", f"https://me:{HIDDEN}@api"))
+    text = exported()
+    assert HIDDEN not in text + str(AuditEntry.objects.values_list("details"))
+    assert not imported(text).changed
+    assert HIDDEN in AfterStep.objects.get(kind="post").target
+    wipe()
+    assert [words for _, words in refused(text) if "Write the address anew" in words]
+
+
+@pytest.mark.parametrize(
+    ("line", "step", "words"),
+    [
+        (4, "{kind: refrsh, target: x}", "Did you mean refresh?"),
+        (4, "{knd: refresh}", "Did you mean kind?"),
+        (4, "{target: x}", "is not a kind of step"),
+        (4, "{kind: refresh, target: }", "which view to refresh"),
+        (4, "{kind: post, target: api}", "no address of the web"),
+        (4, "{kind: notify, target: 'https://hooks.example/x'}", "Write it under secret"),
+        (4, "{kind: notify, secret: }", "Its secret is empty"),
+        (4, "{kind: notify, secret: env:DATABASE_URL}", "a secret of this program itself"),
+        (4, "{kind: analyze, is_active: maybe}", "Write true or false"),
+        (4, "{kind: analyze, prefix: " + "x" * 81 + "}", "The prefix of this step"),
+        (4, "analyze", "A single value stands where a mapping is wanted"),
+    ],
+)
+def test_each_mistake_in_a_step_is_told_with_its_line(city, refused, line, step, words):
+    problems = refused(f"pipelines:\n  la-311-2020:\n    after:\n      - {step}")
+    assert problems[0][0] == line
+    assert words in problems[0][1]
+
+
 # secrets
+
+
+def test_a_stored_secret_does_not_follow_a_provider_to_another_host(imported, refused):
+    imported(MINIMAL)
+    text = "providers:\n  la:\n    base_url: https://elsewhere.example"
+    assert [words for _, words in refused(text) if "another host" in words]
+    imported(text + "\n    secrets: {app_token: env:OTHER, password: entered-anew}")
+    assert Provider.objects.get().base_url == "https://elsewhere.example"
 
 
 def test_a_clear_secret_is_sealed_and_stands_nowhere_else(file, caplog):
