@@ -431,20 +431,26 @@ class Portal(LocalServer):
         results = [_catalog_entry(dataset, self.url) for dataset in listed[offset : offset + limit]]
         return Reply.of({"results": results, "resultSetSize": len(listed), "timings": {"serviceMillis": 5, "searchMillis": [2]}, "warnings": []})
 
-    def _query_v3(self, request: Request, fault: Fault | None, id: str, form: str) -> Reply:
-        """POST or GET /api/v3/views/{id}/query.json, export.csv: needs a token or a log-in."""
+    def _query_v3(self, request: Request, fault: Fault | None, id: str, verb: str, form: str) -> Reply:
+        """POST or GET /api/v3/views/{id}/query.json, export.csv: needs a token or a log-in; an export knows no pages of its own."""
         if not _token(request) and not self._user(request):
             raise Refused(403, {"code": "permission_denied", "error": True, "message": "You must be logged in to access this resource"})
         dataset = self._readable(request, id, BODIES[404])
+        if fault and fault.kind == "alter":
+            dataset.alter(fault["add"], fault["remove"], fault["retype"])
         try:
-            asked = request.json() if request.method == "POST" else {"query": request.query.get("query", "")}
-        except ValueError:
+            asked = (request.json() if request.method == "POST" else {"query": request.query.get("query", "")}) or {}
+            paging = asked.get("page") if verb == "query" else None
+            number, size = (int(paging.get("pageNumber", 1)), int(paging.get("pageSize", 1000))) if paging else (1, 0)
+            if number < 1 or size < 0:
+                raise ValueError("page numbers begin with 1")
+        except (ValueError, TypeError, AttributeError):
             raise Refused(400) from None
-        asked = asked or {}
         query = soql.parse_parameters({"$query": asked.get("query") or "select *"})
-        if paging := asked.get("page"):
-            size = int(paging.get("pageSize", 1000))
-            query = replace(query, limit=size, offset=(int(paging.get("pageNumber", 1)) - 1) * size)
+        if paging:
+            # assumed: the query's own limit bounds what is paged
+            start, rest = (number - 1) * size, size if query.limit is None else max(0, query.limit - (number - 1) * size)
+            query = replace(query, limit=min(size, rest), offset=query.offset + start)
             if not query.order and not query.aggregates:
                 query.order = [(soql.Column(":id"), False)]
         if asked.get("includeSynthetic", form == "json") and not query.aggregates and (not query.select or query.select == [(soql.Star(), "")]):
@@ -477,7 +483,7 @@ _route("GET HEAD", r"/api/views/metadata/v1/" + ID + r"(?:\.json)?", Portal._vie
 _route("GET HEAD", r"/api/views/" + ID + r"/rows\.csv", Portal._download)
 _route("GET HEAD DELETE", r"/api/views/([^/.]+)(?:\.json)?", _views)
 _route("GET HEAD", r"/api/catalog/v1(?:\.json)?", Portal._catalog)
-_route("GET POST", r"/api/v3/views/" + ID + r"/(?:query|export)\.(json|csv)", Portal._query_v3)
+_route("GET POST", r"/api/v3/views/" + ID + r"/(query|export)\.(json|csv)", Portal._query_v3)
 
 
 class _Records(Sequence[Record]):

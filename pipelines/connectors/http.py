@@ -260,11 +260,13 @@ class Door:
         params: Params = None,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
+        payload: Any = None,
         expect: str = "csv",
         on_bytes: Callable[[int], None] | None = None,
     ) -> Downloaded:
         """Stream the answer to a file that appears at `path` only when it is whole. Raises PipelineError.
 
+        With a `payload` the question is that JSON, by POST: one that only asks, so it may be asked again.
         `on_bytes(bytes so far)` is called after each piece of the running attempt; what it raises ends the download.
         """
         part = path.with_name(f"{path.name}.part")
@@ -284,7 +286,8 @@ class Door:
                 part.unlink(missing_ok=True)
             return Downloaded(path, size, digest.hexdigest(), response.headers, _request_id(response.headers), body.proven)
 
-        return self._walk("GET", url, store, params=params, headers=headers, auth=auth, repeatable=True)
+        method = "GET" if payload is None else "POST"
+        return self._walk(method, url, store, params=params, headers=headers, auth=auth, payload=payload, repeatable=True)
 
     def _held(self, expect: str) -> Callable[[requests.Response], Reply]:
         """Take an answer into memory."""

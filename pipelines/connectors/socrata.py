@@ -1,4 +1,4 @@
-"""Socrata portals, by SODA 2.1: describe, count and fetch a dataset; upsert rows into one."""
+"""Socrata portals, by SODA 2.1 or SODA3: describe, count and fetch a dataset; upsert, delete and replace rows of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -64,10 +65,10 @@ class _Abandoned(Exception):
 
 
 class Socrata(Connector):
-    """A portal that speaks SODA 2.1. A resource is a dataset id like `rq3b-xjk8`."""
+    """A portal that speaks SODA. A resource is a dataset id like `rq3b-xjk8`."""
 
     kind = "socrata"
-    label = "Socrata (SODA 2.1)"
+    label = "Socrata (SODA 2.1 and 3)"
     can_fetch = True
     can_publish = True
     vouches_for_types = True
@@ -78,6 +79,7 @@ class Socrata(Connector):
         Parameter("app_token", "App token", secret=True, help="A share of the portal of our own; without it, requests are throttled."),
         Parameter("user", "User name or API key id", help="Needed to publish, and to read private datasets."),
         Parameter("password", "Password or API key secret", secret=True),
+        Parameter("api", "API to read rows by", default="2.1", help="2.1, or 3 for SODA3, which wants an app token or a log-in."),
     )
 
     def __init__(self, account: Account, door: Door):
@@ -118,6 +120,44 @@ class Socrata(Connector):
     def _auth(self) -> tuple[str, str] | None:
         user, password = self.account.parameters.get("user", ""), self.account.secrets.get("password", "")
         return (user, password) if user and password else None
+
+    @property
+    def _is_soda3(self) -> bool:
+        """Which API rows are read by. Raises SetupError for one that there is not."""
+        version = self.account.parameters.get("api", "").strip() or "2.1"
+        if version not in ("2.1", "3"):
+            raise SetupError(
+                f"provider {self.account.slug} is to be read by API {version}, and a Socrata portal has 2.1 and 3",
+                code="unknown-api",
+                next_step=f"Write 2.1 or 3 as the API of provider {self.account.slug}.",
+            )
+        return version == "3"
+
+    def _question(self, resource: str, form: str, clauses: Mapping[str, str | int]) -> tuple[str, dict[str, Any]]:
+        """(address, what goes with it) of a query for rows; `clauses` are SoQL's, in its order.
+
+        SODA3 takes the query in one piece, by POST; its export has no pages of its own, so ours are LIMIT and OFFSET there too.
+        """
+        if not self._is_soda3:
+            return self._url(resource, f"/resource/{{}}.{form}"), {"params": {f"${name}": value for name, value in clauses.items()}}
+        words = {"order": "ORDER BY"}
+        query = " ".join(f"{words.get(name, name.upper())} {value}" for name, value in clauses.items())
+        path = "/api/v3/views/{}/export.csv" if form == "csv" else "/api/v3/views/{}/query.json"
+        return self._url(resource, path), {"payload": {"query": query}}
+
+    @contextmanager
+    def _with_token(self) -> Iterator[None]:
+        """Say what a refusal means where SODA3 was asked by a stranger."""
+        try:
+            yield
+        except SetupError as error:
+            if error.code not in ("http-401", "http-403") or not self._is_soda3 or self._auth or self._headers:
+                raise
+            raise SetupError(
+                f"{urlsplit(self.base).netloc} gives rows by SODA3 only to who has an app token, and provider {self.account.slug} has none",
+                code="token-missing",
+                next_step=f"Enter an app token of provider {self.account.slug}, or set its API to 2.1.",
+            ) from None
 
     def _get(self, url: str, params: Mapping[str, str | int] | None = None) -> tuple[Any, str]:
         """The JSON answer and the portal's request id."""
@@ -218,8 +258,12 @@ class Socrata(Connector):
         return " AND ".join(part for part in (_window(request, types), _since(request, types)) if part)
 
     def _count(self, resource: str, where: str) -> int:
-        params = {"$select": "count(*)", **({"$where": where} if where else {})}
-        rows, _ = self._get(self._url(resource, "/resource/{}.json"), params)
+        url, question = self._question(resource, "json", {"select": "count(*)", **({"where": where} if where else {})})
+        with self._with_token():
+            rows = self.door.ask(
+                "POST" if "payload" in question else "GET", url, **question, headers=self._headers, auth=self._auth, repeatable=True,
+                expect="json",
+            ).json  # fmt: skip
         try:
             # The name of the value differs between portals (count, COUNT, count_1): there is only one.
             [row] = rows
@@ -235,21 +279,20 @@ class Socrata(Connector):
         counted, if the source grew meanwhile. Raises TransientError("short-page") when a page has fewer: the source
         shrank while it was read, or the page was cut at the end of a line.
         """
-        params = {
-            "$select": ",".join(_field(column.name) for column in request.columns),
-            "$order": ",".join(dict.fromkeys([*(_field(name) for name in request.order), ":id"])),
-            "$limit": request.page_size,
+        where = self._where(resource, request)
+        clauses = {
+            "select": ",".join(_field(column.name) for column in request.columns),
+            **({"where": where} if where else {}),
+            "order": ",".join(dict.fromkeys([*(_field(name) for name in request.order), ":id"])),
+            "limit": request.page_size,
         }
-        if where := self._where(resource, request):
-            params["$where"] = where
-        url = self._url(resource, "/resource/{}.csv")
         wanted = tuple(column.name for column in request.columns)
         abandoned = threading.Event()
 
         def page(offset: int) -> FetchedFile:
             expected = min(request.page_size, rows - offset)
             path = workdir / f"{resource}-{offset // request.page_size + 1:05d}.csv"
-            return self._page(url, {**params, "$offset": offset}, path, wanted, expected, abandoned)
+            return self._page(resource, {**clauses, "offset": offset}, path, wanted, expected, abandoned)
 
         with ThreadPoolExecutor(max_workers=request.in_flight, thread_name_prefix=f"page-{resource}") as pool:
             offsets = range(0, rows, request.page_size)
@@ -271,8 +314,8 @@ class Socrata(Connector):
 
     def _page(
         self,
-        url: str,
-        params: Mapping[str, str | int],
+        resource: str,
+        clauses: Mapping[str, str | int],
         path: Path,
         wanted: tuple[str, ...],
         expected: int,
@@ -285,14 +328,16 @@ class Socrata(Connector):
                 raise _Abandoned
 
         still_wanted(0)
-        got = self.door.download(url, path, params=params, headers=self._headers, auth=self._auth, expect="csv", on_bytes=still_wanted)
+        url, question = self._question(resource, "csv", clauses)
+        with self._with_token():
+            got = self.door.download(url, path, **question, headers=self._headers, auth=self._auth, expect="csv", on_bytes=still_wanted)
         page = settle(path, proven=got.proven)
         _same_columns(path.name, page.header, wanted)
-        host, offset = urlsplit(url).netloc, int(params["$offset"])
+        host, offset = urlsplit(url).netloc, int(clauses["offset"])
         if page.rows < expected:
             raise TransientError(f"{host} gave {page.rows:,} of {expected:,} rows from row {offset:,} on", code="short-page")
-        if page.rows > int(params["$limit"]):
-            raise DataError(f"{host} was asked for {params['$limit']:,} rows and gave {page.rows:,}", code="long-page")
+        if page.rows > int(clauses["limit"]):
+            raise DataError(f"{host} was asked for {clauses['limit']:,} rows and gave {page.rows:,}", code="long-page")
         stale = got.headers.get("X-SODA2-Data-Out-Of-Date", "").strip().lower() == "true"
         if stale:
             self.door.tell("warning", f"{host} says that its copy of the rows is out of date; newer rows may be missing")
@@ -302,7 +347,7 @@ class Socrata(Connector):
             rows=page.rows,
             bytes=page.bytes,
             sha256=page.sha256,
-            origin=self.door.redact(f"{url}?{urlencode(params)}"),
+            origin=self.door.redact(f"{url}?{urlencode(question.get('params') or question['payload'])}"),
             metadata={
                 "request_id": got.request_id,
                 "offset": offset,

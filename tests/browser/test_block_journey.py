@@ -123,7 +123,7 @@ def test_a_steward_sets_up_a_provider_and_the_admin_keeps_the_policy(visit, city
     visitor = visit()
     visitor.log_in(city.steward)
     visitor.go(reverse("admin:pipelines_provider_add"))
-    visitor.page.get_by_role("link", name="Socrata (SODA 2.1)").click()
+    visitor.page.get_by_role("link", name="Socrata (SODA 2.1 and 3)").click()
     visitor.page.get_by_label("Title").press_sequentially("Harbour portal")
     expect(visitor.page.get_by_label("Slug")).to_have_value("harbour-portal")
     visitor.page.get_by_label("Address").fill("https://harbour.example")

@@ -150,6 +150,17 @@ def test_soda3_answers_only_with_a_token(ask):
     assert ask("/api/v3/views/abcd-1234/export.csv", "POST", {}, token)[2].count(b'\n"1-') == 100
 
 
+def test_a_soda3_export_knows_no_pages_and_a_query_pages_within_its_limit(ask):
+    token = {"X-App-Token": "any"}
+    paged = {"query": "SELECT srnumber ORDER BY srnumber LIMIT 25", "page": {"pageNumber": 3, "pageSize": 10}}
+    export = ask("/api/v3/views/abcd-1234/export.csv", "POST", paged, token)[2]
+    assert export.count(b'\n"1-') == 25
+    rows = json.loads(ask("/api/v3/views/abcd-1234/query.json", "POST", paged, token)[2])
+    assert [row["srnumber"] for row in rows] == [f"1-{1000 + n}" for n in range(20, 25)]
+    for bad in ("{", {"page": {"pageNumber": 0}}, {"page": {"pageSize": "many"}}, {"page": 3}, [1]):
+        assert ask("/api/v3/views/abcd-1234/query.json", "POST", bad, token)[0] == 400
+
+
 @pytest.mark.parametrize(
     ("path", "status", "body"),
     [

@@ -72,7 +72,9 @@ def city(portal, events):
     """Make a connector for the portal: `city()`, `city(user="…")`."""
     doors = []
 
-    def make(url: str = "", user: str = "publisher", password: str = CANARY, token: str = "token-123", allow=("127.0.0.0/8",), **door) -> Socrata:
+    def make(
+        url: str = "", user: str = "publisher", password: str = CANARY, token: str = "token-123", allow=("127.0.0.0/8",), api: str = "", **door
+    ) -> Socrata:
         doors.append(
             Door(
                 allow,
@@ -84,7 +86,7 @@ def city(portal, events):
             )
         )
         secrets = {"password": password, "app_token": token}
-        return Socrata(Account("la-311", url or portal.url, {"user": user}, secrets, "America/Los_Angeles"), doors[-1])
+        return Socrata(Account("la-311", url or portal.url, {"user": user, "api": api}, secrets, "America/Los_Angeles"), doors[-1])
 
     yield make
     for door in doors:
@@ -599,6 +601,61 @@ def test_memory_does_not_grow_with_the_rows(portal, city, tmp_path):
     small, large = peak(60_000), peak(120_000)
     tracemalloc.stop()
     assert large < small * 1.5
+
+
+# --------------------------------------------------------------------------------------------------------------- SODA3
+
+
+@pytest.mark.parametrize("api", ["", "2.1", "3"])
+def test_both_apis_give_the_same_rows_in_the_same_order_and_the_same_pages(portal, city, tmp_path, api):
+    asked = request(
+        "srnumber createddate place address", window_column="createddate", starts_at=datetime(2020, 1, 2, 8, tzinfo=UTC),
+        since_column="createddate", since="2020-01-03T00:00:00",
+    )  # fmt: skip
+    connector = city(api=api)
+    assert connector.count(ID, asked) == 202
+    files = fetched(connector, asked, 202, tmp_path)
+    assert [file.rows for file in files] == [100, 100, 2]
+    assert [found["srnumber"] for found in rows_of(files)] == [f"1-{n:06d}" for n in range(48, 250)]
+    assert rows_of(files)[0]["place"] == "" and rows_of(files)[1]["place"] == "POINT (-118.25 34.05)"
+
+
+def test_soda3_is_asked_by_post_in_one_query_with_its_order_and_its_limit(portal, city, tmp_path):
+    heard, answer = [], portal.answer
+    portal.answer = lambda asked, fault: heard.append((asked.method, asked.path, asked.json())) or answer(asked, fault)
+    connector = city(api="3")
+    files = fetched(connector, request("srnumber nc"), connector.count(ID, request("srnumber nc")), tmp_path)
+    assert heard[0] == ("POST", f"/api/v3/views/{ID}/query.json", {"query": "SELECT count(*)"})
+    assert sorted(heard[1:], key=str) == [
+        ("POST", f"/api/v3/views/{ID}/export.csv", {"query": f"SELECT srnumber,nc ORDER BY srnumber,:id LIMIT 100 OFFSET {offset}"})
+        for offset in (0, 100, 200)
+    ]
+    assert {asked.headers["x-app-token"] for asked in portal.requests} == {"token-123"}
+    assert f"/api/v3/views/{ID}/export.csv?query=SELECT+srnumber" in files[0].origin
+
+
+def test_soda3_without_a_token_is_told_what_it_lacks(portal, city, tmp_path):
+    stranger = city(api="3", user="", password="", token="")
+    for act in (lambda: stranger.count(ID, request()), lambda: fetched(stranger, request(), 250, tmp_path)):
+        with pytest.raises(SetupError, match="only to who has an app token, and provider la-311 has none") as caught:
+            act()
+        assert caught.value.code == "token-missing" and "app token of provider la-311" in caught.value.next_step
+    assert city(api="3", token="").count(ID, request()) == 250  # a log-in will do
+    with pytest.raises(SetupError) as caught:
+        city(api="3", password="wrong", token="").count(ID, request())
+    assert caught.value.code == "http-401"
+
+
+def test_an_api_that_there_is_not_is_refused_before_anything_is_asked(portal, city):
+    with pytest.raises(SetupError, match="API 4, and a Socrata portal has 2.1 and 3") as caught:
+        city(api="4").count(ID, request())
+    assert (caught.value.code, portal.requests) == ("unknown-api", [])
+
+
+@pytest.mark.parametrize("fault", [Fault("cut"), Fault("html"), Fault(503), Fault("lost_reply")])
+def test_a_bad_page_of_soda3_is_asked_for_again(portal, city, tmp_path, fault):
+    portal.fail(fault, method="POST", path="export", times=2)
+    assert [found["srnumber"] for found in rows_of(fetched(city(api="3"), request(), 250, tmp_path))] == [f"1-{n:06d}" for n in range(250)]
 
 
 # ----------------------------------------------------------------------------------------------------------- preflight
