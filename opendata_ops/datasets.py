@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from urllib.parse import urlencode
 
-from django.db.models import Count, Prefetch, Q, Sum
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Max, Prefetch, Q, Sum
+from django.db.models.functions import Coalesce, TruncDate
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.views.decorators.http import require_GET, require_POST
 
 from catalog import asked
+from catalog import audit as audits
+from catalog.audit import Actor
 from catalog.exports import csv_response
 from catalog.gates import needs_view
-from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
+from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn, DatasetEvent
+from opendata_ops.chart import Chart, chart_of
 from pipelines import clock, planner
 from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
 from pipelines.selectors import faces, promises, schedule
@@ -25,6 +35,8 @@ from pipelines.selectors.faces import Face, Square
 from pipelines.selectors.trouble import troubles
 
 BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 30, 100
+#: The timeline looks back so far for days on which something ran.
+LOOKS_BACK = timedelta(days=400)
 
 
 # the list
@@ -170,7 +182,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the timeline: a run, or an edit."""
+    """One line of the timeline: the runs of a day, a change at the source or the portal, or what a person did."""
 
     at: datetime
     face: Face
@@ -181,11 +193,60 @@ class Event:
 
 
 @dataclass(frozen=True)
+class ColumnLine:
+    """A line of the dictionary with what the source says of the column's values; each "" where it says nothing."""
+
+    column: DatasetColumn
+    empty: str
+    distinct: str
+    smallest: str
+    largest: str
+
+    @classmethod
+    def of(cls, column: DatasetColumn) -> ColumnLine:
+        told = column.told if isinstance(column.told, dict) else {}
+        return cls(
+            column=column,
+            empty=_share(told.get("null"), told.get("count")),
+            distinct=_number(told.get("cardinality")),
+            smallest=_plain(told.get("smallest")),
+            largest=_plain(told.get("largest")),
+        )
+
+
+def _share(part: object, whole: object) -> str:
+    """A part in per cent, with a decimal where it is small: "0.3 %"; "" for what is no number."""
+    try:
+        part, whole = float(part), float(whole)  # portals send their numbers as words too
+        share = 100 * part / whole
+    except (TypeError, ValueError, ZeroDivisionError):
+        return ""
+    if 0 < share < 0.1:
+        return "under 0.1 %"
+    return f"{share:.1f} %" if 0 < share < 10 else f"{share:.0f} %"
+
+
+def _number(value: object) -> str:
+    try:
+        return f"{int(value):,}"
+    except (TypeError, ValueError, OverflowError):
+        return ""
+
+
+def _plain(value: object) -> str:
+    """A value as a cell: midnight of a day is the day."""
+    text = "" if value is None or isinstance(value, dict | list) else str(value)
+    return text.removesuffix("T00:00:00.000").removesuffix("T00:00:00")
+
+
+@dataclass(frozen=True)
 class DatasetPage:
     dataset: Dataset
     feeds: list[Feed]
     promise: Promise
     columns: list[DatasetColumn]
+    lines: list[ColumnLine]
+    chart: Chart
     timeline: list[Event]
     shown: str
     files: int
@@ -199,6 +260,11 @@ class DatasetPage:
     now: datetime
 
     @property
+    def has_told(self) -> bool:
+        """Whether the source says anything of its columns' values."""
+        return any(line.empty or line.distinct or line.smallest or line.largest for line in self.lines)
+
+    @property
     def undescribed(self) -> int:
         return sum(not column.description for column in self.columns)
 
@@ -207,8 +273,11 @@ class DatasetPage:
         return sum(not column.is_published for column in self.columns)
 
 
-def dataset_page(dataset: Dataset, now: datetime, shown: str = "all") -> DatasetPage:
-    """All that the page of a dataset prints; twelve queries, or eleven, whatever its history. `shown` is "all", "runs" or "edits"."""
+def dataset_page(dataset: Dataset, now: datetime, shown: str = "all", chart: Mapping[str, str] | None = None) -> DatasetPage:
+    """All that the page of a dataset prints; fourteen queries whatever its history, one more where a chart is shown.
+
+    `shown` is one of SHOWN; `chart` is what is asked of the chart, as `chart_of` takes it.
+    """
     pipelines = list(schedule.pipelines_with_newest().filter(dataset=dataset).order_by("title"))
     for pipeline in pipelines:
         pipeline.dataset = dataset
@@ -225,12 +294,15 @@ def dataset_page(dataset: Dataset, now: datetime, shown: str = "all") -> Dataset
         open=Count("pk", filter=Q(replayed_at=None)), replayed=Count("pk", filter=~Q(replayed_at=None))
     )
     files = CatalogEntry.objects.live().filter(dataset=dataset).aggregate(files=Count("pk"), size=Sum("bytes"))
+    columns = list(dataset.columns.all())
     return DatasetPage(
         dataset=dataset,
         feeds=feeds,
         promise=promise_of(dataset, pipelines, now),
-        columns=list(dataset.columns.all()),
-        timeline=_timeline(dataset, pipelines, shown),
+        columns=columns,
+        lines=[ColumnLine.of(column) for column in columns],
+        chart=chart_of(dataset, pipelines, columns, chart or {}),
+        timeline=_timeline(dataset, pipelines, shown, now),
         shown=shown,
         files=files["files"],
         bytes=files["size"] or 0,
@@ -336,33 +408,101 @@ def _square(block: ScheduleBlock, now: datetime) -> Square:
     return Square(face, f"{words}: {face.word.lower()}{rows}", href=block.get_absolute_url(), starts_at=block.starts_at)
 
 
-_STAGE_WORDS = {
-    "extract": "Extracted",
-    "standardize": "Standardized",
-    "enrich": "Enriched",
-    "load": "Loaded",
-    "publish": "Published",
+#: What the timeline can be narrowed to.
+SHOWN = {"all": "All", "runs": "Loads", "changes": "Changes", "edits": "Edits"}
+_CHANGE_FACES = {
+    DatasetEvent.Kind.COLUMNS: Face("late", "Columns"),
+    DatasetEvent.Kind.METADATA: Face("unchanged", "Description"),
+    DatasetEvent.Kind.PORTAL: Face("late", "Portal"),
+    DatasetEvent.Kind.ROWS: Face("unchanged", "Rows"),
 }
 
 
-def _timeline(dataset: Dataset, pipelines: list[Pipeline], shown: str) -> list[Event]:
-    """What happened to the dataset, newest first: runs that moved or broke something, and what people did. At most TIMELINE lines."""
+def _timeline(dataset: Dataset, pipelines: list[Pipeline], shown: str, now: datetime) -> list[Event]:
+    """What happened to the dataset, newest first: what ran, a line a day; what changed; what people did. At most TIMELINE lines."""
     events: list[Event] = []
-    if shown != "edits":
-        runs = Run.objects.filter(block__pipeline__in=pipelines).exclude(state=RunState.WAITING).select_related("block__pipeline")
-        events += [_run_event(run) for run in runs.order_by("-pk")[:TIMELINE]]
-    if shown != "runs":
+    if shown in ("all", "runs"):
+        events += _days(pipelines, now)
+    if shown in ("all", "changes"):
+        several = len(pipelines) > 1
+        events += [_change_event(change, several) for change in dataset.events.all()[:TIMELINE]]
+    if shown in ("all", "edits"):
         mine = Q(kind="dataset", target=dataset.slug) | Q(kind="pipeline", target__in=[pipeline.slug for pipeline in pipelines])
         events += [_edit_event(entry) for entry in AuditEntry.objects.filter(mine)[:TIMELINE]]
     return sorted(events, key=lambda event: event.at, reverse=True)[:TIMELINE]
 
 
-def _run_event(run: Run) -> Event:
-    face = faces.of_run(run)
-    word = _STAGE_WORDS[run.stage] if face.look == "ok" else f"{run.stage.capitalize()} {face.word.lower()}"
-    who = run.asked_by + (f", {run.asked_because}" if run.asked_because else "")
-    text = run.message or ("going on" if run.state == RunState.RUNNING else f"{run.rows_in:,} rows")
-    return Event(run.finished_at or run.started_at, Face(face.look, word), "run", text, who, run.block.get_absolute_url())
+def _days(pipelines: list[Pipeline], now: datetime) -> list[Event]:
+    """The newest days on which something ran, each as one line; two queries."""
+    well, bad = Q(state=RunState.DONE), Q(state__in=[RunState.FAILED, RunState.CRASHED])
+    loaded, published = Q(stage=Stage.LOAD) & well, Q(stage=Stage.PUBLISH) & well
+    runs = Run.objects.filter(block__pipeline__in=pipelines, started_at__gte=now - LOOKS_BACK).exclude(state=RunState.WAITING)
+    days = list(
+        runs.order_by()
+        .values(day=TruncDate("started_at", tzinfo=clock.zone(settings.TIME_ZONE)))
+        .annotate(
+            at=Max(Coalesce("finished_at", "started_at")),
+            loads=Count("pk", filter=loaded),
+            **{name: Sum(name, filter=loaded, default=0) for name in ("inserted", "updated", "deleted", "rejected")},
+            published=Sum("published", filter=published, default=0),
+            unchanged_reads=Count("pk", filter=Q(stage=Stage.EXTRACT, state=RunState.UNCHANGED)),
+            going=Count("pk", filter=Q(state=RunState.RUNNING)),
+            failed=Count("pk", filter=bad & Q(superseded_at=None)),
+            made_good=Count("pk", filter=bad & ~Q(superseded_at=None)),
+            newest_failure=Max("pk", filter=bad & Q(superseded_at=None)),
+            who=ArrayAgg("asked_by", distinct=True),
+        )
+        .order_by("-day")[:TIMELINE]
+    )
+    # asked though nothing failed, too: a page's number of queries does not depend on luck
+    failures = Run.objects.filter(pk__in=[0, *(day["newest_failure"] or 0 for day in days)]).in_bulk()
+    only = {"pipeline": pipelines[0].slug} if len(pipelines) == 1 else {}
+    return [_day_event(day, failures.get(day["newest_failure"]), only) for day in days]
+
+
+def _day_event(day: dict, failure: Run | None, only: dict[str, str]) -> Event:
+    parts = []
+    if day["loads"]:
+        numbers = [f"{day['inserted']:,} new", f"{day['updated']:,} changed"]
+        numbers += [f"{day[name]:,} {name}" for name in ("deleted", "rejected") if day[name]]
+        parts.append(f"{_times(day['loads'], 'load')}: {', '.join(numbers)}")
+    if day["published"]:
+        parts.append(f"{day['published']:,} rows published")
+    if day["unchanged_reads"]:
+        parts.append(f"source unchanged at {_times(day['unchanged_reads'], 'reading')}")
+    if day["made_good"]:
+        parts.append(f"{_times(day['made_good'], 'failed run')}, made good since")
+    if day["failed"]:
+        parts.append(f"{_times(day['failed'], 'run')} failed" + (f", the last one: {failure.message}" if failure and failure.message else ""))
+    if day["going"]:
+        parts.append(f"{_times(day['going'], 'run')} going on")
+    if day["failed"]:
+        face = Face("failed", "Failed")
+    elif day["going"] and not day["loads"]:
+        face = Face("running", "Running")
+    elif day["loads"]:
+        face = Face("ok", "Loaded")
+    else:
+        face = Face("unchanged", "Unchanged" if day["unchanged_reads"] else "Ran")
+    who = ", ".join(sorted(name for name in day["who"] if name))
+    text = "; ".join(parts) or "Read, and nothing was loaded"
+    return Event(
+        day["at"],
+        face,
+        "run",
+        f"{text[:1].upper()}{text[1:]}.".replace("..", "."),
+        who,
+        f"{reverse('runs')}?{urlencode({**only, 'day': day['day']})}",
+    )
+
+
+def _times(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def _change_event(change: DatasetEvent, names_source: bool) -> Event:
+    source = f"{change.source}: " if names_source else ""
+    return Event(change.at, _CHANGE_FACES[DatasetEvent.Kind(change.kind)], "change", f"{source}{change.text}", change.source, "")
 
 
 def _edit_event(entry: AuditEntry) -> Event:
@@ -480,6 +620,9 @@ def _target_href(entry: AuditEntry) -> str:
 
 # the views
 
+#: Who may choose what a dataset's page shows: a steward.
+EDIT = "catalog.change_dataset"
+
 
 @needs_view
 def datasets(request: HttpRequest) -> HttpResponse:
@@ -508,12 +651,65 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
     if request.GET.get("format") == "csv":
         return csv_response(
             f"{one.slug}-columns.csv",
-            ["position", "name", "label", "type", "description", "is_published", "seen_at"],
-            ([c.position, c.name, c.label, c.type, c.description, c.is_published, c.seen_at] for c in one.columns.all()),
+            ["position", "name", "label", "type", "description", "is_published", "seen_at", "empty", "distinct", "smallest", "largest"],
+            (
+                [
+                    c.position,
+                    c.name,
+                    c.label,
+                    c.type,
+                    c.description,
+                    c.is_published,
+                    c.seen_at,
+                    line.empty,
+                    line.distinct,
+                    line.smallest,
+                    line.largest,
+                ]
+                for c in one.columns.all()
+                for line in [ColumnLine.of(c)]
+            ),
         )
     shown = request.GET.get("show", "all")
-    page = dataset_page(one, timezone.now(), shown if shown in ("runs", "edits") else "all")
-    return render(request, "opendata_ops/datasets/page.html", {"page": page})
+    page = dataset_page(one, timezone.now(), shown if shown in SHOWN else "all", request.GET)
+    return render(request, "opendata_ops/datasets/page.html", {"page": page, "shown": SHOWN.items(), "may_edit": request.user.has_perm(EDIT)})
+
+
+@needs_view
+@require_GET
+def dataset_chart(request: HttpRequest, slug: str) -> HttpResponse:
+    """The chart's numbers: as the table that the page shows, or with `shape=long` a line for each pair."""
+    one = get_object_or_404(Dataset, slug=slug)
+    chart = chart_of(one, list(one.pipelines.order_by("title")), list(one.columns.all()), request.GET)
+    if chart.matrix is None:
+        raise Http404(chart.words)
+    name = f"{one.slug}-{chart.row_name}-by-{chart.column_name}.csv"
+    if request.GET.get("shape") == "long":
+        return csv_response(name, [chart.row_head, chart.column_head, "rows"], chart.matrix.pairs())
+    lines = [[line.label, *(cell.rows for cell in line.cells), line.total] for line in chart.matrix.lines]
+    return csv_response(name, [chart.row_head, *chart.matrix.heads, "all"], [*lines, ["all", *chart.matrix.totals, chart.matrix.total]])
+
+
+@needs_view
+@require_POST
+def save_chart(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show this chart to everyone who opens the dataset."""
+    if not request.user.has_perm(EDIT):
+        raise PermissionDenied("Only stewards choose what a dataset's page shows. Ask a steward.")
+    one = get_object_or_404(Dataset, slug=slug)
+    chosen = [request.POST.get(name, "") for name in ("rows", "columns")]
+    known = set(one.columns.values_list("name", flat=True))
+    if not set(chosen) <= known or chosen[0] == chosen[1]:
+        messages.error(request, "Nothing was saved: choose two different columns of the dictionary.")
+        return redirect(one)
+    changed = {
+        name: [getattr(one, name), new] for name, new in zip(("chart_rows", "chart_columns"), chosen, strict=True) if getattr(one, name) != new
+    }
+    if changed:
+        Dataset.objects.filter(pk=one.pk).update(chart_rows=chosen[0], chart_columns=chosen[1])
+        audits.write(Actor.of(request.user), "edit", kind="dataset", target=one.slug, result=f"Changed {', '.join(changed)}.", changed=changed)
+    messages.success(request, f"Everyone who opens this page now sees {chosen[0]} by {chosen[1]}.")
+    return redirect(f"{one.get_absolute_url()}#chart")
 
 
 @needs_view
