@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from catalog import audit
-from catalog.models import AuditEntry, Dataset
+from catalog.models import AuditEntry, Dataset, DatasetColumn, DatasetEvent
 from opendata_ops import datasets
 from pipelines.models import Run, ScheduleBlock, State
 from pipelines.selectors import faces
@@ -155,6 +155,65 @@ def test_the_timeline_holds_runs_and_edits_and_can_be_narrowed(viewer, city):
     whole, edits = text_of(viewer, "dataset", "311-requests"), text_of(viewer, "dataset", "311-requests", show="edits")
     assert "Changed licence." in whole and "Loaded" in whole
     assert "Changed licence." in edits and "Loaded" not in edits
+
+
+def test_the_timeline_tells_each_days_loads_in_one_line(viewer, city):
+    days = [event for event in page("311-requests").timeline if event.kind == "run"]
+    block = city.blocks["requests"]
+    load = block.runs.get(stage="load")
+    assert days[0].text.startswith(f"1 load: {load.inserted:,} new, 0 changed, 22 rejected; {load.inserted:,} rows published")
+    assert (days[0].face.word, days[0].who) == ("Loaded", "schedule") and len(days) == 6
+    reply = viewer.get(days[0].href)
+    assert reply.status_code == 200 and f"{load.pk:,}" in reply.content.decode()
+
+
+def test_a_day_on_which_something_failed_says_so_with_the_last_failures_words(city):
+    event = next(event for event in page("scooter-trips").timeline if event.kind == "run")
+    assert event.face.look == "failed" and "failed, the last one: Zipwheel answered 503" in event.text and ".." not in event.text
+    Run.objects.filter(state="failed").update(superseded_at=world.SATURDAY)
+    event = next(event for event in page("scooter-trips").timeline if event.kind == "run")
+    assert event.face.look == "ok" and "made good since" in event.text
+
+
+def test_a_change_at_the_source_stands_on_the_timeline(viewer, city):
+    one = Dataset.objects.get(slug="311-requests")
+    DatasetEvent.objects.create(dataset=one, kind="columns", source="requests", text="The source’s columns changed: <i> (text) is new.")
+    DatasetEvent.objects.create(dataset=one, kind="metadata", source="requests", text="At the source, licence: CC0 → CC BY.")
+    changes = text_of(viewer, "dataset", "311-requests", show="changes")
+    assert "&lt;i&gt; (text) is new" in changes and "CC0 → CC BY" in changes and "Loaded" not in changes
+    assert "is new" in text_of(viewer, "dataset", "311-requests") and "is new" not in text_of(viewer, "dataset", "311-requests", show="edits")
+    assert "Neither the source nor the portal" in text_of(viewer, "dataset", "street-trees", show="changes")
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (
+            {"count": "1000", "null": "120", "cardinality": "27", "smallest": "2003-11-28T00:00:00.000", "largest": "9"},
+            ("12 %", "27", "2003-11-28", "9"),
+        ),
+        ({"count": 1_000_000, "null": 3, "cardinality": 1_234}, ("under 0.1 %", "1,234", "", "")),
+        ({"count": 0, "null": 0}, ("", "", "", "")),
+        ({"count": "many", "cardinality": None, "smallest": {"a": 1}}, ("", "", "", "")),
+        ({}, ("", "", "", "")),
+        ("not what was promised", ("", "", "", "")),
+    ],
+)
+def test_what_the_source_says_of_a_columns_values_is_told_in_words(told, line):
+    found = datasets.ColumnLine.of(DatasetColumn(name="x", told=told))
+    assert (found.empty, found.distinct, found.smallest, found.largest) == line
+
+
+def test_the_dictionary_shows_the_sources_figures_where_there_are_any(viewer, city):
+    assert "Smallest" not in text_of(viewer, "dataset", "311-requests")
+    Dataset.objects.get(slug="311-requests").columns.filter(name="status").update(
+        told={"count": 200, "null": 3, "cardinality": 5, "largest": "<Open>"}
+    )
+    text = text_of(viewer, "dataset", "311-requests")
+    assert "Smallest" in text and "1.5 %" in text and "&lt;Open&gt;" in text
+    body = b"".join(viewer.get(reverse("dataset", args=["311-requests"]), {"format": "csv"}).streaming_content).decode()
+    row = next(row for row in csv.DictReader(io.StringIO(body)) if row["name"] == "status")
+    assert (row["empty"], row["distinct"], row["smallest"], row["largest"]) == ("1.5 %", "5", "", "<Open>")
 
 
 def test_the_page_asks_as_much_for_a_long_history_as_for_a_short_one(viewer, city):
