@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from pipelines.importers.plan import DATASET, PIPELINE, Plan, Problem, Wanted, suggestion
 from pipelines.importers.portals import FOUR_BY_FOUR, LIKE_AN_ID, NOT_AN_ID, Portal, as_slug, as_title, portal_at
@@ -343,10 +344,11 @@ class _Reader:
         }
         scheme = SCHEMES[topic.said["target_type"].lower()]
         port = f":{told['port']}" if told.get("port") else ""
-        address = f"{scheme}://{told.get('user') or 'user'}:…@{told.get('host') or 'host'}{port}/{told.get('db') or 'database'}"
+        user, database = (quote(str(told.get(key) or other), safe="") for key, other in (("user", "user"), ("db", "database")))
+        address = f"{scheme}://{user}:…@{told.get('host') or 'host'}{port}/{database}"
         return (
-            f"Write {topic.said['target_conn']}={address} into WAREHOUSES (in the environment, addresses divided by commas) with the password in "
-            "the place of …, or import with --warehouse default."
+            f"Set WAREHOUSES={topic.said['target_conn']}={address} with the password in the place of … (a comma divides it from another one), "
+            "or import with --warehouse default."
         )
 
     def _tell_twice(self, topics: Iterable[_Topic]) -> None:

@@ -109,6 +109,8 @@ class _Reader:
         self.lines = lines_of(text)
         self._know(tree)
         portal = self._portal()
+        for name in ("api_url", "report_server_url"):
+            self._address(name)
         years = self._years()
         shape = self._shape()
         if self.problems or portal is None or shape is None:
@@ -181,6 +183,17 @@ class _Reader:
         except ValueError as error:
             self._problem(name, str(error), 'Write it like host = "data.lacity.org", or with http:// or https:// before it.')
             return None
+
+    def _address(self, name: str) -> None:
+        """An address that is asked after a load is shown wherever the step is: nothing secret may be in it."""
+        try:
+            parts = urlsplit(self.said.get(name, ""))
+            has_secret = bool("@" in parts.netloc or parts.query or parts.fragment)
+        except ValueError:
+            has_secret = True
+        if has_secret:
+            next_step = "Write only the address; a token is entered in the admin, as the step's secret."
+            self._problem(name, "There is more in this address than a host and a path.", next_step)
 
     def _years(self) -> dict[str, bool]:
         """Year → whether it is read; every dataset of the file is there."""
@@ -332,10 +345,11 @@ class _Reader:
         yield Step({"kind": "analyze"})
         if self.said.get("vacuum_db"):
             yield Step({"kind": "vacuum"}, line=self._line("vacuum_db"))
-        if api := self.said.get("api_url"):
-            yield Step({"kind": "post", "target": f"{api.rstrip('/')}/status/reset-cache"}, line=self._line("api_url"))
-        if reports := self.said.get("report_server_url"):
-            target = f"{reports.rstrip('/')}/reload"
+        if self.said.get("api_url"):
+            target = f"{self.said['api_url'].rstrip('/')}/status/reset-cache"
+            yield Step({"kind": "post", "target": target}, line=self._line("api_url"))
+        if self.said.get("report_server_url"):
+            target = f"{self.said['report_server_url'].rstrip('/')}/reload"
             yield Step({"kind": "reload", "target": target, "expect": "Reloading..."}, line=self._line("report_server_url"))
         prefix = self.said.get("stage", "")
         hook = next((name for name in ("context.secrets.SLACK_HOOK", "slack_hook") if self.said.get(name)), "")

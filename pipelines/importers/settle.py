@@ -364,6 +364,9 @@ class _Settled:
     def _step_secret(self, place: str, pipeline: Pipeline, kind: str, number: int, value: str, old: AfterStep | None) -> str:
         if not value and kind != AfterStep.Kind.NOTIFY:
             return ""
+        if kind == AfterStep.Kind.NOTIFY and value and not value.startswith((secrets.ENV, secrets.SEALED, KEEP, "https://", "http://")):
+            self._fault(f"{place}.secret", "This is no address of a webhook.", "Write what the chat gave you; it begins with https://.")
+            return ""
         owner = f"Pipeline {pipeline.slug}, step {number} after a load"
         return self._secret(f"{place}.secret", owner, "its secret", value, (old and old.secret) or None) or ""
 
