@@ -401,8 +401,7 @@ class AfterRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="step")
     def what(self, one) -> str:
-        words = f"{after.DEEDS[one.step.kind]} {after.target_words(one.step)}".strip()
-        return format_html('<a href="{}#after">{}</a>', reverse("block", args=[one.run.block_id]), words)
+        return format_html('<a href="{}#after">{}</a>', reverse("block", args=[one.run.block_id]), after.deed_words(one.step))
 
 
 @admin.register(ImportLog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Exists, OuterRef, Subquery
 
@@ -76,6 +77,25 @@ def target_words(step: AfterStep) -> str:
     if step.kind in (AfterStep.Kind.ANALYZE, AfterStep.Kind.VACUUM):
         return step.target or step.pipeline.table
     return secrets.redact(step.target)
+
+
+def deed_words(step: AfterStep) -> str:
+    """What a step does, and to what, in a few words."""
+    return f"{DEEDS[AfterStep.Kind(step.kind)]} {target_words(step)}".strip()
+
+
+def as_json(one: AfterRun) -> dict[str, Any]:
+    """What commands print of a step that ended. The names are a contract: scripts read them."""
+    return {
+        "number": one.pk,
+        "pipeline": one.step.pipeline.slug,
+        "block": one.run.block_id,
+        "run": one.run_id,
+        "kind": one.step.kind,
+        "target": target_words(one.step),
+        "state": one.state,
+        "message": one.message,
+    }
 
 
 def of_block(block: ScheduleBlock) -> Afterwards:

@@ -41,7 +41,7 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "one": one,
         "block": one.run.block,
-        "deed": f"{selectors.DEEDS[one.step.kind]} {selectors.target_words(one.step)}".strip(),
+        "deed": selectors.deed_words(one.step),
         "refusal": "" if one.state == AfterRun.State.FAILED else f"There is nothing to do again: it is {one.get_state_display().lower()}.",
         "form": form,
     }

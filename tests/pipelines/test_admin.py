@@ -250,7 +250,7 @@ def pipeline_values(one: Pipeline, **more):
         "key": ", ".join(one.key), "window_column": one.window_column, "version_column": "", "columns": ", ".join(one.columns), "types": "{}",
         "page_size": "50000", "pages_in_flight": "3", "warehouse": "default", "table": one.table, "load_mode": one.load_mode,
         "portal": one.portal_id or "", "portal_resource": one.portal_resource, "publish_chunk": "10000", "priority": "0", "max_attempts": "5",
-        "deadline_minutes": "60", **more,
+        "deadline_minutes": "60", "after_steps-TOTAL_FORMS": "0", "after_steps-INITIAL_FORMS": "0", **more,
     }  # fmt: skip
 
 
@@ -443,7 +443,7 @@ def new_pipeline(**more):
         "cadence": "daily", "settle_minutes": "0", "time_zone": "America/Chicago", "key": "id", "types": "{}", "page_size": "50000",
         "pages_in_flight": "3",
         "warehouse": "default", "table": "", "load_mode": "upsert", "publish_chunk": "10000", "priority": "0", "max_attempts": "5",
-        "deadline_minutes": "60", **more,
+        "deadline_minutes": "60", "after_steps-TOTAL_FORMS": "0", "after_steps-INITIAL_FORMS": "0", **more,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from django.db import transaction
 from catalog import audit
 from pipelines import secrets
 from pipelines.errors import SetupError
-from pipelines.models import Provider
+from pipelines.models import AfterStep, Provider
 
 
 class Command(BaseCommand):
@@ -22,36 +22,49 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
     def handle(self, *args, **options):
-        rotated, references, failed = 0, 0, []
+        self.rotated, self.references, self.failed = 0, 0, []
         for pk in Provider.objects.order_by("slug").values_list("pk", flat=True):
-            # one provider a transaction: a secret that no key opens must not keep the others on the old key
+            # one row a transaction: a secret that no key opens must not keep the others on the old key
             with transaction.atomic():
                 provider = Provider.objects.select_for_update().get(pk=pk)
                 for name, stored in provider.secrets.items():
-                    if stored.startswith(secrets.ENV):
-                        references += 1
-                        continue
-                    try:
-                        provider.secrets[name] = secrets.rotate(stored)
-                        rotated += 1
-                    except SetupError as error:
-                        failed.append({"provider": provider.slug, "secret": name, "message": error.message, "next_step": error.next_step})
+                    provider.secrets[name] = self._rotate(stored, provider=provider.slug, secret=name)
                 provider.save(update_fields=["secrets"])
-        if rotated or failed:
+        for pk in AfterStep.objects.exclude(secret="").values_list("pk", flat=True):
+            with transaction.atomic():
+                step = AfterStep.objects.select_related("pipeline").select_for_update(of=("self",)).get(pk=pk)
+                step.secret = self._rotate(step.secret, pipeline=step.pipeline.slug, step=step.pk, secret=step.kind)
+                step.save(update_fields=["secret"])
+        if self.rotated or self.failed:
             audit.write(
                 audit.Actor(f"{getpass.getuser()} (command)"),
                 "rotate keys",
                 kind="secret",
-                target="all providers",
-                result=f"{rotated} sealed anew, {len(failed)} could not be opened",
+                target="all providers and steps after loads",
+                result=f"{self.rotated} sealed anew, {len(self.failed)} could not be opened",
             )
         if options["json"]:
-            self.stdout.write(json.dumps({"rotated": rotated, "references": references, "failed": failed}))
+            self.stdout.write(json.dumps({"rotated": self.rotated, "references": self.references, "failed": self.failed}))
         else:
-            for one in failed:
-                self.stderr.write(f"{one['provider']}, secret {one['secret']}: {one['message']} {one['next_step']}")
-            self.stdout.write(f"{rotated} secrets sealed anew, {references} are references to the environment, {len(failed)} could not be opened.")
-        if failed:
+            for one in self.failed:
+                owner = one.get("provider") or f"{one['pipeline']}, step {one['step']} after a load"
+                self.stderr.write(f"{owner}, secret {one['secret']}: {one['message']} {one['next_step']}")
+            told = f"{self.rotated} secrets sealed anew, {self.references} are references to the environment"
+            self.stdout.write(f"{told}, {len(self.failed)} could not be opened.")
+        if self.failed:
             raise SystemExit(1)
-        if not rotated:
+        if not self.rotated:
             raise SystemExit(3)
+
+    def _rotate(self, stored: str, **owner) -> str:
+        """What to store now: sealed anew, or as it was where it is a reference or can't be opened."""
+        if stored.startswith(secrets.ENV):
+            self.references += 1
+            return stored
+        try:
+            sealed = secrets.rotate(stored)
+        except SetupError as error:
+            self.failed.append({**owner, "message": error.message, "next_step": error.next_step})
+            return stored
+        self.rotated += 1
+        return sealed

@@ -23,10 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from pipelines import clock, planner, runner
 from pipelines.blocks import Verdict
 from pipelines.management.base import ASK_DOCTOR, DONE, FAILED, NOTHING, REFUSED, SEE_ALL, STOPPED, OpsCommand, count, me, pipelines_named, refusal
-from pipelines.models import STAGE_ORDER, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
+from pipelines.models import STAGE_ORDER, AfterRun, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
 from pipelines.planner import Order, Placed, Planned
 from pipelines.selectors import reports
+from pipelines.selectors.after import as_json, deed_words
 from pipelines.selectors.waiting import CANARY_SILENT
+from pipelines.upkeep import after
 
 EPILOG = """exit codes: 0 done, 1 a block failed, 2 refused or bad usage or configuration, 3 nothing to do; 130 stopped by Ctrl-C.
 
@@ -88,12 +90,13 @@ class Command(OpsCommand):
         if options["queue"]:
             return self._queue(moved, waiting, refused)
         ids = [*moved, *waiting]
-        texts = None
+        texts, ended = None, []
         with Steps(shows_bars=not self.as_json, write=self.say) as steps, signals_stop(), contextlib.suppress(KeyboardInterrupt):
             texts = self._work_off(ids, options["workers"], steps)
+            ended = after.carry_out(block_ids=ids)
         if texts is None:
             return self._stopped(ids, refused, last)
-        return self._report(ids, texts, refused, last)
+        return self._report(ids, texts, refused, last, ended)
 
     def _work_off(self, ids: list[int], workers: int, steps: Steps) -> dict[int, str]:
         """Run the blocks, and wait for those that a worker took first. Returns what became of each, in words."""
@@ -179,17 +182,24 @@ class Command(OpsCommand):
         )
         return STOPPED
 
-    def _report(self, ids: list[int], texts: dict[int, str], refused: list[Verdict], last: int) -> int:
+    def _report(self, ids: list[int], texts: dict[int, str], refused: list[Verdict], last: int, ended: list[AfterRun]) -> int:
         blocks = _in_order(ids)
         told = reports.report_all(blocks, since_run=last)
         if self.as_json:
-            self.print_json({"blocks": told, "refused": _refused_json(refused)})
+            self.print_json({"blocks": told, "after": [as_json(one) for one in ended], "refused": _refused_json(refused)})
         for block, as_json in zip(blocks, told, strict=True):
             line, next_step = _words(block, as_json["rows"]["sentence"], texts.get(block.pk, ""))
             if _went_well(block):
                 self.say(f"{line} Next: {next_step}" if next_step else line)
             else:
                 self.complain(line, next_step)
+        for one in ended:
+            words = f"{one.step.pipeline.slug}, after the load: {deed_words(one.step)}: {one.get_state_display().lower()}. {one.message}".rstrip()
+            if one.state == AfterRun.State.FAILED:
+                # the blocks are as good as they were: it is told, and changes nothing of the exit code
+                self.complain(words, f"Mend the cause, then: python3 manage.py after --retry {one.pk}")
+            else:
+                self.say(words)
         if len(blocks) > 1:
             states = [block.state for block in blocks]
             self.say(f"{len(blocks):,} blocks: {', '.join(f'{states.count(state):,} {state}' for state in State.values if state in states)}.")
