@@ -66,6 +66,8 @@ WORST_FIRST = [
     RECOVERED, COVERED, NOT_YET, NOT_OWED, NOTHING_YET,
 ]  # fmt: skip
 
+_RANK = {face: place for place, face in enumerate(WORST_FIRST)}
+
 #: What `blocks.crash` and the runner say of a process that died, hung or outgrew its memory.
 CRASH_CODES = ("crashed", "worker-lost", "worker-stopped", "deadline", "out-of-memory")
 
@@ -134,4 +136,4 @@ def of(thing) -> Face:
 
 def worst(faces) -> Face:
     """The loudest of several faces; nothing owed where there are none."""
-    return min(faces, key=WORST_FIRST.index, default=NOT_OWED)
+    return min(faces, key=_RANK.__getitem__, default=NOT_OWED)

@@ -15,7 +15,9 @@ from django.test import RequestFactory
 from django.urls import get_resolver, reverse
 
 from opendata_ops import context, selectors, views
+from opendata_ops.templatetags import ops
 from pipelines.models import Pulse
+from pipelines.selectors import faces, schedule
 from tests import world
 from tests.web import asks, plain_web  # noqa: F401
 
@@ -230,3 +232,10 @@ def test_pages_for_when_things_break_keep_the_colours_that_were_chosen(client):
     client.cookies["theme"] = "dark"
     lost = client.get("/nowhere/")
     assert lost.status_code == 404 and '<html lang="en" class="dark">' in lost.content.decode()
+
+
+def test_a_square_of_a_grid_shows_markup_as_letters():
+    square = schedule.Square(faces.FAILED, '<img src=x onerror="alert(1)">', '/x/?a="b"')
+    for made in (ops.cell(square), ops.day_cells([square], {0})):
+        assert "<img" not in made and '"alert' not in made and '"b"' not in made and "&lt;img" in made
+    assert "mon" in ops.day_cells([square], {0}) and "mon" not in ops.day_cells([square], {7})
