@@ -230,7 +230,8 @@ class AfterStepForm(forms.ModelForm):
     new_secret = forms.CharField(
         required=False,
         label="secret",
-        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 24}),
+        help_text="Of a webhook its address, else a bearer token: the value, or env:NAME. Leave it empty to keep what is set.",
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 18}),
     )
     forget = forms.BooleanField(required=False, label="forget the secret")
 
@@ -245,9 +246,8 @@ class AfterStepForm(forms.ModelForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        stored = self.instance.secret
-        shown = f"Set ({secrets.describe(stored)}); leave empty to keep it." if stored else "Of a webhook its address, else a bearer token."
-        self.fields["new_secret"].help_text = f"{shown} The value, or env:NAME."
+        if self.instance.secret:
+            self.fields["new_secret"].widget.attrs["placeholder"] = f"set: {secrets.describe(self.instance.secret)}"
 
     def clean(self):
         cleaned = super().clean()

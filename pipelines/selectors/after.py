@@ -84,7 +84,7 @@ def deed_words(step: AfterStep) -> str:
     return f"{DEEDS[AfterStep.Kind(step.kind)]} {target_words(step)}".strip()
 
 
-def as_json(one: AfterRun) -> dict[str, Any]:
+def after_json(one: AfterRun) -> dict[str, Any]:
     """What commands print of a step that ended. The names are a contract: scripts read them."""
     return {
         "number": one.pk,

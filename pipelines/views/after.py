@@ -40,7 +40,7 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
         return redirect(one.run.block)
     context = {
         "one": one,
-        "block": one.run.block,
+        "own": one.run.block,
         "deed": selectors.deed_words(one.step),
         "refusal": "" if one.state == AfterRun.State.FAILED else f"There is nothing to do again: it is {one.get_state_display().lower()}.",
         "form": form,

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from pipelines.management.base import DONE, FAILED, NOTHING, REFUSED, OpsCommand, count, me, pipelines_named, refusal
 from pipelines.models import AfterRun
-from pipelines.selectors.after import Failure, as_json, deed_words, failures
+from pipelines.selectors.after import Failure, after_json, deed_words, failures
 from pipelines.upkeep import after
 
 
@@ -53,7 +53,7 @@ class Command(OpsCommand):
         ended = AfterRun.objects.select_related("step__pipeline", "run").in_bulk(asked)
         if self.as_json:
             refused = [{"step": number, "text": verdict.text} for number, verdict in verdicts.items() if not verdict.moved]
-            self.print_json({"steps": [as_json(ended[number]) for number in asked], "refused": refused})
+            self.print_json({"steps": [after_json(ended[number]) for number in asked], "refused": refused})
         for number in asked:
             one = ended[number]
             words = f"{one.step.pipeline.slug}: {deed_words(one.step)}"

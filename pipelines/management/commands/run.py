@@ -26,7 +26,7 @@ from pipelines.management.base import ASK_DOCTOR, DONE, FAILED, NOTHING, REFUSED
 from pipelines.models import STAGE_ORDER, AfterRun, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
 from pipelines.planner import Order, Placed, Planned
 from pipelines.selectors import reports
-from pipelines.selectors.after import as_json, deed_words
+from pipelines.selectors.after import after_json, deed_words
 from pipelines.selectors.waiting import CANARY_SILENT
 from pipelines.upkeep import after
 
@@ -186,7 +186,7 @@ class Command(OpsCommand):
         blocks = _in_order(ids)
         told = reports.report_all(blocks, since_run=last)
         if self.as_json:
-            self.print_json({"blocks": told, "after": [as_json(one) for one in ended], "refused": _refused_json(refused)})
+            self.print_json({"blocks": told, "after": [after_json(one) for one in ended], "refused": _refused_json(refused)})
         for block, as_json in zip(blocks, told, strict=True):
             line, next_step = _words(block, as_json["rows"]["sentence"], texts.get(block.pk, ""))
             if _went_well(block):
