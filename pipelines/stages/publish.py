@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Q
 
+from catalog.models import DatasetEvent
 from pipelines import blocks, warehouse
 from pipelines.blocks import Counts, Outcome
-from pipelines.connectors.base import Column, Connector, Published
-from pipelines.errors import DataError, SetupError, TransientError
+from pipelines.connectors.base import Column, Connector, Published, SourceState
+from pipelines.errors import DataError, NotReady, SetupError, TransientError
 from pipelines.faults import faultpoint
-from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage, State
-from pipelines.stages import outside
+from pipelines.models import Pipeline, PortalMode, Run, RunState, ScheduleBlock, Stage, State
+from pipelines.stages import outside, pending
+from pipelines.stages.columns import compare
 from pipelines.stages.load import warehouse_of
 from pipelines.stages.note import Note
 from pipelines.warehouse.tables import Scope
@@ -25,19 +30,158 @@ def publish(run: Run, note: Note) -> Outcome:
     columns = public_columns(pipeline)
     if not columns:
         return Outcome(Counts(), message="Nothing was ever loaded, so there is nothing to publish.", mark=block.mark)
-    dsn = warehouse_of(pipeline)
     portal = outside.connector(pipeline.portal, note.event)
-    portal.preflight(pipeline.portal_resource, columns=columns, key=tuple(pipeline.key))
-    scope, after = _whose(block, portal, forced=run.is_forced)
-    waiting = warehouse.engine(dsn).count(dsn, pipeline.table, scope, after=after)
-    sent = _send(run, note, portal, columns, scope, after, waiting) if waiting or portal.publishes_whole else 0
-    rows_in = max(_held_by_warehouse(block), sent)
-    portal_rows = _compare(run, portal, note)
-    place = f"{pipeline.portal.title} has {portal_rows:,} rows now"
-    message = f"{sent:,} rows sent, {rows_in - sent:,} were there already; {place}" if sent else f"Nothing new to send; {place}"
-    return Outcome(
-        Counts(rows_in=rows_in, rows_out=sent, unchanged=rows_in - sent, published=sent), message=message, details={"portal_rows": portal_rows}
-    )
+    job = Publication(run, note, portal, columns)
+    try:
+        outcome = job.carry_out()
+    except TransientError as error:
+        if portal.publishes_whole or isinstance(error, NotReady):
+            raise
+        raise pending.kept(job, error) from error
+    pending.withdraw(block)
+    return outcome
+
+
+@dataclass
+class Publication:
+    """One publication of one block: whose rows, after which of them, and how the portal takes them."""
+
+    run: Run
+    note: Note
+    portal: Connector
+    columns: tuple[Column, ...]
+
+    def __post_init__(self):
+        self.pipeline = self.run.block.pipeline
+        self.dsn = warehouse_of(self.pipeline)
+        self.engine = warehouse.engine(self.dsn)
+        self.scope, self.after = _whose(self.run.block, self.portal, forced=self.run.is_forced)
+
+    @property
+    def replaces(self) -> bool:
+        return self.pipeline.portal_mode == PortalMode.REPLACE and self.portal.can_replace
+
+    def carry_out(self) -> Outcome:
+        pipeline, portal = self.pipeline, self.portal
+        portal.preflight(pipeline.portal_resource, columns=self.columns, key=tuple(pipeline.key), replaces=self.replaces)
+        described = notice_portal(pipeline, portal.described, self.run, self.note)
+        waiting = self.engine.count(self.dsn, pipeline.table, self.scope, after=self.after)
+        gone = self.deleted()
+        if self.replaces:
+            sent = self.replace() if waiting or gone else 0
+            deleted = gone if sent else 0
+        else:
+            # first, for a resume point behind rows that were sent must not lie behind deletions that were not
+            deleted = self.delete(gone)
+            sent = self.send(waiting) if waiting or portal.publishes_whole else 0
+            if deleted:
+                blocks.note_published(self.run, max(self.last_deleted, blocks.bookkeeper(self.run.block).published_seq))
+        rows_in = max(_held_by_warehouse(self.run.block), sent)
+        portal_rows = _compare(self.run, portal, self.note)
+        message = f"{sent:,} rows sent, {rows_in - sent:,} were there already" if sent else "Nothing new to send"
+        message += f", {deleted:,} deleted" * bool(deleted) + f"; {pipeline.portal.title} has {portal_rows:,} rows now"
+        counts = Counts(rows_in=rows_in, rows_out=sent, unchanged=rows_in - sent, published=sent, deleted=deleted)
+        return Outcome(counts, message=message, details={"portal_rows": portal_rows, "portal": described})
+
+    def deleted(self) -> int:
+        """How many rows were deleted in the warehouse that the portal may still have."""
+        self.last_deleted = 0
+        number = 0
+        if not self.pipeline.key or self.portal.publishes_whole:
+            return 0
+        for seq, keys in self._tombstones():
+            number += len(keys)
+            self.last_deleted = seq
+        return number
+
+    def _tombstones(self) -> Iterator[tuple[int, list[dict[str, str]]]]:
+        return self.engine.deleted_after(
+            self.dsn, self.pipeline.table, self.scope, after=self.after, chunk=self.pipeline.publish_chunk, run_id=self.run.pk
+        )
+
+    def delete(self, number: int) -> int:
+        """Take off the portal what the warehouse deleted. Returns how many. Raises DataError when some are still there."""
+        title, resource = self.pipeline.portal.title, self.pipeline.portal_resource
+        if not number:
+            return 0
+        if not self.portal.can_delete:
+            self.note.warn(f"{number:,} rows were deleted here, and {title} can't delete single rows: they stay there. Replace all rows instead.")
+            return 0
+        for _, keys in self._tombstones():
+            blocks.renew(self.run)
+            reply = self.portal.delete(resource, keys)
+            faultpoint("publish.deleted")
+            if reply.errors:
+                words = json.dumps(dict(reply.reply))[:500]
+                raise DataError(
+                    f"{title} did not delete {reply.errors:,} of {len(keys):,} rows. It said: {words}",
+                    code="portal-refused",
+                    next_step="Look at these rows on the portal, then re-run from publish.",
+                )
+        self.note.log(f"{number:,} rows deleted on {title}")
+        return number
+
+    def replace(self) -> int:
+        """Exchange all rows of the portal's dataset for the table's, in one request. Returns how many."""
+        path = self.note.workdir / "replace.csv"
+        rows, last = pending.write_csv(path, self.chunks(Scope(), 0), [column.name for column in self.columns])
+        blocks.renew(self.run, done=0, total=rows)
+        reply = self.portal.replace(self.pipeline.portal_resource, self.columns, path, rows)
+        faultpoint("publish.sent")
+        _accepted(reply, rows, 0, self.pipeline.portal.title)
+        blocks.note_published(self.run, max(last, self.last_deleted, self.after))
+        self.note.log(f"{rows:,} rows in the place of all that were there")
+        return rows
+
+    def chunks(self, scope: Scope, after: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        return self.engine.rows_after(
+            self.dsn, self.pipeline.table, self.columns, scope, after=after, chunk=self.pipeline.publish_chunk, run_id=self.run.pk
+        )
+
+    def send(self, waiting: int) -> int:
+        """Send every row of the scope in chunks; each acknowledged one moves the resume point. Raises DataError for rows the portal refuses."""
+        pipeline, resource = self.pipeline, self.pipeline.portal_resource
+        self.note.log(f"{waiting:,} rows to send to {pipeline.portal.title} {resource}")
+        sent = 0
+        self.portal.open_publication(resource, self.columns)
+        for seq, rows in self.chunks(self.scope, self.after):
+            # the last moment at which a successor may be noticed before the portal is changed
+            blocks.renew(self.run, done=sent, total=waiting)
+            reply = self.portal.upsert(resource, rows)
+            faultpoint("publish.sent")
+            _accepted(reply, len(rows), sent, pipeline.portal.title)
+            if not self.portal.publishes_whole:
+                blocks.note_published(self.run, seq)
+            sent += len(rows)
+            self.note.progress(sent, waiting)
+            self.note.log(f"{sent:,} of {waiting:,} sent: {reply.created:,} created, {reply.updated:,} updated")
+        self.portal.close_publication(resource)
+        return sent
+
+
+def notice_portal(pipeline: Pipeline, state: SourceState | None, run: Run, note: Note) -> dict[str, Any]:
+    """Tell on the dataset's timeline what changed on the portal since the last publication; returns what to remember of it."""
+    if state is None:
+        return {}
+    now = {
+        "columns": [[column.name, column.type] for column in state.columns],
+        "title": state.title,
+        "description": state.description[:2_000],
+        "licence": state.licence,
+        "row identifier": state.key,
+    }
+    last = Run.objects.filter(block__pipeline=pipeline, stage=Stage.PUBLISH, state=RunState.DONE, details__portal__isnull=False).first()
+    before = last.details["portal"] if last else {}
+    told = [f"{name} was {before[name]!r} and is {now[name]!r} now" for name in now if name != "columns" and before.get(name, now[name]) != now[name]]
+    if before and (changes := compare(before.get("columns", []), now["columns"])):
+        told.insert(0, str(changes))
+    if told:
+        text = f"{pipeline.portal.title} changed {pipeline.portal_resource}: {'; '.join(told)}."
+        note.warn(text)
+        DatasetEvent.objects.create(
+            dataset=pipeline.dataset, kind=DatasetEvent.Kind.PORTAL, source=pipeline.slug, text=text, details=now, run_id=run.pk
+        )
+    return now
 
 
 def public_columns(pipeline: Pipeline) -> tuple[Column, ...]:
@@ -71,30 +215,6 @@ def _whose(block: ScheduleBlock, portal: Connector, *, forced: bool) -> tuple[Sc
     if block.pipeline.is_snapshot:
         return Scope(pipeline_id=block.pipeline_id), after
     return Scope(block_id=block.pk), after
-
-
-def _send(run: Run, note: Note, portal: Connector, columns: tuple[Column, ...], scope: Scope, after: int, waiting: int) -> int:
-    """Send every row of the scope in chunks; each acknowledged one moves the resume point. Raises DataError for rows the portal refuses."""
-    pipeline = run.block.pipeline
-    resource = pipeline.portal_resource
-    note.log(f"{waiting:,} rows to send to {pipeline.portal.title} {resource}")
-    sent = 0
-    portal.open_publication(resource, columns)
-    dsn = warehouse_of(pipeline)
-    chunks = warehouse.engine(dsn).rows_after(dsn, pipeline.table, columns, scope, after=after, chunk=pipeline.publish_chunk, run_id=run.pk)
-    for seq, rows in chunks:
-        # the last moment at which a successor may be noticed before the portal is changed
-        blocks.renew(run, done=sent, total=waiting)
-        reply = portal.upsert(resource, rows)
-        faultpoint("publish.sent")
-        _accepted(reply, len(rows), sent, pipeline.portal.title)
-        if not portal.publishes_whole:
-            blocks.note_published(run, seq)
-        sent += len(rows)
-        note.progress(sent, waiting)
-        note.log(f"{sent:,} of {waiting:,} sent: {reply.created:,} created, {reply.updated:,} updated")
-    portal.close_publication(resource)
-    return sent
 
 
 def _accepted(reply: Published, rows: int, before: int, portal: str) -> None:

@@ -72,7 +72,8 @@ def judge(block: ScheduleBlock, rows: int, *, history: Sequence[int], source_cha
             return ScheduleBlock.Mark.SUSPICIOUS, f"{rows:,} row{'s' * (rows != 1)} came; {band}."
         return FINE
     where = {"all": "", "window": " for this window", "changes": " since the last reading"}[read]
-    had_some = block.rows or (read == "all" and any(history[:1]))
+    # a suspicion that nobody has accepted stays one, however often the block is run again
+    had_some = block.rows or block.mark == ScheduleBlock.Mark.SUSPICIOUS or (read == "all" and any(history[:1]))
     if had_some and read != "changes":
         return ScheduleBlock.Mark.SUSPICIOUS, f"The source has no rows{where}, and had some before. {LEFT}"
     if source_changed and list(history).count(0) < KNOWN_EMPTY[read]:
@@ -117,7 +118,7 @@ def _earlier(block: ScheduleBlock, step: timedelta) -> list:
 def source_changed(pipeline: Pipeline, state: SourceState) -> bool:
     """Whether the source says that it changed since the last extract that went well and was not suspicious; False where it never said."""
     done = Run.objects.filter(block__pipeline=pipeline, stage=Stage.EXTRACT, state=RunState.DONE)
-    last = done.exclude(block__mark=ScheduleBlock.Mark.SUSPICIOUS).first()
+    last = done.exclude(block__mark=ScheduleBlock.Mark.SUSPICIOUS, details__mark=ScheduleBlock.Mark.SUSPICIOUS).first()
     if last is None:
         return False
     known = last.details.get("source_version", "").rpartition("/")[0]
@@ -128,14 +129,16 @@ def source_changed(pipeline: Pipeline, state: SourceState) -> bool:
 
 
 def judge_changes(run: Run, changed: int) -> Verdict:
-    """The mark of an incremental load that brought `changed` new and updated rows: suspicious when it and the ones before it brought none,
-    though each time the source said that it had changed. One query, and only when nothing changed."""
+    """The mark of an incremental load that brought `changed` new, updated and deleted rows: suspicious when it and the ones before it brought none,
+    though each time the source said that it had changed. Asks only when nothing changed."""
     if changed:
         return FINE
     # a source that says nothing new is not read at all, so that each load was preceded by its word; a forced one was not
     loads = Run.objects.filter(block__pipeline=run.block.pipeline_id, stage=Stage.LOAD, state=RunState.DONE, is_forced=False, pk__lt=run.pk)
-    before = [load.inserted + load.updated for load in loads[: STANDSTILLS - 1]]
-    if run.is_forced or not run.block.pipeline.watermark_column or len(before) < STANDSTILLS - 1 or any(before):
+    before = list(loads.select_related("block")[: STANDSTILLS - 1])
+    if run.is_forced or not run.block.pipeline.watermark_column or len(before) < STANDSTILLS - 1:
+        return FINE
+    if any(load.inserted + load.updated + load.deleted or _was_accepted(load) for load in before):
         return FINE
     extract = Run.objects.filter(block=run.block, stage=Stage.EXTRACT, state=RunState.DONE).first()
     if extract is None or not extract.details.get("source_version"):
@@ -145,6 +148,11 @@ def judge_changes(run: Run, changed: int) -> Verdict:
         f"The source said {STANDSTILLS} times running that it had changed, and not one row was new or different. "
         f"Look whether {run.block.pipeline.watermark_column} is still written there.",
     )
+
+
+def _was_accepted(run: Run) -> bool:
+    """Whether a person said that what this run brought is right: from there it is counted anew."""
+    return run.details.get("mark") == ScheduleBlock.Mark.SUSPICIOUS != run.block.mark
 
 
 def too_few(rows: int, held: int) -> str:

@@ -4,10 +4,11 @@ import csv
 
 import pytest
 
-from catalog.models import DatasetColumn
+from catalog import lake
+from catalog.models import CatalogEntry, DatasetColumn, DatasetEvent
 from opendata_ops.sandbox.faults import Fault
 from pipelines.models import LogLine, Pipeline, Provider, RunState, State
-from tests.pipelines.scene import SOURCE, TARGET, Scene, as_sent, stage_scene
+from tests.pipelines.scene import SOURCE, TARGET, Scene, as_sent, made_row, stage_scene
 
 __all__ = ["stage_scene"]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -173,3 +174,56 @@ def test_a_csv_file_as_a_portal_is_replaced_whole_and_never_seen_in_part(stage_s
     with file.open(newline="", encoding="utf-8") as stream:
         assert sum(1 for _ in csv.DictReader(stream)) == ROWS
     assert scene.last("publish").published == ROWS  # the whole file, each time
+
+
+# a portal that is down, that replaces, that changed
+
+
+def test_rows_for_a_portal_that_is_down_are_kept_as_a_file_and_sent_when_it_is_back(stage_scene):
+    scene = stage_scene(ROWS, max_attempts=2)
+    refuse(scene, 503)
+    block = scene.go()
+    assert (block.state, "pending upload" in block.message) == (State.WAITING, True)
+    kept = CatalogEntry.objects.live().get(source=scene.pipeline.slug, metadata__role="pending upload")
+    assert kept.rows == ROWS and kept.pointer in block.message
+    with lake.lake().open(kept.pointer) as file:
+        assert file.read().count(b"k0000") == ROWS
+    block = scene.hurry()  # the last of its usual attempts: from here on it waits instead of failing
+    assert (block.state, block.error_code) == (State.WAITING, "pending-upload")
+    scene.portal.faults.clear()
+    assert scene.hurry().state == State.DONE
+    assert len(scene.portal_rows()) == ROWS
+    assert not CatalogEntry.objects.live().filter(metadata__role="pending upload").exists()
+
+
+def test_a_portal_whose_rows_are_replaced_has_just_ours_afterwards(stage_scene):
+    scene = stage_scene(ROWS, portal_mode="replace", gone_rows="delete")
+    stranger = dict(zip(scene.portal.dataset(TARGET).names, made_row(9_999), strict=True))
+    scene.portal.dataset(TARGET).publish([stranger])
+    scene.go()
+    assert as_sent(scene.portal_rows()) == as_sent(scene.source_rows())
+    assert [request.method for request in scene.portal.requests if request.method in ("POST", "PUT")] == ["PUT"]
+    scene.go(force=False)
+    assert scene.last("publish").published == ROWS  # unchanged: nothing was sent again
+    scene.source.dataset(SOURCE).publish([{"id": "k0000000", ":deleted": True}])
+    scene.go()
+    assert as_sent(scene.portal_rows()) == as_sent(scene.source_rows())
+
+
+def test_a_reply_that_is_lost_after_a_replacement_doubles_nothing(stage_scene):
+    scene = stage_scene(ROWS, portal_mode="replace")
+    scene.portal.fail(Fault("lost_reply"), method="PUT", times=1)
+    scene.go()
+    if scene.block.state != State.DONE:
+        scene.hurry()
+    assert scene.block.state == State.DONE and len(scene.portal_rows()) == ROWS
+
+
+def test_what_changed_on_the_portal_is_told_once_on_the_timeline(stage_scene):
+    scene = stage_scene(ROWS)
+    scene.go()
+    scene.portal.alter(TARGET, add={"note": "text"})
+    scene.again(stage="publish")
+    scene.again(stage="publish")
+    [event] = DatasetEvent.objects.filter(kind="portal")
+    assert "note (text) is new" in event.text

@@ -25,7 +25,7 @@ from pipelines.blocks import Verdict
 from pipelines.management.base import ASK_DOCTOR, DONE, FAILED, NOTHING, REFUSED, SEE_ALL, STOPPED, OpsCommand, count, me, pipelines_named, refusal
 from pipelines.models import STAGE_ORDER, AfterRun, Cadence, Pipeline, Run, ScheduleBlock, Stage, State, Trigger
 from pipelines.planner import Order, Placed, Planned
-from pipelines.selectors import reports
+from pipelines.selectors import rebuilds, reports
 from pipelines.selectors.after import after_json, deed_words
 from pipelines.selectors.waiting import CANARY_SILENT
 from pipelines.upkeep import after
@@ -56,6 +56,9 @@ class Command(OpsCommand):
         hours = "so many hours before --time-max (default: 1, and --time-max now), or after --time-min"
         parser.add_argument("--interval", type=int, metavar="HOURS", help=f"where one of the times is missing: {hours}")
         parser.add_argument("--force", action="store_true", help="also where the source has not changed, and send every row again")
+        rebuild = "read everything, build a new table and put it in the place of the old; says what goes, and asks"
+        parser.add_argument("--initialize", action="store_true", help=rebuild)
+        parser.add_argument("--yes", action="store_true", help="answer yes to what --initialize asks")
         parser.add_argument("--incomplete-only", action="store_true", help="only blocks that are not done, each from the stage at which it stands")
         parser.add_argument("--dry-run", action="store_true", help="print what would run, and change nothing")
         parser.add_argument("--stages", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
@@ -77,6 +80,8 @@ class Command(OpsCommand):
             self.say("--time-max lies in the future: windows that are not over yet are left out.")
         if options["dry_run"]:
             return self._preview(orders)
+        if options["initialize"]:
+            self._ask_to_initialize(chosen, yes=options["yes"])
         if ScheduleBlock.objects.stalled(Now()).exists():
             # what a killed worker left is "running" only by name; where no tick runs, nobody else would take it back
             planner.sweep()
@@ -97,6 +102,18 @@ class Command(OpsCommand):
         if texts is None:
             return self._stopped(ids, refused, last)
         return self._report(ids, texts, refused, last, ended)
+
+    def _ask_to_initialize(self, chosen: list[Pipeline], *, yes: bool) -> None:
+        """Say what would be replaced, and go on only with a yes. Raises Refusal."""
+        for pipeline in chosen:
+            self.say(f"{pipeline.slug}: {rebuilds.words(pipeline)}")
+        if yes:
+            return
+        if self.as_json or not sys.stdin.isatty():
+            raise refusal("--initialize replaces these tables, and nobody was there to say yes.", "Add --yes if that is what you want.")
+        self.say("Initialize? Type yes:")
+        if sys.stdin.readline().strip().lower() != "yes":
+            raise refusal("Nothing was changed.", "Type yes in full, or add --yes.")
 
     def _work_off(self, ids: list[int], workers: int, steps: Steps) -> dict[int, str]:
         """Run the blocks, and wait for those that a worker took first. Returns what became of each, in words."""
@@ -313,8 +330,15 @@ def order_of(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> Orde
     low, high = _span(pipeline, options, now)
     if options["force"] and not low and not pipeline.is_snapshot:
         raise refusal(f"{pipeline.slug} has many windows: say which ones to force.", f"Add --time-min and --time-max, {EXAMPLE}")
+    rebuild = options["initialize"]
+    if rebuild and (low or high or not pipeline.is_snapshot):
+        raise refusal(
+            f"{pipeline.slug} can't be initialized {'for a span of time' if pipeline.is_snapshot else 'as a whole: it is read window by window'}.",
+            "Leave the times out." if pipeline.is_snapshot else f"Force its windows instead, {EXAMPLE}",
+        )
     which = "incomplete" if options["incomplete_only"] or (not low and not options["force"]) else "all"
-    return Order([pipeline], starts_at=low, ends_at=high, which=which, stages=_stages(pipeline, options), force=options["force"])
+    stages = _stages(pipeline, options)
+    return Order([pipeline], starts_at=low, ends_at=high, which=which, stages=stages, force=options["force"], rebuild=rebuild)
 
 
 def _span(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> tuple[datetime | None, datetime | None]:
