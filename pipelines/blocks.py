@@ -214,7 +214,8 @@ def _remember_version(block: ScheduleBlock) -> None:
     """All stages went well with what the last extract brought (else the block would not be done): the next one may skip that version."""
     last = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
     keeper = bookkeeper(block)
-    if last:
+    # a reading that suspiciously brought nothing is worth another one, even of the same version
+    if last and (last.rows_in or last.details.get("mark") != ScheduleBlock.Mark.SUSPICIOUS):
         type(keeper).objects.filter(pk=keeper.pk).update(source_version=last.details.get("source_version", ""))
 
 

@@ -6,11 +6,12 @@ import pytest
 
 from catalog.audit import Actor
 from catalog.models import AuditEntry
-from pipelines import blocks, clock
+from pipelines import blocks, clock, runner
 from pipelines.connectors.base import SourceState
 from pipelines.models import Run, RunState, ScheduleBlock, State
 from pipelines.stages import volume
 from tests import world
+from tests.pipelines.scene import SOURCE, city, stage_scene  # noqa: F401
 
 ANN = Actor("ann")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -171,7 +172,7 @@ def test_the_sources_word_is_compared_with_the_last_read_that_was_good():
     assert volume.source_changed(pipeline, state_of("8")) and not volume.source_changed(pipeline, state_of("7"))
     # the night that brought nothing does not become the measure of the next
     silent = block_of(pipeline, NOW - timedelta(days=1), rows=0, mark=SUSPICIOUS)
-    run_of(silent, details={"source_version": "8/abc"})
+    run_of(silent, details={"source_version": "8/abc", "mark": SUSPICIOUS})
     assert volume.source_changed(pipeline, state_of("8"))
     blocks.accept(silent.pk, actor=ANN)
     assert not volume.source_changed(pipeline, state_of("8"))
@@ -214,6 +215,53 @@ def test_fewer_or_broken_standstills_are_fine(changed):
 @pytest.mark.django_db
 def test_what_was_forced_or_read_whole_says_nothing_of_a_standstill():
     assert volume.judge_changes(loads(made(window_column="", watermark_column="u"), 0, 0, 0, is_forced=True), 0) == volume.FINE
+
+
+@pytest.mark.django_db
+def test_a_standstill_that_somebody_accepted_is_counted_anew():
+    pipeline = made(window_column="", watermark_column="updated_at")
+    last = loads(pipeline, 4, 0, 0, 0)
+    Run.objects.filter(pk=last.pk).update(details={"mark": SUSPICIOUS})
+    ScheduleBlock.objects.filter(pk=last.block_id).update(mark=SUSPICIOUS)
+    block = block_of(pipeline, rows=50)
+    run_of(block, details={"source_version": "9/x", "read": "changes"})
+    tonight = run_of(block, "load", fence=2, rows_in=50, unchanged=50)
+    assert volume.judge_changes(tonight, 0)[0] == SUSPICIOUS
+    blocks.accept(last.block_id, actor=ANN)
+    assert volume.judge_changes(tonight, 0) == volume.FINE
+
+
+# nights
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_source_that_falls_silent_stays_suspicious_until_somebody_accepts_it(stage_scene):  # noqa: F811
+    scene = stage_scene(60, stages=["extract", "load"], portal=None)
+    scene.go()
+    scene.source.dataset(SOURCE).publish([], replace=True)
+    for _ in range(3):
+        block = scene.go()
+        assert (block.state, block.mark) == (State.DONE, SUSPICIOUS), "not taken for unchanged, though it is the version of the last night"
+        assert "left as they are" in block.message, "the last stage's words do not hide why"
+    assert len(scene.warehouse()) == 60
+    assert blocks.accept(block.pk, actor=ANN, reason="they closed").moved
+    assert [scene.go().mark, scene.go().mark] == [EMPTY, "unchanged"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_number_of_rows_that_is_not_usual_is_loaded_and_called_suspicious(stage_scene):  # noqa: F811
+    scene = stage_scene(60, stages=["extract", "load"], portal=None)
+    block = scene.place().moved and scene.block
+    earlier = [
+        world.block(scene.pipeline, (block.starts_at - timedelta(days=n), block.starts_at - timedelta(days=n - 1)), rows=900) for n in range(1, 6)
+    ]
+    ScheduleBlock.objects.bulk_create(earlier)
+    runner.work_off([block.pk], workers=1)
+    block.refresh_from_db()
+    assert (block.state, block.mark, block.message) == (
+        State.DONE, SUSPICIOUS, "60 rows came; usual are about 900, from 450 to 1,350 (by 5 earlier blocks).",
+    )  # fmt: skip
+    assert len(city(f'select id from city."{scene.pipeline.table}"')) == 60
 
 
 # rows that would be deleted
