@@ -380,6 +380,8 @@ class _Reader:
                 f"An empty table is filled from {shape['since']} on, as the file says. To have all rows: "
                 f"python3 manage.py run {read[0]} --initialize, or take since out and import again."
             )
+        if views := self._names("data.views", self.said.get("data.views")):
+            self.notes.append(f"After each load the materialized views are refreshed: {', '.join(views)}. Where one is missing, its step says so.")
         addresses = [portal.address, self.said.get("api_url", ""), self.said.get("report_server_url", "")]
         if near := [urlsplit(address).netloc.rpartition("@")[2] for address in addresses if is_near(address)]:
             self.notes.append(f"Allow what lies on your own network, or has no https: OUTBOUND_ALLOW={','.join(dict.fromkeys(near))}")

@@ -195,10 +195,10 @@ class _Settled:
             if stored.startswith(secrets.SEALED) and self.wanted.values.get("secrets", {}).get(name) in (None, KEEP):
                 self._fault(f"secrets.{name}", f"The address has another host now, and the secret {name} does not follow it.", "Write it anew.")
 
-    def _secret(self, place: str, owner: str, what: str, value: str, stored: str | None) -> str | None:
+    def _secret(self, place: str, owner: str, what: str, value: str, stored: str | None, *, is_idle: bool = False) -> str | None:
         """What to store for a secret that the file gives; `stored`, and a fault, where it can't be stored.
 
-        `owner` and `what` name it in a sentence: "Provider la", "the secret app_token".
+        `owner` and `what` name it in a sentence: "Provider la", "the secret app_token". One that `is_idle` nobody misses yet.
         """
         if value == KEEP:
             if not stored:
@@ -211,12 +211,12 @@ class _Settled:
         if not value:
             self._fault(place, f"{_begun(what)} is empty.", "Write env:NAME, the value, or `sealed` to keep what is stored.")
         elif value.startswith(secrets.ENV):
-            return self._environment(place, owner, what, value, stored)
+            return self._environment(place, owner, what, value, stored, is_idle=is_idle)
         elif stored is None or not self._opens_to(stored, value):
             return self._sealed(place, what, value, stored)
         return stored
 
-    def _environment(self, place: str, owner: str, what: str, value: str, stored: str | None) -> str | None:
+    def _environment(self, place: str, owner: str, what: str, value: str, stored: str | None, *, is_idle: bool) -> str | None:
         variable = value.removeprefix(secrets.ENV)
         if not _VARIABLE.fullmatch(variable):
             self._fault(place, f"{_begun(what)} does not name a variable of the environment.", "Write it like env:LA_APP_TOKEN.")
@@ -226,7 +226,7 @@ class _Settled:
         except SetupError as error:
             self._fault(place, f"{_begun(what)}: {error.message}", error.next_step)
             return stored
-        if variable not in os.environ:
+        if variable not in os.environ and not is_idle:
             self.settling.notes.append(f"{owner}: the environment here has no {variable}; set it for the web and the workers.")
         return value
 
@@ -322,13 +322,17 @@ class _Settled:
         for number, (step, old) in enumerate(zip(wanted, matched, strict=True), start=1):
             place = f"after.{number}"
             thing = old or AfterStep()
-            given = step.values if old else {**step.first, **step.values}
+            address, secret = thing.target, thing.secret
+            given = dict(step.values if old else {**step.first, **step.values})
+            given_secret = given.pop("secret", None)
             for name, value in given.items():
-                if name == "target" and old and value == plain.without_password(old.target):
-                    continue  # a password in it was not exported, and stays
-                if name == "secret":
-                    value = self._step_secret(place, pipeline, thing.kind or given.get("kind", ""), number, value, old)
-                setattr(thing, name, value)
+                # a password in an address was not exported, and stays
+                if not (name == "target" and old and value == plain.without_password(address)):
+                    setattr(thing, name, value)
+            if given_secret is not None:
+                thing.secret = self._step_secret(place, f"Pipeline {pipeline.slug}, step {number} after a load", thing, given_secret)
+            if secret.startswith(secrets.SEALED) and thing.secret == secret and _host(address) != _host(thing.target):
+                self._fault(f"{place}.target", "The address has another host now, and the secret does not follow it.", "Write the secret anew.")
             self._check_step(place, thing)
             named.append(thing)
         if self.wanted.keeps_steps:
@@ -361,14 +365,15 @@ class _Settled:
                     left.remove(old)
         return found
 
-    def _step_secret(self, place: str, pipeline: Pipeline, kind: str, number: int, value: str, old: AfterStep | None) -> str:
-        if not value and kind != AfterStep.Kind.NOTIFY:
+    def _step_secret(self, place: str, owner: str, step: AfterStep, value: str) -> str:
+        """What to store for the secret that a file gives of a step; all else of the step is known already."""
+        is_notice = step.kind == AfterStep.Kind.NOTIFY
+        if not value and not is_notice:
             return ""
-        if kind == AfterStep.Kind.NOTIFY and value and not value.startswith((secrets.ENV, secrets.SEALED, KEEP, "https://", "http://")):
+        if is_notice and value and not value.startswith((secrets.ENV, secrets.SEALED, KEEP, "https://", "http://")):
             self._fault(f"{place}.secret", "This is no address of a webhook.", "Write what the chat gave you; it begins with https://.")
             return ""
-        owner = f"Pipeline {pipeline.slug}, step {number} after a load"
-        return self._secret(f"{place}.secret", owner, "its secret", value, (old and old.secret) or None) or ""
+        return self._secret(f"{place}.secret", owner, "its secret", value, step.secret or None, is_idle=not step.is_active) or ""
 
     def _check_step(self, place: str, step: AfterStep) -> None:
         kinds = AfterStep.Kind.values

@@ -21,7 +21,8 @@ datasets:
   pets: {title: Pets}
 pipelines:
   la-311-2020: {provider: la, dataset: la-311, resource: rq3b-xjk8, key: [srnumber]}
-  pets: {provider: la, dataset: pets, resource: jguv-t9rb}
+  pets:
+    {provider: la, dataset: pets, resource: jguv-t9rb, after: [{kind: notify, secret: "https://hooks.example/hunter2-do-not-show"}]}
 """
 
 
@@ -131,7 +132,7 @@ def test_export_to_a_file_and_back_changes_nothing(city, tmp_path):
     run("import_config", city)
     code, out, err = run("export_config", "--output", tmp_path / "out.yaml")
     assert (code, out) == (0, "")
-    assert "la: app_token" in err  # what the file cannot hold is said
+    assert "la: app_token; pets: step 1 after a load" in err  # what the file cannot hold is said
     assert run("export_config")[1] == (tmp_path / "out.yaml").read_text()
     assert run("import_config", tmp_path / "out.yaml")[0] == 3
 

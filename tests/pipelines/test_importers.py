@@ -406,6 +406,16 @@ def test_a_stored_secret_does_not_follow_a_provider_to_another_host(imported, re
     assert Provider.objects.get().base_url == "https://elsewhere.example"
 
 
+def test_a_stored_secret_does_not_follow_a_step_to_another_host(imported, refused):
+    post = "pipelines: {la-311-2020: {after: [{kind: post, target: 'https://%s/x'%s}]}}"
+    imported(MINIMAL)
+    imported(post % ("api.city.example", f", secret: {HIDDEN}"))
+    for kept in ("", ", secret: sealed"):
+        assert [words for _, words in refused(post % ("elsewhere.example", kept)) if "another host" in words]
+    imported(post % ("elsewhere.example", ", secret: "))
+    assert AfterStep.objects.get().secret == ""
+
+
 def test_a_clear_secret_is_sealed_and_stands_nowhere_else(file, caplog):
     planned = importers.plan([file(MINIMAL)])
     report = importers.apply(planned, actor=ME)
@@ -541,6 +551,16 @@ def test_a_missing_file_and_a_strange_one_are_problems_like_any_other(tmp_path, 
         "This is no configuration that is known here",
     ]
     assert importers.plan(paths).problems[0].next_step == "Did you mean city.toml?"
+
+
+def test_a_file_without_an_end_one_that_is_too_long_and_a_circle_of_links_are_problems(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(importers, "LARGEST_FILE", 1000)
+    circle = tmp_path / "circle.yaml"
+    circle.symlink_to(circle)
+    paths = ["/dev/zero", file("datasets:\n" + "#" * 1000), circle]
+    messages = [problem.message for problem in importers.plan(paths).problems]
+    assert ["longer than 1,000 bytes" in message for message in messages] == [True, True, False]
+    assert "can't be read" in messages[2]
 
 
 def test_two_files_that_describe_one_thing_are_refused(file):

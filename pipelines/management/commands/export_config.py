@@ -11,8 +11,8 @@ from pipelines.management.base import DONE, NOTHING, OpsCommand, pipelines_named
 
 class Command(OpsCommand):
     help = (
-        "Write providers, datasets (with their dictionary) and pipelines as YAML: every setting, and no secret; one that is stored "
-        "encrypted reads `sealed`. Importing the file here changes nothing; elsewhere it makes the same city and says which secrets "
+        "Write providers, datasets (with their dictionary) and pipelines (with their steps after a load) as YAML: every setting, and no "
+        "secret; one that is stored encrypted reads `sealed`. Importing the file here changes nothing; elsewhere it makes the same city and says which secrets "
         "must be entered."
     )
 
@@ -49,6 +49,8 @@ class Command(OpsCommand):
     def _summarise(self, told, output: str | None) -> None:
         """Beside the configuration, what a person should know; on stderr, for stdout is often a file."""
         sealed = [f"{slug}: {name}" for slug, one in told["providers"].items() for name, value in one["secrets"].items() if value == KEEP]
+        for slug, one in told["pipelines"].items():
+            sealed += [f"{slug}: step {number} after a load" for number, step in enumerate(one["after"], start=1) if step["secret"] == KEEP]
         if not any(told.values()):
             self.stderr.write("Nothing is configured yet.\nNext: python3 manage.py import_config FILE, or make a provider in the admin.")
         elif output:
