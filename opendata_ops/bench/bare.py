@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import traceback
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -52,28 +51,18 @@ class Bytes(io.RawIOBase):
 
 
 def in_a_process(work: Callable[[], Any]) -> Any:
-    """What `work` returns, done in a child of its own. Raises DataError with what it raised."""
+    """What `work` returns, done in a child of its own. Raises DataError when it failed; its traceback is on stderr then."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
-
-    def do() -> None:
-        try:
-            theirs.send((work(), ""))
-        except Exception:
-            # told to the parent, who raises it: a child's traceback alone would be lost among the table's lines
-            theirs.send((None, traceback.format_exc()))
-
-    child = fork.Process(target=do)
+    child = fork.Process(target=lambda: theirs.send(work()))
     child.start()
     theirs.close()
     try:
-        value, problem = ours.recv()
+        return ours.recv()
     except EOFError:
-        value, problem = None, "it ended without a word"
-    child.join()
-    if problem:
-        raise DataError(f"a baseline failed: {problem.strip().splitlines()[-1]}\n{problem}")
-    return value
+        raise DataError("a baseline's process failed; the lines above say why") from None
+    finally:
+        child.join()
 
 
 def create(ground: Ground, table: str) -> None:

@@ -73,7 +73,8 @@ def compared(
 
 def simple(group: str, title: str, rows: int, figure: float, unit: str, target: float | None, *, at_least: bool = False, **more: Any) -> Finding:
     """A figure that needs no other side."""
-    return Finding(group, title, "", rows, judged(figure, target, at_least=at_least), "", figure, unit, target, at_least, **more)
+    words = more.pop("words", "")
+    return Finding(group, title, "", rows, judged(figure, target, at_least=at_least), words, figure, unit, target, at_least, **more)
 
 
 def _cpu(costs: Sequence[Cost], rows: int) -> float:
@@ -94,5 +95,3 @@ def interleaved(pairs: int, ours: Callable[[], Cost], *others: Callable[[], Cost
         for side in order:
             found[side].append(sides[side]())
     return found
-
-

@@ -33,7 +33,8 @@ class Ground:
         self.folder, self.dsn, self.portal = folder, dsn, portal
         self.database = dsn.rpartition("/")[2]
         self._numbers = iter(range(1, 10_000))
-        self.known: dict[str, int] = {}  # the hash that every load of a content must leave
+        self.known: dict[str, int] = {}  # rows of a content → the hash that every load of it must leave
+        self.known_plain: dict[int, int] = {}  # the same of the columns that other loaders leave alone
         # this very session keeps others from taking the database for a dead bench's
         self.connection = psycopg2.connect(dsn, application_name="odo bench")
         self.connection.autocommit = True

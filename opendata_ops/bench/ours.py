@@ -30,6 +30,7 @@ class Ours:
         number = ground.number()
         self.resource = f"aaaa-{number:04d}"
         self.table = f"ours_{number}"
+        self.cost: Cost | None = None
         self.provider = Provider.objects.create(slug=f"portal-{number}", title="Portal", kind="socrata", base_url=ground.portal.url)
         dataset = Dataset.objects.create(slug=f"requests-{number}", title="Service requests")
         values = {
@@ -38,6 +39,8 @@ class Ours:
             "stages": [Stage.EXTRACT, Stage.LOAD],
             "cadence": Cadence.MANUAL,
             "table": self.table,
+            # the bench changes sizes as it likes
+            "watch_volume": False,
             **fields,
         }
         self.pipeline = Pipeline(slug=f"bench-{number}", title="Bench", provider=self.provider, dataset=dataset, **values)
@@ -48,17 +51,18 @@ class Ours:
         """Put a content at the portal, newer than what was there."""
         self.ground.portal.place(self.resource, place)
 
-    def load(self, *, force: bool = False) -> Cost:
-        """Order the present block and work it off, measured. Raises DataError when it did not end well."""
+    def load(self, *, meter: Any = None) -> Cost:
+        """Order the present block and work it off, measured (the database by `meter`). Raises DataError when it did not end well."""
         self.pipeline.refresh_from_db()
         self.ground.settle()
         before = self.ground.wal()
-        with measured(self.ground.meter) as cost:
-            order = planner.Order([self.pipeline], force=force)
+        with measured(meter or self.ground.meter) as cost:
+            order = planner.Order([self.pipeline])
             placed = planner.place(order, actor=ACTOR, reason="bench", trigger=Trigger.COMMAND, bell=False)
             runner.work_off(placed.moved, workers=1)
         cost.wal = self.ground.wal() - before
-        return self._told(cost, placed.moved)
+        self.cost = self._told(cost, placed.moved)
+        return self.cost
 
     def _told(self, cost: Cost, moved: list[int]) -> Cost:
         block = ScheduleBlock.objects.filter(pk__in=moved).first()
@@ -78,5 +82,6 @@ class Ours:
 
     def forget(self) -> None:
         """Drop the table and the files: the next measurement needs the room and must not find them."""
-        self.ground.drop(SCHEMA, self.table)
+        if self.pipeline.warehouse == "default":
+            self.ground.drop(SCHEMA, self.table)
         shutil.rmtree(Path(settings.LAKE_URL), ignore_errors=True)

@@ -80,12 +80,34 @@ _TYPES = (
 _SOURCES = ("Call", "Mobile App", "Driver Self Report", "Self Service", "Call", "Email", "Council's Office")
 _ORGANIZATIONS = ("BOS", "Self Service", "OCB", "ITA", "Self Service_SAN", "Proactive Insert", "BOS")
 _ASSIGNED = ("NC", "EV", "WV", "SLA", "WLA", None, "GAPBH", "SGB", "HB", "KYCC", "CCAC", "NEGB", "HBT")
-_STREETS = ("VANOWEN", "WESTMORELAND", "SLAUSON", "43RD", "GERTRUDE", "CAÑADA", "MARTIN LUTHER KING JR", "LA CIENEGA", "SEPULVEDA", "VAN NUYS", "FIGUEROA")
+_STREETS = (
+    "VANOWEN",
+    "WESTMORELAND",
+    "SLAUSON",
+    "43RD",
+    "GERTRUDE",
+    "CAÑADA",
+    "MARTIN LUTHER KING JR",
+    "LA CIENEGA",
+    "SEPULVEDA",
+    "VAN NUYS",
+    "FIGUEROA",
+)
 _SUFFIXES = ("ST", "AVE", "BLVD", "PL", "DR", "ST", "AVE")
 _AREAS = (
     ("6", "Nury Martinez", "South Valley APC", "19", "LAKE BALBOA NC", "WEST VALLEY", "91406", 34.194, -118.499),
     ("13", "Mitch O'Farrell", "Central APC", "53", "RAMPART VILLAGE NC", "OLYMPIC", "90004", 34.072, -118.288),
-    ("8", "Marqueece Harris-Dawson", "South Los Angeles APC", "81", "EMPOWERMENT CONGRESS CENTRAL AREA NDC", "77TH STREET", "90047", 33.989, -118.303),
+    (
+        "8",
+        "Marqueece Harris-Dawson",
+        "South Los Angeles APC",
+        "81",
+        "EMPOWERMENT CENTRAL AREA NDC",
+        "77TH STREET",
+        "90047",
+        33.989,
+        -118.303,
+    ),
     ("7", "Monica Rodriguez", "North Valley APC", "5", "SYLMAR NC", "MISSION", "91342", 34.307, -118.449),
     ("9", "Curren D. Price Jr.", "South Los Angeles APC", "125", "ZAPATA KING NC", "NEWTON", "90011", 34.004, -118.263),
     ("14", None, "East Los Angeles APC", "50", "BOYLE HEIGHTS NC", "HOLLENBECK", "90033", 34.043, -118.217),

@@ -62,13 +62,20 @@ class Asked(BaseHTTPRequestHandler):
         """A line a request on stderr would cost more than the request."""
 
     def do_GET(self) -> None:
+        try:
+            self._answer()
+        except (BrokenPipeError, ConnectionResetError):
+            # a reader that only wanted the beginning has gone
+            self.close_connection = True
+
+    def _answer(self) -> None:
         parts = urlsplit(self.path)
         asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         steps = parts.path.strip("/").split("/")
         match steps:
             case ["_seen"]:
                 self._json(dict(self.server.seen))
-            case ["api", "views", name] if (place := self._place(name, ".json")):
+            case ["api", "views", name] if place := self._place(name, ".json"):
                 self._count("metadata")
                 self._json(_metadata(name.removesuffix(".json"), place))
             case ["resource", name] if place := self._place(name, ".csv") or self._place(name, ".json"):

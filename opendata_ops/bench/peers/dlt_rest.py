@@ -8,6 +8,10 @@ from dlt.sources.rest_api import rest_api_source
 
 PAGE = 50_000
 
+TIMES = ("createddate", "updateddate", "servicedate", "closeddate")
+HINTS = {name: {"data_type": "timestamp", "timezone": False} for name in TIMES}
+HINTS |= {"latitude": {"data_type": "double"}, "longitude": {"data_type": "double"}, "location": {"data_type": "json"}}
+
 asked = argument()
 os.environ |= {"NORMALIZE__WORKERS": "2", "LOAD__WORKERS": "2"}
 base, _, name = asked["url"].rpartition("/")
@@ -19,9 +23,7 @@ source = rest_api_source(
                 "name": asked["table"],
                 "primary_key": "srnumber",
                 "write_disposition": {"disposition": "merge", "strategy": "upsert"},
-                "columns": {name: {"data_type": "timestamp", "timezone": False} for name in ("createddate", "updateddate", "servicedate", "closeddate")}
-                | {name: {"data_type": "double"} for name in ("latitude", "longitude")}
-                | {"location": {"data_type": "json"}},
+                "columns": HINTS,
                 "endpoint": {
                     "path": f"{name}.json",
                     "params": {"$order": "srnumber"},

@@ -15,11 +15,12 @@ from psycopg2.sql import SQL, Identifier
 BATCH = 100_000
 TYPES = {"createddate": "timestamp", "updateddate": "timestamp", "servicedate": "timestamp", "closeddate": "timestamp"}
 TYPES |= {"latitude": "double precision", "longitude": "double precision"}
-NAMES = (
-    "srnumber createddate updateddate actiontaken owner requesttype status requestsource createdbyuserorganization mobileos anonymous assignto"
-    " servicedate closeddate addressverified approximateaddress address housenumber direction streetname suffix zipcode latitude longitude"
-    " location tbmpage tbmcolumn tbmrow apc cd cdmember nc ncname policeprecinct"
-).split()
+NAMES = [
+    "srnumber", "createddate", "updateddate", "actiontaken", "owner", "requesttype", "status", "requestsource", "createdbyuserorganization",
+    "mobileos", "anonymous", "assignto", "servicedate", "closeddate", "addressverified", "approximateaddress", "address", "housenumber",
+    "direction", "streetname", "suffix", "zipcode", "latitude", "longitude", "location", "tbmpage", "tbmcolumn", "tbmrow", "apc", "cd",
+    "cdmember", "nc", "ncname", "policeprecinct",
+]  # fmt: skip
 
 asked = argument()
 path = Path(asked["folder"]) / "full.csv"
@@ -54,9 +55,7 @@ def load(cursor):
             " select count(*) from rows"
         ).format(**names)
     )
-    cursor.execute(
-        SQL("update {t} t set {set} from temp_loading s where t.srnumber = s.srnumber and t.updateddate != s.updateddate").format(**names)
-    )
+    cursor.execute(SQL("update {t} t set {set} from temp_loading s where t.srnumber = s.srnumber and t.updateddate != s.updateddate").format(**names))
 
 
 with clock():

@@ -56,4 +56,6 @@ with tempfile.TemporaryDirectory(dir=asked["folder"]) as folder, clock():
         cursor.execute(SQL("create table {} (_id serial primary key, _full_text tsvector, {})").format(table, fields))
         columns = SQL(", ").join(map(Identifier, names))
         with clean.open("rb") as file:
-            cursor.copy_expert(SQL("copy {} ({}) from stdin with (delimiter ',', format csv, header 1, encoding 'UTF8')").format(table, columns), file)
+            cursor.copy_expert(
+                SQL("copy {} ({}) from stdin with (delimiter ',', format csv, header 1, encoding 'UTF8')").format(table, columns), file
+            )

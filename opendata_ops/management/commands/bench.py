@@ -3,11 +3,14 @@
 import time
 from pathlib import Path
 
+import psycopg2
+import pymysql
 from django.conf import settings
 
 from opendata_ops.bench import lines, report
 from opendata_ops.bench.findings import BROKEN, Finding
 from opendata_ops.bench.ground import Ground, prepared
+from opendata_ops.bench.plan import Plan
 from pipelines.errors import PipelineError
 from pipelines.management.base import DONE, FAILED, OpsCommand
 
@@ -27,7 +30,7 @@ class Command(OpsCommand):
         parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to quote")
 
     def act(self, **options) -> int:
-        plan = lines.Plan(pairs=options["pairs"] or (2 if options["quick"] else 5), rows=options["rows"], quick=options["quick"])
+        plan = Plan(pairs=options["pairs"] or (2 if options["quick"] else 5), rows=options["rows"], quick=options["quick"])
         noise, started = report.Noise(), time.monotonic()
         findings: list[Finding] = []
         with prepared(Path(settings.VAR_DIR) / "bench") as ground:
@@ -46,11 +49,11 @@ class Command(OpsCommand):
         self.say(f"{len(failed)} of {len(findings)} lines missed their target or broke." if failed else "Every target that was measured was met.")
         return FAILED if failed else DONE
 
-    def _found(self, name: str, ground: Ground, plan: lines.Plan):
+    def _found(self, name: str, ground: Ground, plan: Plan):
         """The findings of a group; what breaks it is a finding too, and the other groups go on."""
         try:
             yield from lines.GROUPS[name](ground, plan)
-        except PipelineError as error:
+        except (PipelineError, psycopg2.Error, pymysql.Error, OSError) as error:
             yield Finding(name, name, "", 0, BROKEN, words=str(error))
 
 
