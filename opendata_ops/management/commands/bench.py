@@ -12,7 +12,9 @@ from opendata_ops.bench.findings import BROKEN, Finding
 from opendata_ops.bench.ground import Ground, prepared
 from opendata_ops.bench.plan import Plan
 from pipelines.errors import PipelineError
-from pipelines.management.base import DONE, FAILED, OpsCommand
+from pipelines.management.base import DONE, FAILED, OpsCommand, refusal
+
+FEWEST = 100
 
 
 class Command(OpsCommand):
@@ -27,13 +29,18 @@ class Command(OpsCommand):
         parser.add_argument("--only", action="append", choices=list(lines.GROUPS), help="only these lines; may be repeated")
         parser.add_argument("--pairs", type=int, default=0, help="interleaved pairs for each ratio (5; with --quick 2)")
         parser.add_argument("--rows", type=int, help="so many rows in every line, instead of its own number")
+        parser.add_argument("--folder", type=Path, default=Path(settings.VAR_DIR) / "bench", help="where its files lie (var/bench)")
         parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to quote")
 
     def act(self, **options) -> int:
+        if options["rows"] is not None and options["rows"] < FEWEST:
+            raise refusal(f"--rows must be at least {FEWEST}: with fewer, 5 % of them are nothing.")
+        if options["pairs"] < 0:
+            raise refusal("--pairs must be at least 1.")
         plan = Plan(pairs=options["pairs"] or (2 if options["quick"] else 5), rows=options["rows"], quick=options["quick"])
         noise, started = report.Noise(), time.monotonic()
         findings: list[Finding] = []
-        with prepared(Path(settings.VAR_DIR) / "bench") as ground:
+        with prepared(options["folder"]) as ground:
             [[version]] = ground.ask("show server_version")
             machine = report.machine(version)
             for name in options["only"] or lines.GROUPS:
