@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
 from pipelines import secrets
 from pipelines.models import AfterRun, AfterStep, Pipeline, ScheduleBlock, State
 from pipelines.selectors import faces
 from pipelines.selectors.faces import Face
+from pipelines.upkeep import after
 
 #: What a block's page shows of it; older ones belong to runs that were replaced.
 SHOWN = 30
@@ -100,7 +101,7 @@ def after_json(one: AfterRun) -> dict[str, Any]:
 
 def of_block(block: ScheduleBlock) -> Afterwards:
     """One query. `block` has its pipeline."""
-    rows = _rows().filter(run__block=block.pk).order_by("-run_id", "step__position", "step_id")[:SHOWN]
+    rows = _told(AfterRun.objects.filter(run__block=block.pk)).order_by("-run_id", "step__position", "step_id")[:SHOWN]
     found = list(rows)
     open_ = any(one.state in (AfterRun.State.WAITING, AfterRun.State.RUNNING) for one in found)
     return Afterwards(
@@ -115,7 +116,7 @@ def of_pipeline(pipeline: Pipeline) -> list[StepLine]:
     """Its steps in their order, each with its last time. Two queries."""
     last = AfterRun.objects.filter(step=OuterRef("pk")).order_by("-pk").values("pk")[:1]
     steps = list(AfterStep.objects.filter(pipeline=pipeline).annotate(last_pk=Subquery(last)))
-    ran = _rows().select_related("run__block__pipeline").in_bulk([step.last_pk for step in steps if step.last_pk])
+    ran = _told(AfterRun.objects).select_related("run__block__pipeline").in_bulk([step.last_pk for step in steps if step.last_pk])
     lines = []
     for step in steps:
         step.pipeline = pipeline
@@ -148,17 +149,16 @@ class Failure:
 
 def failures(pipelines: Iterable[Pipeline] | None = None) -> list[Failure]:
     """The active steps (of these pipelines, or of all) that failed the last time they were done, oldest first. One query."""
-    ended = AfterRun.objects.filter(step=OuterRef("pk"), state__in=[AfterRun.State.DONE, AfterRun.State.FAILED]).order_by("-pk").values("pk")[:1]
-    steps = AfterStep.objects.filter(is_active=True)
+    rows = _told(after.failed()).order_by("pk")
     if pipelines is not None:
-        steps = steps.filter(pipeline__in=pipelines)
-    rows = _rows().filter(state=AfterRun.State.FAILED, pk__in=steps.annotate(ended=Subquery(ended)).values("ended")).order_by("pk")
+        rows = rows.filter(step__pipeline__in=pipelines)
     return [Failure(line=_line(one), pipeline=one.step.pipeline, block_id=one.run.block_id) for one in rows]
 
 
-def _rows():
+def _told(rows: QuerySet[AfterRun]) -> QuerySet[AfterRun]:
+    """The rows with all that a line tells of them."""
     later = AfterRun.objects.filter(step=OuterRef("step"), pk__gt=OuterRef("pk"), state=AfterRun.State.DONE)
-    return AfterRun.objects.select_related("step__pipeline", "run").annotate(is_made_good=Exists(later))
+    return rows.select_related("step__pipeline", "run").annotate(is_made_good=Exists(later))
 
 
 def _line(one: AfterRun) -> AfterLine:

@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from catalog import audit
@@ -44,8 +46,9 @@ LONGEST_NAP_SECONDS = 30
 LONGEST_WORDS = 2_000
 CLAIM_LOCK = 0x0D0_AF7E
 
+_IN_WAREHOUSE = frozenset({Kind.REFRESH, Kind.ANALYZE, Kind.VACUUM})
 #: Done once for a later load, these are done for the earlier one too.
-ONCE_IS_ENOUGH = frozenset({Kind.REFRESH, Kind.ANALYZE, Kind.VACUUM, Kind.POST})
+ONCE_IS_ENOUGH = _IN_WAREHOUSE | {Kind.POST}
 
 
 # whose turn it is
@@ -95,7 +98,7 @@ def _claim(block_ids: Collection[int] | None) -> AfterRun | None:
 def _deed(one: AfterRun) -> tuple:
     """What is done, wherever it was asked: two pipelines that feed one table refresh the same view."""
     step, pipeline = one.step, one.step.pipeline
-    if step.kind in (Kind.REFRESH, Kind.ANALYZE, Kind.VACUUM):
+    if step.kind in _IN_WAREHOUSE:
         return step.kind, pipeline.warehouse, step.target or pipeline.table
     if step.kind == Kind.POST:
         return step.kind, step.target, step.secret
@@ -165,6 +168,24 @@ def is_left() -> bool:
     return AfterRun.objects.filter(state=AfterRun.State.WAITING, asked_at__lt=Now() - LEFT_AFTER).exists()
 
 
+def failed() -> QuerySet[AfterRun]:
+    """What waits for a person: of each active step the last time that it was done, where that failed."""
+    ended = AfterRun.objects.filter(step=OuterRef("pk"), state__in=[AfterRun.State.DONE, AfterRun.State.FAILED]).order_by("-pk").values("pk")[:1]
+    last = AfterStep.objects.filter(is_active=True).annotate(ended=Subquery(ended)).values("ended")
+    return AfterRun.objects.filter(state=AfterRun.State.FAILED, pk__in=last)
+
+
+def faults(step: AfterStep) -> list[PipelineError]:
+    """Why the step could not be done, as far as that is known without asking anybody outside. `step` has its pipeline."""
+    found = []
+    for question in (lambda: secrets.reveal(step.secret) if step.secret else None, lambda: step.kind in _IN_WAREHOUSE and _warehouse(step)):
+        try:
+            question()
+        except PipelineError as error:
+            found.append(error)
+    return found
+
+
 # what a person does
 
 
@@ -191,23 +212,23 @@ def retry(after_run_id: int, *, actor: Actor, reason: str = "") -> Verdict:
 
 
 def _refresh(one: AfterRun) -> str:
-    engine, dsn = _warehouse(one)
+    engine, dsn = _warehouse(one.step)
     return engine.refresh(dsn, one.step.target)
 
 
 def _analyze(one: AfterRun) -> str:
-    engine, dsn = _warehouse(one)
+    engine, dsn = _warehouse(one.step)
     return engine.analyze(dsn, one.step.target or one.step.pipeline.table)
 
 
 def _vacuum(one: AfterRun) -> str:
-    engine, dsn = _warehouse(one)
+    engine, dsn = _warehouse(one.step)
     return engine.vacuum(dsn, one.step.target or one.step.pipeline.table)
 
 
-def _warehouse(one: AfterRun) -> tuple:
+def _warehouse(step: AfterStep) -> tuple[ModuleType, str]:
     """(engine, address) of the pipeline's warehouse. Raises SetupError."""
-    alias = one.step.pipeline.warehouse
+    alias = step.pipeline.warehouse
     if alias not in settings.WAREHOUSES:
         raise SetupError(f"There is no warehouse {alias!r}.", code="no-warehouse", next_step="Name it in WAREHOUSES, or choose another.")
     dsn = settings.WAREHOUSES[alias]

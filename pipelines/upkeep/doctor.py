@@ -37,7 +37,8 @@ from pipelines import clock, secrets
 from pipelines.connectors.addresses import AllowList, address
 from pipelines.connectors.base import Column, Connector
 from pipelines.errors import PipelineError, SetupError
-from pipelines.models import Pipeline, Provider, Pulse, ScheduleBlock, Stage
+from pipelines.models import AfterStep, Pipeline, Provider, Pulse, ScheduleBlock, Stage
+from pipelines.upkeep import after
 from pipelines.warehouse import postgres
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
@@ -105,7 +106,7 @@ def examine(
         yield from _asked(f"warehouse {alias}", lambda alias=alias, dsn=dsn: _warehouse(alias, dsn))
 
     if not usable:
-        for name in ("queue", "workers", "schedule", "time zones", "providers"):
+        for name in ("queue", "workers", "schedule", "time zones", "providers", "after loads"):
             yield Finding(name, SKIPPED, "Not asked, because the database can't be.", "Set the database right, then ask again.")
         return
     yield from _asked("time zones", _time_zones)
@@ -113,6 +114,7 @@ def examine(
     yield from _asked("workers", lambda: _workers(pulse_age))
     yield from _asked("schedule", lambda: _schedule(pulse_age))
     yield from _asked("providers", lambda: _providers(connect, columns, network))
+    yield from _asked("after loads", _after_loads)
 
 
 def _asked(name: str, question: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -583,6 +585,23 @@ def _provider(name: str, provider: Provider, answer: Callable[[], str]) -> Itera
             yield Finding(name, WARNING, f"{_sentence(told)} But it asked us to wait until {until}.")
         else:
             yield Finding(name, OK, _sentence(told))
+
+
+def _after_loads() -> Iterator[Finding]:
+    """The steps after loads: are their secrets and warehouses there, and has one failed that nobody looked at?"""
+    steps = _from_database(lambda: list(AfterStep.objects.filter(is_active=True).select_related("pipeline")))
+    failed = _from_database(lambda: list(after.failed().order_by("pk").values_list("step__pipeline__slug", flat=True)))
+    for step in steps:
+        for error in after.faults(step):
+            yield Finding("after loads", FAILED, f"The step {step} of {step.pipeline.slug} can't be done: {_sentence(error.message)}", error.next_step)
+    if failed:
+        named = ", ".join(dict.fromkeys(failed))
+        words = f"{len(failed)} {'step' if len(failed) == 1 else 'steps'} failed the last time ({named})."
+        yield Finding("after loads", WARNING, words, "See why, and do them again, with: python3 manage.py after")
+    elif steps:
+        yield Finding("after loads", OK, f"{len(steps)} steps are done after loads; none waits for a person.")
+    else:
+        yield Finding("after loads", OK, "No pipeline has a step after its loads.")
 
 
 def _sentence(text: str) -> str:

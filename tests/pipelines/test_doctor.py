@@ -21,7 +21,7 @@ from opendata_ops.sandbox.tables import Dataset as SandboxTable
 from pipelines import planner, secrets
 from pipelines.connectors.base import Column
 from pipelines.errors import SetupError, TransientError
-from pipelines.models import Pipeline, Provider, Pulse, ScheduleBlock
+from pipelines.models import AfterRun, AfterStep, Pipeline, Provider, Pulse, Run, ScheduleBlock
 from pipelines.stages import outside
 from pipelines.stages.publish import public_columns
 from pipelines.upkeep import doctor
@@ -55,6 +55,21 @@ def examined(**handed):
 
 def beat(name, ago=timedelta(), **details):
     Pulse.objects.update_or_create(name=name, defaults={"at": timezone.now() - ago, "details": details})
+
+
+def test_a_step_after_loads_that_cannot_be_done_or_has_failed_is_named(due_block, settings):
+    assert examined(network=False)["after loads"].message == "No pipeline has a step after its loads."
+    one = due_block.pipeline
+    hook = AfterStep.objects.create(pipeline=one, kind="notify", secret="env:HOOK_THAT_NOBODY_SET")
+    view = AfterStep.objects.create(pipeline=one, kind="refresh", target="service_requests")
+    told = examined(network=False)["after loads"]
+    assert told.status == doctor.FAILED and "HOOK_THAT_NOBODY_SET" in told.message and one.slug in told.message
+    AfterStep.objects.filter(pk=hook.pk).update(is_active=False)
+    assert examined(network=False)["after loads"].status == doctor.OK
+    run = Run.objects.create(block=due_block, stage="load", state="done", attempt=1, fence=1, trigger="schedule", holder="h", finished_at=timezone.now())
+    AfterRun.objects.create(step=view, run=run, state="failed", finished_at=timezone.now())
+    told = examined(network=False)["after loads"]
+    assert told.status == doctor.WARNING and told.message == "1 step failed the last time (d)." and "manage.py after" in told.next_step
 
 
 @pytest.fixture
