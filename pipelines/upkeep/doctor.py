@@ -593,7 +593,8 @@ def _after_loads() -> Iterator[Finding]:
     failed = _from_database(lambda: list(after.failed().order_by("pk").values_list("step__pipeline__slug", flat=True)))
     for step in steps:
         for error in after.faults(step):
-            yield Finding("after loads", FAILED, f"The step {step} of {step.pipeline.slug} can't be done: {_sentence(error.message)}", error.next_step)
+            words = f"The step {step} of {step.pipeline.slug} can't be done: {_sentence(error.message)}"
+            yield Finding("after loads", FAILED, words, error.next_step)
     if failed:
         named = ", ".join(dict.fromkeys(failed))
         words = f"{len(failed)} {'step' if len(failed) == 1 else 'steps'} failed the last time ({named})."

@@ -66,8 +66,9 @@ def test_a_step_after_loads_that_cannot_be_done_or_has_failed_is_named(due_block
     assert told.status == doctor.FAILED and "HOOK_THAT_NOBODY_SET" in told.message and one.slug in told.message
     AfterStep.objects.filter(pk=hook.pk).update(is_active=False)
     assert examined(network=False)["after loads"].status == doctor.OK
-    run = Run.objects.create(block=due_block, stage="load", state="done", attempt=1, fence=1, trigger="schedule", holder="h", finished_at=timezone.now())
-    AfterRun.objects.create(step=view, run=run, state="failed", finished_at=timezone.now())
+    now = timezone.now()
+    run = Run.objects.create(block=due_block, stage="load", state="done", attempt=1, fence=1, trigger="schedule", holder="h", finished_at=now)
+    AfterRun.objects.create(step=view, run=run, state="failed", finished_at=now)
     told = examined(network=False)["after loads"]
     assert told.status == doctor.WARNING and told.message == "1 step failed the last time (d)." and "manage.py after" in told.next_step
 
