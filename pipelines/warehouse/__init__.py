@@ -3,9 +3,9 @@
 from types import ModuleType
 
 from pipelines.errors import SetupError
-from pipelines.warehouse import postgres
+from pipelines.warehouse import mysql, postgres
 
-ENGINES: dict[str, ModuleType] = {"postgres": postgres, "postgresql": postgres}
+ENGINES: dict[str, ModuleType] = {"postgres": postgres, "postgresql": postgres, "mysql": mysql, "mariadb": mysql}
 
 
 def engine(dsn: str) -> ModuleType:
