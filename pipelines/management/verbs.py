@@ -24,18 +24,22 @@ class VerbCommand(OpsCommand):
     verb: Callable[..., Verdict]
     states: tuple[str, ...] = ()
     instead: dict[str, str] = {}
+    #: what else a block of a named pipeline must be, and the word for such blocks
+    only: dict[str, Any] = {}
+    which = ""
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.epilog = "exit codes: 0 all of them moved, 2 one was refused or does not exist, 3 nothing to do"
-        every = f"numbers of blocks, or slugs of pipelines: all their blocks that are {' or '.join(self.states)}"
+        every = f"numbers of blocks, or slugs of pipelines: all their blocks that are {self._which()}"
         parser.add_argument("targets", nargs="+", metavar="BLOCK|PIPELINE", help=every)
         parser.add_argument("--reason", default="", help="why; kept in the audit")
 
     def act(self, **options: Any) -> int:
         numbers = self._numbers([int(target) for target in options["targets"] if target.isdecimal()])
         named = pipelines_named(target for target in options["targets"] if not target.isdecimal())
-        numbers += ScheduleBlock.objects.filter(pipeline__in=named, state__in=self.states).order_by("starts_at").values_list("pk", flat=True)
+        theirs = ScheduleBlock.objects.filter(pipeline__in=named, state__in=self.states, **self.only)
+        numbers += theirs.order_by("starts_at").values_list("pk", flat=True)
         verdicts = [type(self).verb(number, actor=me(), reason=options["reason"]) for number in dict.fromkeys(numbers)]
         found = ScheduleBlock.objects.select_related("pipeline").in_bulk(numbers)
         if self.as_json:
@@ -47,12 +51,15 @@ class VerbCommand(OpsCommand):
             else:
                 self.complain(f"Block {block.pk}, {block}: {verdict.text}", self.instead.get(block.state, ""))
         if not verdicts:
-            self.say(f"Nothing to do: no block of {', '.join(pipeline.slug for pipeline in named)} is {' or '.join(self.states)}.")
+            self.say(f"Nothing to do: no block of {', '.join(pipeline.slug for pipeline in named)} is {self._which()}.")
             return NOTHING
         refused = sum(not verdict.moved for verdict in verdicts)
         if len(verdicts) > 1:
             self.say(f"{count(len(verdicts) - refused, 'block')} moved, {refused} refused.")
         return REFUSED if refused else DONE
+
+    def _which(self) -> str:
+        return self.which or " or ".join(self.states)
 
     def _numbers(self, asked: list[int]) -> list[int]:
         """The numbers, when there is a block for each. Raises Refusal."""

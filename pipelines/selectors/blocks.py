@@ -18,6 +18,7 @@ from pipelines.selectors.chain import Chain, earlier_runs, reconcile
 from pipelines.selectors.faces import Face
 from pipelines.selectors.passes import Gantt, gantt, passes
 from pipelines.selectors.waiting import surroundings, why_waiting
+from pipelines.stages import columns
 
 #: What a page shows at once; the rest is one link away.
 LOG_LINES, REJECTED_ROWS, AUDIT_ROWS, IMPORT_ROWS, FILES = 300, 50, 20, 60, 100
@@ -43,8 +44,11 @@ def buttons(block: ScheduleBlock) -> list[Button]:
         if block.cancel_asked_at:
             return []
         return [Button("cancel", f"Cancel {block.stage}", "cancelled", is_primary=True)]
+    suspicious = block.mark == ScheduleBlock.Mark.SUSPICIOUS
     if block.state == State.HELD:
-        return [Button("release", "Release", "again", is_primary=True), *_again(block)]
+        return [Button("release", "Release", "again", is_primary=True), *_again(block), *[Button("accept", "Accept as it is", "ok")] * suspicious]
+    if block.state == State.FAILED and block.error_code == columns.CHANGED and not block.superseded_at:
+        return [Button("accept", "Accept the columns", "ok", is_primary=True), Button("run", "Try again", "again"), Button("hold", "Hold", "paused")]
     if block.state == State.FAILED:
         return [
             Button("run", f"Try {block.stage} again", "again", is_primary=True),
@@ -53,6 +57,8 @@ def buttons(block: ScheduleBlock) -> list[Button]:
         ]
     if block.state == State.WAITING:
         return [Button("run", "Run now", "again", is_primary=True), *_again(block), Button("hold", "Hold", "paused")]
+    if suspicious:
+        return [Button("accept", "Accept as it is", "ok", is_primary=True), Button("run", "Run again", "again"), *_again(block)]
     return [Button("run", "Run again", "again", is_primary=True), *_again(block)]
 
 
@@ -118,7 +124,7 @@ def _telling_of_failure(block: ScheduleBlock) -> Telling:
 
 def _telling_of_success(block: ScheduleBlock, chain: Chain) -> Telling:
     if block.mark == ScheduleBlock.Mark.SUSPICIOUS:
-        advice = block.next_step or "Ask the provider whether this is right. If it is, there is nothing to do; else run it again."
+        advice = block.next_step or "Ask the provider whether this is right. If it is, accept it as it is; else run it again."
         return Telling(block.message or "It is done, and something about it is unusual.", advice, "suspicious")
     if chain.adds_up is False:
         hop = chain.first_differs

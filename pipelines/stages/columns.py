@@ -73,7 +73,7 @@ def notice_columns(state: SourceState, pipeline: Pipeline, note: Note) -> dict[s
         # the row's lock: of two blocks that see the same change at once, one tells it
         accepted = Pipeline.objects.select_for_update(no_key=True).get(pk=pipeline.pk).accepted_columns
         changes = compare(accepted, now) if accepted else Changes()
-        waits = bool(changes) and (pipeline.drift == Drift.STOP or bool(_needed_but_gone(pipeline, now)))
+        waits = bool(changes) and (pipeline.drift == Drift.STOP or bool(needed_but_gone(pipeline, now)))
         last = _last_told(pipeline)
         if changes and (last is None or last.details.get("columns") != now):
             _tell(pipeline, f"The source’s columns changed: {changes}.", note.run.pk, columns=now, **changes.details())
@@ -143,7 +143,7 @@ def accept(pipeline: Pipeline, *, actor: Actor, reason: str = "", seen_event: in
         return _answer(pipeline, actor, reason, False, "There is nothing to accept: the source’s columns are those that were accepted.")
     if seen_event is not None and told.pk != seen_event:
         return _answer(pipeline, actor, reason, False, "The columns changed again since you looked. Look again before you press.")
-    if gone := _needed_but_gone(pipeline, told.details["columns"]):
+    if gone := needed_but_gone(pipeline, told.details["columns"]):
         return _answer(pipeline, actor, reason, False, f"Without {', '.join(gone)} it can't be read: change the pipeline, or ask the provider.")
     changes = compare(pipeline.accepted_columns, told.details["columns"])
     Pipeline.objects.filter(pk=pipeline.pk).update(accepted_columns=told.details["columns"])
@@ -173,14 +173,15 @@ def _needed(pipeline: Pipeline) -> list[str]:
     return list(dict.fromkeys([*pipeline.key, *(name for name in single if name and not name.startswith(":"))]))
 
 
-def _needed_but_gone(pipeline: Pipeline, now: Sequence[Sequence[str]]) -> list[str]:
+def needed_but_gone(pipeline: Pipeline, now: Sequence[Sequence[str]]) -> list[str]:
+    """The columns that the pipeline can't do without and that are not among these (name, type)."""
     there = {name for name, _ in now}
     return [name for name in _needed(pipeline) if name not in there]
 
 
 def _stop_if_gone(pipeline: Pipeline, now: Sequence[Sequence[str]], also: Sequence[str] = ()) -> None:
     """Raise DataError where the source has not what the pipeline needs."""
-    if gone := [*also, *(name for name in _needed_but_gone(pipeline, now) if name not in also)]:
+    if gone := [*also, *(name for name in needed_but_gone(pipeline, now) if name not in also)]:
         raise DataError(
             f"The source no longer has {', '.join(gone)}; it has {', '.join(name for name, _ in now)}.",
             code="columns-gone",

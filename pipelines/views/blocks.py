@@ -21,8 +21,9 @@ from pipelines.selectors import blocks as selectors
 from pipelines.selectors.after import of_block
 from pipelines.selectors.chain import earlier_runs, reconcile
 from pipelines.selectors.reports import report
+from pipelines.stages import columns
 
-VERBS = ("run", "force", "rerun", "cancel", "hold", "release")
+VERBS = ("run", "force", "rerun", "cancel", "hold", "release", "accept")
 
 
 @needs_view
@@ -92,6 +93,8 @@ def rejected_csv(request: HttpRequest, pk: int) -> HttpResponse:
 @needs_operate
 def block_confirm(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     one = _one_block(pk)
+    if verb == "accept" and one.error_code == columns.CHANGED:
+        return redirect("accept_columns", slug=one.pipeline.slug)
     proposal = _proposal(one, verb, request.GET.get("stage", ""))
     form = ActForm(initial={"seen_fence": one.fence, "stage": proposal.stage}, verb=verb)
     return render(request, "pipelines/block_confirm.html", {"one": one, "proposal": proposal, "form": form})
@@ -124,6 +127,9 @@ class Proposal:
 
 
 def _do(one: ScheduleBlock, proposal: Proposal, actor: Actor, reason: str, seen_fence: int | None) -> tuple[bool, str]:
+    if proposal.verb == "accept":
+        verdict = blocks.accept(one.pk, actor=actor, reason=reason, seen_fence=seen_fence)
+        return verdict.moved, verdict.text
     if proposal.verb in ("cancel", "hold", "release"):
         verdict = getattr(blocks, proposal.verb)(one.pk, actor=actor, reason=reason)
         if verdict.moved and proposal.verb == "release":
@@ -155,6 +161,8 @@ def _proposal(one: ScheduleBlock, verb: str, stage: str) -> Proposal:
         raise Http404(f"{one.pipeline.title} has no stage {stage!r}. It has {', '.join(one.pipeline.stages)}.")
     if verb in ("cancel", "hold", "release"):
         return _standstill(one, verb)
+    if verb == "accept":
+        return _acceptance(one)
     line = planner.preview(_order(one, verb, stage))[0]
     title = {"run": "Run this block", "force": "Force this block", "rerun": f"Re-run from {stage}"}[verb]
     publishes = "publish" in line.will
@@ -202,6 +210,25 @@ def _standstill(one: ScheduleBlock, verb: str) -> Proposal:
         does=[f"Lets it go on at {one.stage}, at once, with its tries counted from none."],
         button=f"Release and run from {one.stage}",
         refusal="" if one.state == State.HELD else f"Only a held block can be released; this one is {one.state}.",
+    )
+
+
+def _acceptance(one: ScheduleBlock) -> Proposal:
+    rows = f"{one.rows:,} row{'s' * (one.rows != 1)}" if one.rows else "no rows"
+    if one.mark != ScheduleBlock.Mark.SUSPICIOUS:
+        refusal = "There is nothing to accept: nothing about it is suspicious."
+    else:
+        refusal = "" if one.state in (State.DONE, State.HELD) else f"It is {one.state} at {one.stage}: look again when it is done."
+    return Proposal(
+        verb="accept",
+        title="Accept this block as it is",
+        does=[
+            f"Says that {rows} is right for this block: the mark “suspicious” goes, and the block is called done.",
+            "Later blocks are judged by it too: what was unusual once is less so the next time.",
+            "Nothing is read, loaded or published by it.",
+        ],
+        button=f"Accept {rows}",
+        refusal=refusal,
     )
 
 

@@ -22,6 +22,7 @@ from pipelines.selectors import after, faces, lists, promises, schedule, tables,
 from pipelines.selectors import preview as previews
 from pipelines.selectors.grid import Grid, as_input, block_grid
 from pipelines.selectors.trouble import troubles
+from pipelines.stages import columns
 from pipelines.views.order import BEGINNINGS, WHICH, OrderForm, PlaceForm
 
 TABS = [("blocks", "Blocks"), ("runs", "Runs"), ("durations", "Durations"), ("settings", "Settings")]
@@ -102,6 +103,7 @@ def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
         "next_due": planner.next_due(one, now),
         "troubles": [trouble for trouble in troubles(now) if trouble.pipeline_id == one.pk],
         "after_failures": after.failures([one]),
+        "unaccepted": columns.unaccepted(one),
         "may_operate": request.user.has_perm(OPERATE),
         "act_form": ActForm(),
         "mates": tables.mates(one),
