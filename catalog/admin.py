@@ -118,6 +118,7 @@ class DatasetAdmin(Audited, admin.ModelAdmin):
         (None, {"fields": ["title", "slug", "description", "tags"]}),
         ("Who answers for it", {"fields": ["department", "steward", "steward_email"]}),
         ("What the public may expect", {"fields": ["refresh_rate", "promise_time", "access", "licence"]}),
+        ("What its page counts", {"fields": ["chart_rows", "chart_columns"]}),
     ]
 
     def get_queryset(self, request):

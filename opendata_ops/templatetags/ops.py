@@ -23,6 +23,7 @@ register = template.Library()
 SECTIONS = {
     "pipeline": "pipelines",
     "rerun": "pipelines",
+    "accept_columns": "pipelines",
     "dataset": "datasets",
     "block": "runs",
     "block_confirm": "runs",
