@@ -6,6 +6,7 @@ import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import DataError, TransientError
 
@@ -16,7 +17,10 @@ _NOISE = bytes(byte for byte in range(256) if byte not in b'"\n')
 
 @dataclass(frozen=True)
 class Settled:
-    """A CSV file as it now lies on disk: UTF-8 without a byte order mark, ending with a line end. `rows` without the header."""
+    """A page as it now lies on disk, without a byte order mark; CSV ends with a line end.
+
+    `rows` without the header. `header` has the names of the columns; of a page in JSON, those that its first row has.
+    """
 
     header: tuple[str, ...]
     rows: int
@@ -83,7 +87,22 @@ def settle(path: Path, *, proven: bool) -> Settled:
     TransientError("cut-body") when it was not proven, or when a quote is left open; a proven one only lacked its line end.
     """
     header = header_of(path)
-    counter, digest, size, notes = RecordCounter(), hashlib.sha256(), 0, []
+    counter = RecordCounter()
+    digest, size, notes = read_through(path, counter)
+    if counter.is_open:
+        if counter.quoted or not proven:
+            raise TransientError(f"{path.name} was cut: it ends in the middle of row {counter.total - 1:,}", code="cut-body")
+        with path.open("ab") as file:
+            file.write(b"\n")
+        digest.update(b"\n")
+        size += 1
+        notes.append("line end of the last row added")
+    return Settled(header, counter.total - 1, size, digest.hexdigest(), tuple(notes))
+
+
+def read_through(path: Path, counter: Any) -> tuple[Any, int, list[str]]:
+    """Feed a file to a counter, with its byte order mark taken off; return (its sha256, to go on with, its bytes, notes)."""
+    digest, size, notes = hashlib.sha256(), 0, []
     bare = path.with_name(f"{path.name}.bare")
     with path.open("rb") as file:
         if file.read(len(BOM)) == BOM:
@@ -104,12 +123,4 @@ def settle(path: Path, *, proven: bool) -> Settled:
                 copy.close()
     if copy:
         bare.replace(path)
-    if counter.is_open:
-        if counter.quoted or not proven:
-            raise TransientError(f"{path.name} was cut: it ends in the middle of row {counter.total - 1:,}", code="cut-body")
-        with path.open("ab") as file:
-            file.write(b"\n")
-        digest.update(b"\n")
-        size += 1
-        notes.append("line end of the last row added")
-    return Settled(header, counter.total - 1, size, digest.hexdigest(), tuple(notes))
+    return digest, size, notes

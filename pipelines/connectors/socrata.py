@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
+from pipelines.connectors import csv_pages, json_pages
 from pipelines.connectors.base import (
     Account,
     Column,
@@ -28,7 +29,7 @@ from pipelines.connectors.base import (
     Published,
     SourceState,
 )
-from pipelines.connectors.csv_pages import header_of, settle
+from pipelines.connectors.csv_pages import header_of
 from pipelines.connectors.http import Door, Reply
 from pipelines.errors import DataError, SetupError, TransientError
 
@@ -273,7 +274,7 @@ class Socrata(Connector):
             raise DataError(f"asked how many rows {resource} has, the portal did not answer a number", code="no-count") from None
 
     def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
-        """Yield CSV pages in order, `request.in_flight` on their way at once; none when `rows` is 0.
+        """Yield pages (CSV, or JSON as the portal wrote it) in order, `request.in_flight` on their way at once; none when `rows` is 0.
 
         On disk are at most `in_flight` pages that were not yet asked for. The last page may hold more rows than were
         counted, if the source grew meanwhile. Raises TransientError("short-page") when a page has fewer: the source
@@ -291,7 +292,7 @@ class Socrata(Connector):
 
         def page(offset: int) -> FetchedFile:
             expected = min(request.page_size, rows - offset)
-            path = workdir / f"{resource}-{offset // request.page_size + 1:05d}.csv"
+            path = workdir / f"{resource}-{offset // request.page_size + 1:05d}.{request.format}"
             return self._page(resource, {**clauses, "offset": offset}, path, wanted, expected, abandoned)
 
         with ThreadPoolExecutor(max_workers=request.in_flight, thread_name_prefix=f"page-{resource}") as pool:
@@ -328,11 +329,17 @@ class Socrata(Connector):
                 raise _Abandoned
 
         still_wanted(0)
-        url, question = self._question(resource, "csv", clauses)
+        form = path.suffix[1:]
+        url, question = self._question(resource, form, clauses)
         with self._with_token():
-            got = self.door.download(url, path, **question, headers=self._headers, auth=self._auth, expect="csv", on_bytes=still_wanted)
-        page = settle(path, proven=got.proven)
-        _same_columns(path.name, page.header, wanted)
+            got = self.door.download(url, path, **question, headers=self._headers, auth=self._auth, expect=form, on_bytes=still_wanted)
+        if form == "csv":
+            page = csv_pages.settle(path, proven=got.proven)
+            _same_columns(path.name, page.header, wanted)
+        else:
+            page = json_pages.settle(path)
+            # a null is left out, so a name may be missing; a strange one may not be there
+            _same_columns(path.name, tuple(name for name in page.header if name not in wanted), ())
         host, offset = urlsplit(url).netloc, int(clauses["offset"])
         if page.rows < expected:
             raise TransientError(f"{host} gave {page.rows:,} of {expected:,} rows from row {offset:,} on", code="short-page")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import json
 import threading
 import time
 import tracemalloc
@@ -23,6 +24,7 @@ from pipelines.connectors.base import Account, Column, FetchRequest
 from pipelines.connectors.http import Door
 from pipelines.connectors.socrata import Socrata
 from pipelines.errors import DataError, PipelineError, SetupError, TransientError
+from pipelines.formats.json_rows import write_csv
 from tests.pipelines.connectors.servers import Told, by_hand
 
 CANARY = "c4nary-secret-value"
@@ -656,6 +658,126 @@ def test_an_api_that_there_is_not_is_refused_before_anything_is_asked(portal, ci
 def test_a_bad_page_of_soda3_is_asked_for_again(portal, city, tmp_path, fault):
     portal.fail(fault, method="POST", path="export", times=2)
     assert [found["srnumber"] for found in rows_of(fetched(city(api="3"), request(), 250, tmp_path))] == [f"1-{n:06d}" for n in range(250)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+
+def as_csv(file, columns) -> list[dict]:
+    target = file.path.with_suffix(".csv")
+    write_csv(file.path, target, {column.name: column.type for column in columns}, rows=file.rows)
+    with target.open(encoding="utf-8", newline="") as page:
+        return list(csv.DictReader(page))
+
+
+@pytest.mark.parametrize("api", ["2.1", "3"])
+def test_json_pages_hold_what_csv_pages_hold(portal, city, tmp_path, api):
+    portal.alter(ID, add={"nothing": "text"})
+    names = "srnumber createddate seen nc anonymous place address nothing"
+    in_csv, in_json = request(names), request(names, format="json")
+    (tmp_path / "csv").mkdir()
+    expected = rows_of(fetched(city(api=api), in_csv, 250, tmp_path / "csv"))
+    files = fetched(city(api=api), in_json, 250, tmp_path)
+    assert [(file.name, file.rows) for file in files] == [(f"{ID}-{n:05d}.json", rows) for n, rows in ((1, 100), (2, 100), (3, 50))]
+    assert [found for file in files for found in as_csv(file, in_json.columns)] == expected
+
+
+def test_a_json_page_lies_in_the_lake_as_the_portal_wrote_it(portal, city, tmp_path):
+    portal.alter(ID, add={"nothing": "text"})
+    [file] = fetched(city(), request("srnumber nc place nothing", format="json", page_size=1000), 250, tmp_path)
+    rows = json.loads(file.path.read_bytes())
+    assert rows[0] == {"srnumber": "1-000000"}  # its nulls are left out
+    assert rows[1] == {"srnumber": "1-000001", "nc": "1", "place": {"type": "Point", "coordinates": [-118.25, 34.05]}}
+    assert not [found for found in rows if "nothing" in found]  # a column of nulls is in no row
+    assert (file.bytes, file.sha256) == (file.path.stat().st_size, hashlib.sha256(file.path.read_bytes()).hexdigest())
+    assert f"/resource/{ID}.json?" in file.origin
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("cut"), Fault("cut_chunked"), Fault("cut_at_line"), Fault("html"), Fault("empty"), Fault(503), Fault("lost_reply")]
+)
+def test_a_bad_json_page_is_asked_for_again_or_refused(portal, city, tmp_path, fault):
+    portal.fail(fault, path=r"offset=100", times=1)
+    asked = request("srnumber", format="json")
+    if fault.kind == "cut_at_line":
+        # the transport could not see it: the block is read again
+        with pytest.raises(TransientError) as caught:
+            fetched(city(), asked, 250, tmp_path)
+        assert caught.value.code == "cut-body"
+    files = fetched(city(), asked, 250, tmp_path)
+    assert [found["srnumber"] for file in files for found in as_csv(file, asked.columns)] == [f"1-{n:06d}" for n in range(250)]
+
+
+def test_json_that_is_shorter_stranger_or_no_rows_is_not_taken(portal, city, tmp_path):
+    asked = request("srnumber", format="json")
+    for fault, code in (
+        (Fault("missing_row"), "short-page"),
+        (Fault("wrong_columns"), "wrong-columns"),
+        (Fault("truncated"), "cut-body"),
+        (Fault("status", code=200, body='{"error":true,"message":"Internal error"}'), "not-rows"),
+    ):
+        portal.faults.clear()
+        portal.fail(fault, path="offset", times=9)
+        with pytest.raises(PipelineError) as caught:
+            fetched(city(), asked, 250, tmp_path)
+        assert caught.value.code == code
+
+
+# ------------------------------------------------------------------------------------------------ data as it really is
+
+ODD = {
+    "quotes": 'the "REAR" house, ""', "newlines": "UNIT 4\nCAÑADA\r\n\rend", "emoji": "🎂👩‍👩‍👧‍👦 ☂", "big": "9" * 1_048_576,
+    "big lines": "a,\"\n" * 262_144, "comma": ",", "backslash": "C:\\new\\", "end of copy": "\\.", "null word": "NULL", "space": "  two  ",
+    "separator": "a\x1f\u2028b", "mark": "\ufeffx",
+    "markup": "<script>alert(1)</script>", "formula": "=1+1", "right to left": "שלום \u202e", "combined": "e\u0301",
+}  # fmt: skip
+
+
+@pytest.fixture
+def odd(portal, city, tmp_path):
+    """Fetch a dataset of these texts, as `form`: (files, {row's name: its cell as it came}), bytes that are no letters escaped."""
+
+    def fetch(form: str, texts: dict[str, str], *, compress: bool = False):
+        portal.compress = compress
+        portal.datasets.clear()
+        portal.add(Dataset(ID, "n", COLUMNS, [{"srnumber": name, "address": text} for name, text in texts.items()], key="srnumber"))
+        asked = request("srnumber address", format=form, page_size=5)
+        files = fetched(city(), asked, len(texts), tmp_path)
+        cells = {}
+        for file in files:
+            path = file.path
+            if form == "json":
+                path = path.with_suffix(".csv")
+                write_csv(file.path, path, {column.name: column.type for column in asked.columns}, rows=file.rows)
+            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as page:
+                cells |= {found["srnumber"]: found["address"] for found in csv.DictReader(page)}
+        assert sum(file.rows for file in files) == len(texts) == len(cells)
+        return cells
+
+    csv.field_size_limit(2**26)
+    return fetch
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_every_text_comes_as_it_lies_at_the_source(odd, form, compress):
+    assert odd(form, ODD, compress=compress) == ODD
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_bytes_that_no_database_takes_reach_the_loader_and_spoil_no_other_row(odd, form):
+    texts = {"nul": "a\0b", "bad byte": "a\udcffb", "bad start": "a\udcc3", "good": "ä", "last": "z"}
+    cells = odd(form, texts)
+    assert (cells["nul"], cells["good"], cells["last"]) == ("a\0b", "ä", "z")
+    for name in ("bad byte", "bad start"):
+        with pytest.raises(UnicodeEncodeError):
+            cells[name].encode()
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_byte_order_mark_belongs_to_no_value(portal, odd, form):
+    portal.fail(Fault("bom"), path="offset", times=9)
+    assert odd(form, {"a": "1", "b": "2"}) == {"a": "1", "b": "2"}
 
 
 # ----------------------------------------------------------------------------------------------------------- preflight
