@@ -161,15 +161,15 @@ class ProviderAdmin(Audited, admin.ModelAdmin):
         messages.add_message(request, level, f"{provider.title}: {said}")
 
 
-class AfterStepInline(admin.TabularInline):
+class AfterStepInline(admin.StackedInline):
     """What is done after a load. A step is switched off, not deleted: what it did is history."""
 
     model = AfterStep
     form = AfterStepForm
-    verbose_name_plural = "After a load"
+    verbose_name, verbose_name_plural = "step", "After a load"
     extra = 0
     can_delete = False
-    fields = ["position", "kind", "target", "expect", "new_secret", "forget", "prefix", "is_active"]
+    fields = [("position", "kind", "is_active"), ("target", "expect"), ("new_secret", "forget", "prefix")]
 
 
 @admin.register(Pipeline)
