@@ -79,7 +79,8 @@ class Portal(LocalServer):
     `accounts` (user → password) may log in by Basic authentication; where there are any, publishing needs one of them.
     `viewers` may read private datasets and not publish. `require_token` refuses reads without an app token; with `tokens`, a
     token must be one of them. `limit_cap` is the 50,000 of the old portals. `count_key` is the name under which a bare
-    `count(*)` comes. `compress` answers in gzip to who accepts it. `state` is a folder that keeps published rows over a restart.
+    `count(*)` comes; a portal that is not of the `new_backend` writes the counts of its metadata as numbers. `compress` answers
+    in gzip to who accepts it. `state` is a folder that keeps published rows over a restart.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Portal(LocalServer):
         tokens: Iterable[str] = (),
         limit_cap: int | None = None,
         count_key: str = "count",
+        new_backend: bool = True,
         compress: bool = False,
         state: str | Path | None = None,
         **server: Any,
@@ -103,6 +105,7 @@ class Portal(LocalServer):
         self.tokens = frozenset(tokens)
         self.limit_cap = limit_cap
         self.count_key = count_key
+        self.new_backend = new_backend
         self.compress = compress
         self.state = Path(state) if state else None
         self._kept: dict[str, int] = {}
@@ -368,7 +371,7 @@ class Portal(LocalServer):
         dataset = self._readable(request, id, missing)
         if fault and fault.kind == "alter":
             dataset.alter(fault["add"], fault["remove"], fault["retype"])
-        reply = Reply.of(view(dataset))
+        reply = Reply.of(view(dataset, new_backend=self.new_backend))
         if fault and fault.kind == "touch":
             dataset.touch()
         if fault and fault.kind == "edit":
@@ -705,12 +708,22 @@ def _iso(moment: int) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
 
 
+def _with_numbers(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a column's profile tells, as the old portals wrote it."""
+    counts = {name: int(value) for name, value in told.items() if name in ("count", "non_null", "null", "cardinality")}
+    top = {"top": [{**entry, "count": int(entry["count"])} for entry in told["top"]]} if "top" in told else {}
+    return {**told, **counts, **top}
+
+
 def _custom_fields(dataset: Dataset) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if dataset.update_frequency:
         fields["Update"] = {"Automation": "Yes", "Update Frequency": dataset.update_frequency}
     if dataset.attribution:
         fields["Dataset Information"] = {"Agency": dataset.attribution}
+    if dataset.contact_email:
+        # assumed: each portal names it in its own way
+        fields.setdefault("Dataset Information", {})["Contact Email"] = dataset.contact_email
     return fields
 
 
@@ -719,9 +732,11 @@ def _column_id(dataset: Dataset, place: int) -> int:
     return 100_000_000 + int(hashlib.sha256(dataset.id.encode()).hexdigest()[:6], 16) * 8 + place
 
 
-def view(dataset: Dataset) -> dict[str, Any]:
+def view(dataset: Dataset, *, new_backend: bool = True) -> dict[str, Any]:
     """A dataset as /api/views/{id}.json tells it."""
     contents = dataset.cached_contents()
+    if not new_backend:
+        contents = [_with_numbers(told) for told in contents]
     columns = [
         {
             "id": _column_id(dataset, place),
@@ -754,7 +769,7 @@ def view(dataset: Dataset) -> dict[str, Any]:
         "downloadCount": 0,
         "hideFromCatalog": False,
         "locale": "",
-        "newBackend": True,
+        "newBackend": new_backend,
         "provenance": "official",
         "publicationAppendEnabled": False,
         "publicationDate": dataset.created_at,

@@ -235,6 +235,8 @@ class Socrata(Connector):
                 "category": view.get("category") or "",
                 "tags": view.get("tags") or [],
                 "attribution": view.get("attribution") or "",
+                "contact": _contact(view),
+                "column_stats": {column["fieldName"]: stats for column in told if (stats := _stats(column.get("cachedContents")))},
                 "portal_types": {column["fieldName"]: column.get("dataTypeName", "") for column in told},
                 "metadata_changed_at": view.get("viewLastModified"),
                 "request_id": request_id,
@@ -500,13 +502,44 @@ def _row_identifier(view: Mapping[str, Any], columns: list[Mapping[str, Any]]) -
     return ""
 
 
+def _custom_field(view: Mapping[str, Any], *words: str) -> str:
+    """The first custom field whose name has one of `words`: each portal has its own groups and names for them."""
+    groups = (view.get("metadata") or {}).get("custom_fields") or {}
+    fields = [(name.lower(), value) for group in groups.values() if isinstance(group, dict) for name, value in group.items()]
+    return next((str(value) for word in words for name, value in fields if word in name and value), "")
+
+
 def _refresh_rate(view: Mapping[str, Any]) -> str:
-    """The declared frequency; each portal has its own group and name for it ("Update" / "Update Frequency")."""
-    for group in ((view.get("metadata") or {}).get("custom_fields") or {}).values():
-        for name, value in group.items() if isinstance(group, dict) else ():
-            if "frequency" in name.lower():
-                return str(value)
-    return ""
+    """The declared frequency ("Update" / "Update Frequency")."""
+    return _custom_field(view, "frequency")
+
+
+def _contact(view: Mapping[str, Any]) -> str:
+    """Who answers for the dataset, an address for choice. The owner is an account of the portal, not a contact."""
+    private = view.get("privateMetadata")
+    told = private.get("contactEmail") if isinstance(private, dict) else ""
+    return str(told or _custom_field(view, "contact email", "email", "contact"))
+
+
+def _stats(contents: Any) -> dict[str, Any]:
+    """What the portal counted of a column's values, its numbers as numbers: old portals write them so, new ones as text; {} for nothing."""
+    if not isinstance(contents, dict):
+        return {}
+    counts = {name: found for name in ("count", "non_null", "null", "cardinality") if (found := _whole(contents.get(name))) is not None}
+    edges = {name: contents[name] for name in ("smallest", "largest") if contents.get(name) is not None}
+    top = [
+        {"item": entry["item"], "count": _whole(entry.get("count"))}
+        for entry in contents.get("top") or ()
+        if isinstance(entry, dict) and entry.get("item") is not None
+    ]
+    return {**counts, **edges, **({"top": top} if top else {})}
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _field(name: str) -> str:

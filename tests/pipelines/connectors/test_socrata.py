@@ -130,6 +130,60 @@ def test_one_metadata_request_tells_all_that_a_source_says_of_itself(portal, cit
     assert [(asked.method, asked.path) for asked in portal.requests] == [("GET", f"/api/views/{ID}.json")]
 
 
+@pytest.mark.parametrize("new_backend", [True, False])
+def test_what_the_portal_counted_of_its_columns_comes_with_the_metadata(portal, city, new_backend):
+    portal.new_backend = new_backend
+    portal.alter(ID, add={"nothing": "text"})
+    stats = city().describe(ID).metadata["column_stats"]
+    nc = stats["nc"]
+    absent = sum(n % 7 == 0 for n in range(250))
+    assert (nc["count"], nc["non_null"], nc["null"], nc["cardinality"]) == (250, 250 - absent, absent, len({n % 99 for n in range(250) if n % 7}))
+    assert (nc["smallest"], nc["largest"]) == ("0", "98")
+    assert len(nc["top"]) == 20 and all(type(entry["count"]) is int for entry in nc["top"]) and nc["top"][0]["count"] == 3
+    assert stats["nothing"] == {"count": 250, "non_null": 0, "null": 250, "cardinality": 0}
+    assert (stats["createddate"]["smallest"], stats["createddate"]["largest"]) == ("2020-01-01T00:00:00.000", "2020-01-11T09:00:00.000")
+    assert len(portal.requests) == 1  # and no row was asked for
+
+
+@pytest.mark.parametrize(
+    ("contents", "told"),
+    [
+        (None, {}), ([], {}), ("7", {}), ({}, {}),
+        ({"count": "many", "null": None, "cardinality": "7"}, {"cardinality": 7}),
+        ({"non_null": "5", "smallest": None, "largest": "", "top": ["x", {}, {"item": None}, {"item": {"url": "u"}, "count": "2"}]},
+         {"non_null": 5, "largest": "", "top": [{"item": {"url": "u"}, "count": 2}]}),
+    ],
+)  # fmt: skip
+def test_statistics_of_another_shape_are_left_out_and_stop_nothing(city, contents, told):
+    column = {"fieldName": "a", "name": "A", "dataTypeName": "text", "cachedContents": contents}
+    with Told(Reply.of({"id": ID, "columns": [column]})) as portal:
+        assert city(portal.url).describe(ID).metadata["column_stats"] == ({"a": told} if told else {})
+
+
+def test_what_a_steward_should_know_comes_with_the_metadata(portal, city):
+    portal.datasets.clear()
+    about = {"licence": "CC0", "tags": ("311", "calls"), "category": "Service", "attribution": "BOS", "contact_email": "data@la.example"}
+    portal.add(dataset(2, update_frequency="Every 2 Weeks", description="Calls.", **about))
+    state = city().describe(ID)
+    assert (state.refresh_rate, state.licence, state.description) == ("Every 2 Weeks", "CC0", "Calls.")
+    metadata = state.metadata
+    assert [metadata[name] for name in ("tags", "category", "attribution", "contact")] == [["311", "calls"], "Service", "BOS", "data@la.example"]
+
+
+@pytest.mark.parametrize(
+    ("view", "contact"),
+    [
+        ({"privateMetadata": {"contactEmail": "a@b.example"}}, "a@b.example"),
+        ({"metadata": {"custom_fields": {"Who": {"Contact Name": "Ann", "Contact Email": "a@b.example"}}}}, "a@b.example"),
+        ({"metadata": {"custom_fields": {"Who": {"Contact": "Ann"}, "odd": "text"}}}, "Ann"),
+        ({"owner": {"displayName": "robot"}}, ""),
+    ],
+)
+def test_the_contact_is_found_wherever_the_portal_keeps_it(city, view, contact):
+    with Told(Reply.of(a_view(**view))) as told:
+        assert city(told.url).describe(ID).metadata["contact"] == contact
+
+
 def test_the_version_moves_when_the_rows_do(portal, city):
     before = city().describe(ID).version
     portal.touch(ID)
