@@ -12,8 +12,8 @@ from pipelines.management.base import DONE, NOTHING, OpsCommand, pipelines_named
 class Command(OpsCommand):
     help = (
         "Write providers, datasets (with their dictionary) and pipelines (with their steps after a load) as YAML: every setting, and no "
-        "secret; one that is stored encrypted reads `sealed`. Importing the file here changes nothing; elsewhere it makes the same city and says which secrets "
-        "must be entered."
+        "secret; one that is stored encrypted reads `sealed`. Importing the file here changes nothing; elsewhere it makes the same city "
+        "and says which secrets must be entered."
     )
 
     def add_arguments(self, parser):
