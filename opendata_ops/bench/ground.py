@@ -108,6 +108,9 @@ def prepared(folder: Path) -> Iterator[Ground]:
     if not address.startswith(("postgres://", "postgresql://")):
         raise SetupError("The bench needs PostgreSQL as the default warehouse.", code="bench-engine", next_step="Set WAREHOUSE_URL for this command.")
     folder.mkdir(parents=True, exist_ok=True)
+    for old in set(folder.glob("rows-*")) - {rows.folder(folder)}:
+        # gigabytes that another version of the generator made
+        shutil.rmtree(old)
     name = f"{PREFIX}{os.getpid()}"
     dsn = f"{address.rpartition('/')[0]}/{name}"
     with _database(address, name), server.start(folder) as portal, _pointed_at(dsn, folder, portal.port):

@@ -1,7 +1,7 @@
 """What work costs: wall time, CPU of the client's processes, and CPU of the database's sessions, read from /proc.
 
-A session that has ended leaves no figure behind, so a small process looks at all of ours fifty times a second while they work;
-what it may miss is the last hundredth of each. Sessions are known by the name of the bench's private database in their title.
+A session that has ended leaves no figure behind, so a small process looks at all of ours 25 times a second while they work;
+what it may miss is the last fiftieth of a second of each. Sessions are known by the name of the bench's private database in their title.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.04
 TICK = os.sysconf("SC_CLK_TCK")
 
 

@@ -68,7 +68,7 @@ def same(ground: Ground, found: tuple[int, int], count: int) -> None:
 
 def as_file(ground: Ground, content: rows.Content) -> Path:
     """A content as one CSV file with its header, for a loader that wants a path."""
-    path = ground.folder / f"{content.stem}-{content.rows}-whole.csv"
+    path = rows.folder(ground.folder) / f"{content.stem}-{content.rows}-whole.csv"
     if not path.exists():
         with bare.Bytes(rendered(ground, content, "csv")) as stream, path.open("wb") as file:
             while piece := stream.read(bare.COPY_BYTES):

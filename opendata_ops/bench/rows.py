@@ -268,8 +268,6 @@ def _grow(path: Path, index: Path, content: Content, have: int, write) -> None:
         places.seek(8 * have)
         end = int.from_bytes(places.read(8), "little")
         file.seek(end)
-        file.truncate()
-        places.truncate(8 * have + 8)
         places.seek(8 * have + 8)
         lines, ends = [], array("Q")
         for number, changed in content.numbers(have):

@@ -44,12 +44,10 @@ class Peer:
     title: str
     target: float
     schema: str = "public"
-    table: str = ""
-    upserts: bool = False
 
 
 PEERS = (
-    Peer("dlt_arrow", "dlt, Arrow → parquet → ADBC, upsert", 1.5, schema="dlt_arrow", upserts=True),
+    Peer("dlt_arrow", "dlt, Arrow → parquet → ADBC, upsert", 1.5, schema="dlt_arrow"),
     Peer("sling", "sling, CSV over HTTP", 3),
     Peer("xloader", "ckanext-xloader's steps", 3),
     Peer("prefect_poc", "311-data's prefect-poc steps", 3),
