@@ -229,11 +229,11 @@ class AfterStepForm(forms.ModelForm):
 
     new_secret = forms.CharField(
         required=False,
-        label="secret",
+        label="Secret",
         help_text="Of a webhook its address, else a bearer token: the value, or env:NAME. Leave it empty to keep what is set.",
         widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 18}),
     )
-    forget = forms.BooleanField(required=False, label="forget the secret")
+    forget = forms.BooleanField(required=False, label="Forget the secret")
 
     class Meta:
         model = AfterStep
