@@ -16,6 +16,7 @@ from pipelines.selectors.faces import Face
 #: How far back a finished but suspicious block still asks for a person.
 SUSPICIOUS_FOR = timedelta(days=35)
 SUSPICIOUS = Q(mark=ScheduleBlock.Mark.SUSPICIOUS)
+ACCEPT = "Ask the provider whether this is right; if it is, accept it on the block’s page."
 
 #: Where a stage has its trouble: at the place that it writes to, but to extract is to ask the source.
 HOPS = {**HOP_NAMES, Stage.EXTRACT: "Source"}
@@ -73,7 +74,7 @@ def troubles(now: datetime) -> list[Trouble]:
             last_end=block.last_end,
             block_id=block.pk,
             message=block.message,
-            next_step=block.next_step,
+            next_step=block.next_step or (ACCEPT if block.mark == ScheduleBlock.Mark.SUSPICIOUS else ""),
         )
         for block in rows
     ]
