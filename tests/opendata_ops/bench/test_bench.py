@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connection
 
 from opendata_ops.bench.meter import Meter
@@ -43,10 +44,12 @@ def test_a_small_bench_goes_through_the_real_path_and_leaves_nothing(tmp_path):
     assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["rows"]
 
 
-def test_too_few_rows_are_refused_in_words(tmp_path):
-    done = bench(tmp_path, "--quick", "--only", "unchanged", "--rows", "0")
-    assert done.returncode == 2
-    assert "--rows must be at least 100" in done.stderr
+def test_too_few_rows_are_refused_in_words(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call_command("bench", "--rows", "0", "--folder", str(tmp_path / "bench"))
+    assert stopped.value.code == 2
+    assert "--rows must be at least 100" in capsys.readouterr().err
+    assert not (tmp_path / "bench").exists()
 
 
 @pytest.mark.django_db(transaction=True)
