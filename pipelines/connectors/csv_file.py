@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import os
@@ -12,7 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipelines.connectors.base import Account, Column, Connector, Published
+from pipelines.connectors.base import Account, Column, Connector, Parameter, Published
+from pipelines.connectors.csv_dialects import BACKSLASH, DIALECTS, RFC4180, rows_of, writer
 from pipelines.connectors.csv_pages import count_records
 from pipelines.errors import SetupError, TransientError
 
@@ -29,10 +29,30 @@ class CsvFile(Connector):
     can_publish = True
     publishes_whole = True
     address_hint = "/srv/open-data"
+    parameters = (
+        Parameter(
+            "dialect",
+            "Dialect",
+            default=RFC4180,
+            help="rfc4180: quotes are doubled. backslash: quotes, tabs and line ends have a \\ before them, as MySQL and GatherAndStore read them.",
+        ),
+    )
 
     def __init__(self, account: Account, door: Any):
         super().__init__(account, door)
         self._open: dict[str, tuple[TextIO, tuple[str, ...]]] = {}
+
+    @property
+    def dialect(self) -> str:
+        """How the files are written. Raises SetupError for a dialect that there is not."""
+        told = self.account.parameters.get("dialect", "").strip().lower() or RFC4180
+        if told not in DIALECTS:
+            raise SetupError(
+                f"provider {self.account.slug} is to write CSV in the dialect {told!r}, which there is not",
+                code="unknown-dialect",
+                next_step=f"Write {' or '.join(DIALECTS)} as the dialect of provider {self.account.slug}.",
+            )
+        return told
 
     @property
     def folder(self) -> Path:
@@ -68,12 +88,13 @@ class CsvFile(Connector):
         return f"{self.folder} can be written; it holds {held:,} CSV files"
 
     def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...], replaces: bool = False) -> tuple[Column, ...]:
-        """A file takes any columns; only its folder and its name can be wrong."""
+        """A file takes any columns; only its folder, its name and its dialect can be wrong."""
         self._path(resource)
+        _ = self.dialect
         return tuple(columns)
 
     def open_publication(self, resource: str, columns: tuple[Column, ...]) -> None:
-        path = self._path(resource)
+        path, dialect = self._path(resource), self.dialect
         # One name for all attempts: what a killed one left is overwritten by the next. The lock dies with its process.
         part = path.with_name(f".{path.name}.part")
         file = part.open("a", encoding="utf-8", newline="")
@@ -88,13 +109,13 @@ class CsvFile(Connector):
             raise TransientError(f"another publication is writing {path} now", code="busy")
         file.truncate(0)
         names = tuple(column.name for column in columns)
-        csv.writer(file, lineterminator="\n").writerow(names)
+        writer(file, dialect).writerow(names)
         self._open[resource] = (file, names)
 
     def upsert(self, resource: str, rows: list[dict[str, Any]]) -> Published:
         """Add rows to the file that is being written; nobody sees them before `close_publication`."""
         file, names = self._open[resource]
-        csv.writer(file, lineterminator="\n").writerows([_cell(row.get(name)) for name in names] for row in rows)
+        writer(file, self.dialect).writerows([_cell(row.get(name)) for name in names] for row in rows)
         return Published(created=len(rows))
 
     def close_publication(self, resource: str) -> None:
@@ -114,7 +135,11 @@ class CsvFile(Connector):
     def published_count(self, resource: str) -> int:
         """The rows of the file that readers see; 0 while there is none."""
         path = self._path(resource)
-        return max(count_records(path) - 1, 0) if path.exists() else 0
+        if not path.exists():
+            return 0
+        # a quote behind a backslash is none: these records can't be counted by their quotes
+        records = sum(1 for _ in rows_of(path, BACKSLASH)) if self.dialect == BACKSLASH else count_records(path)
+        return max(records - 1, 0)
 
 
 def _cell(value: Any) -> Any:

@@ -90,3 +90,27 @@ def test_a_folder_that_cannot_be_written_is_named(address):
 def test_nothing_published_is_no_rows(folder):
     assert folder.published_count("requests") == 0
     assert "can be written" in folder.test()
+
+
+def test_a_folder_may_want_the_backslash_dialect_and_its_rows_are_counted_right(tmp_path):
+    connector = CsvFile(Account("files", str(tmp_path), {"dialect": "backslash"}), door=None)
+    connector.preflight("requests", columns=COLUMNS, key=())
+    publish(connector, [{"id": "1", "note": 'an odd " quote\nand \\', "n": 5}, {"id": "2", "note": None}, {"id": "3", "note": '"'}])
+    assert (tmp_path / "requests.csv").read_text() == 'id,note,n\n1,"an odd \\" quote\\\nand \\\\",5\n2,,\n3,"\\"",\n'
+    assert connector.published_count("requests") == 3
+
+
+def test_a_dialect_that_there_is_not_is_refused_before_anything_is_written(tmp_path):
+    connector = CsvFile(Account("files", str(tmp_path), {"dialect": "excel"}), door=None)
+    for act in (lambda: connector.preflight("r", columns=COLUMNS, key=()), lambda: connector.open_publication("r", COLUMNS)):
+        with pytest.raises(SetupError, match="the dialect 'excel'") as caught:
+            act()
+        assert caught.value.next_step == "Write rfc4180 or backslash as the dialect of provider files."
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bare_carriage_return_in_a_cell_ends_no_row(folder, tmp_path):
+    publish(folder, [{"id": "1", "note": "a\rb"}, {"id": "2", "note": "\r\n"}, {"id": "3", "note": "end\r"}])
+    with (tmp_path / "requests.csv").open(newline="") as file:
+        assert [row[1] for row in csv.reader(file)] == ["note", "a\rb", "\r\n", "end\r"]
+    assert folder.published_count("requests") == 3
