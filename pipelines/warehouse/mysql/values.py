@@ -97,8 +97,8 @@ _ZONES = {
     "akst": -9, "akdt": -8, "hst": -10, "jst": 9, "aest": 10, "aedt": 11, "nzst": 12, "nzdt": 13,
 }  # fmt: skip
 _CLOCK = re.compile(
-    r"(?:^|[ t])(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{1,2})(?P<fraction>\.[0-9]*)?)?(?:\s*(?P<half>am|pm)(?![a-z]))?"
-    r"(?P<zone>\s*(?:[+-][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?|[a-z]+(?:/[a-z_]+(?:/[a-z_]+)?)?))?(?P<rest>\s.*)?$"
+    r"(?:^|(?P<t>[ t]))(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{1,2})(?::(?P<second>[0-9]{1,2})(?P<fraction>\.[0-9]*)?)?(?:\s*(?P<half>am|pm)(?![a-z]))?"
+    r"(?P<zone>\s*(?:[+-][0-9]{1,2}(?::?[0-9]{2}(?::?[0-9]{2})?)?|[a-z]+(?:/[a-z_]+(?:/[a-z_]+)?)?))?(?P<rest>\s.*)?$"
 )
 _DATES = [
     re.compile(shape)
@@ -112,6 +112,8 @@ _DATES = [
         r"(?P<y>[0-9]{4,})-(?P<m>[a-z]+)-(?P<d>[0-9]{1,2})",
     )
 ]
+_DIGITS = re.compile(r"[0-9/.-]+")
+_DAY_AND_ZONE = re.compile(r"(?P<day>.*[0-9])\s*(?P<zone>[+-][0-9]{2}(?::?[0-9]{2})?|[a-z]+(?:/[a-z_]+)*)")
 _COMPACT = re.compile(r"^([0-9]{8})[t ]([0-9]{2})([0-9]{2})([0-9]{2})(?![0-9:])")
 _WEEKDAY = re.compile(r"([a-z]+)[, ]+")
 
@@ -150,13 +152,19 @@ def _moment(text: str, *, is_instant: bool) -> str:
         if clock["fraction"] and len(clock["fraction"]) > 1:
             extra = timedelta(microseconds=round(Decimal(clock["fraction"]) * 1_000_000))
         if clock["half"]:
-            if not 1 <= hour <= 12:
+            if hour > 12:
                 raise Refused(NOT_A_TIME)
             hour = hour % 12 + (12 if clock["half"] == "pm" else 0)
         zone = (clock["zone"] or "").strip()
+        if clock["t"] == "t" and not _DIGITS.fullmatch(words[: clock.start()].rpartition(" ")[2]):
+            raise Refused(NOT_A_TIME)
         # the year may stand behind the clock: Wed Dec 17 07:37:16 1997
         words = f"{words[: clock.start()]}{clock['rest'] or ''}".strip()
     local = _day(words)
+    if local is None and not clock and (split := _DAY_AND_ZONE.fullmatch(words)):
+        local, zone = _day(split["day"]), split["zone"]
+    if local is None:
+        raise Refused(NOT_A_TIME)
     if minute > 59 or second > 60 or hour > 24 or (hour == 24 and (minute or second or extra)):
         raise Refused(NOT_A_TIME)
     try:
@@ -171,7 +179,8 @@ def _moment(text: str, *, is_instant: bool) -> str:
     return local.replace(tzinfo=None).isoformat(sep=" ")
 
 
-def _day(words: str) -> datetime:
+def _day(words: str) -> datetime | None:
+    """Midnight of a day in words; None for what is no day."""
     if (weekday := _WEEKDAY.match(words)) and weekday[1] in _DAYS:
         words = words[weekday.end() :]
     for shape in _DATES:
@@ -184,8 +193,8 @@ def _day(words: str) -> datetime:
             try:
                 return datetime(year, number, int(found["d"]), tzinfo=UTC)
             except ValueError:
-                break
-    raise Refused(NOT_A_TIME)
+                return None
+    return None
 
 
 @lru_cache(maxsize=1 << 15)
