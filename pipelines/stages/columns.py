@@ -121,6 +121,15 @@ def unaccepted(pipeline: Pipeline) -> DatasetEvent | None:
     return last if last and compare(pipeline.accepted_columns, last.details.get("columns", [])) else None
 
 
+def may_retype(pipeline: Pipeline) -> bool:
+    """Whether a column of the table may become text for the source's new type: the pipeline says so, or a person accepted the change."""
+    if pipeline.drift == Drift.WIDEN:
+        return True
+    accepted = dict(map(tuple, pipeline.accepted_columns))
+    told = DatasetEvent.objects.filter(dataset=pipeline.dataset_id, kind=DatasetEvent.Kind.COLUMNS, source=pipeline.slug)
+    return any(accepted.get(name) == new for event in told for name, _, new in event.details.get("retyped", []))
+
+
 # the verb
 
 

@@ -20,8 +20,9 @@ from pipelines.blocks import Counts, Outcome, not_conserved
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
-from pipelines.models import Drift, Gone, ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
+from pipelines.models import Gone, ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import volume
+from pipelines.stages.columns import may_retype
 from pipelines.stages.note import Note
 from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Merged, Region, Rejected, Scope, Table, visible
 
@@ -117,7 +118,7 @@ def _load(work: Work, total: int, diary: Diary) -> Outcome:
         deletes_gone=pipeline.gone_rows == Gone.DELETE or run.is_rebuild,
         mode=pipeline.load_mode,
         rebuild=run.is_rebuild,
-        widens=pipeline.drift == Drift.WIDEN,
+        widens=may_retype(pipeline),
         vouched=work.are_vouched,
         connections=settings.LOAD_CONNECTIONS,
     ) as job:

@@ -318,6 +318,25 @@ def test_a_widened_pipeline_loads_the_new_column_and_the_run_keeps_what_changed(
     assert len(scene.warehouse("id, phone")) == 30
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("drift", ["widen", "stop"])
+def test_a_retyped_column_keeps_its_old_values_and_takes_the_new_ones(stage_scene, drift):  # noqa: F811
+    scene = stage_scene(30, drift=drift, **ONLY)
+    scene.go()
+    before = dict(scene.warehouse("id, amount"))
+    scene.source.alter(SOURCE, retype={"amount": "text"})
+    scene.source.dataset(SOURCE).publish([{"id": "k0000001", "amount": "about ten"}])
+    block = scene.go()
+    if drift == "stop":
+        assert (block.state, block.error_code) == (State.FAILED, "columns-changed") and dict(scene.warehouse("id, amount")) == before
+        runner.work_off(list(columns.accept(scene.pipeline, actor=ANN).again), workers=1)
+        block = scene.block
+    assert block.state == State.DONE, block.message
+    after = dict(scene.warehouse("id, amount"))
+    assert after["k0000001"] == "about ten" and len(after) == 30
+    assert float(after["k0000002"]) == float(before["k0000002"])
+
+
 def test_columns_that_change_without_a_change_of_rows_are_read_all_the_same():
     every, named = Pipeline(resource="x"), Pipeline(resource="x", columns=["id"])
     before, after = state_of(version="7"), state_of({**FIRST, "phone": "text"}, version="7")
