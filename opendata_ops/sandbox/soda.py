@@ -586,6 +586,9 @@ def _cell(value: Any) -> str:
         if "coordinates" in value:
             longitude, latitude = value["coordinates"]
             return f'"POINT ({longitude} {latitude})"'
+        if "latitude" in value:
+            # the older type, the other way round
+            return f'"({value["latitude"]}, {value["longitude"]})"'
         value = value.get("url") or json.dumps(value)
     return '"' + str(value).replace('"', '""') + '"'
 
@@ -619,7 +622,8 @@ def _json_lines(page: Page) -> Iterator[str]:
 
 def _display_lines(page: Page, columns: Sequence[Column]) -> Iterator[str]:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    # told to end its lines with CR LF, it quotes both in a cell
+    writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow([column.label for column in columns])
     formats = [column.display if column.type == "calendar_date" else "" for column in columns]
     for row in page.rows:
@@ -629,7 +633,7 @@ def _display_lines(page: Page, columns: Sequence[Column]) -> Iterator[str]:
                 for value, form in zip(row, formats, strict=False)
             ]
         )
-        yield buffer.getvalue()
+        yield buffer.getvalue().removesuffix("\r\n") + "\n"
         buffer.seek(0)
         buffer.truncate()
 

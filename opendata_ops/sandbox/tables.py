@@ -150,6 +150,14 @@ def _point(value: Any) -> dict[str, Any]:
     return {"type": "Point", "coordinates": [float(longitude), float(latitude)]}
 
 
+def _location(value: Any) -> dict[str, Any]:
+    """The older type of a place: an object with the two numbers as text."""
+    if isinstance(value, dict) and "latitude" in value and "longitude" in value:
+        return value
+    longitude, latitude = _point(value)["coordinates"]
+    return {"latitude": str(latitude), "longitude": str(longitude), "needs_recoding": False}
+
+
 #: dataTypeName → what the portal makes of a value that is not null; what is not here is text
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "number": _number,
@@ -157,7 +165,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "date": lambda value: _instant(str(value)),
     "checkbox": _checkbox,
     "point": _point,
-    "location": lambda value: value,
+    "location": _location,
     "url": lambda value: value,
 }
 

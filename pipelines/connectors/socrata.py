@@ -36,7 +36,10 @@ from pipelines.errors import DataError, SetupError, TransientError
 FOUR_BY_FOUR = re.compile(r"[a-z0-9]{4}-[a-z0-9]{4}")
 #: A field name as SoQL takes it without quoting: anything else would be a piece of query.
 FIELD = re.compile(r":?@?[A-Za-z0-9_]+")
-POINT = re.compile(r"\s*POINT\s*\(\s*(\S+)\s+(\S+)\s*\)\s*", re.IGNORECASE)
+_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+POINT = re.compile(rf"\s*POINT\s*\(\s*{_NUMBER}\s+{_NUMBER}\s*\)\s*", re.IGNORECASE)
+#: How the older type and whole downloads write it: latitude first.
+PAIR = re.compile(rf"\s*\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)\s*", re.IGNORECASE)
 
 #: The portal's dataTypeName → ours. What is not here (location, lines, polygons, documents) comes as text in the CSV.
 TYPES = {
@@ -657,6 +660,9 @@ def _sent(value: Any, kind: str, name: str) -> Any:
             return format(value, "f")
         case dict() | list():
             return value
-    if kind == "point" and isinstance(value, str) and (found := POINT.fullmatch(value)):
-        return {"type": "Point", "coordinates": [float(found[1]), float(found[2])]}
+    if kind == "point" and isinstance(value, str):
+        if found := POINT.fullmatch(value):
+            return {"type": "Point", "coordinates": [float(found[1]), float(found[2])]}
+        if found := PAIR.fullmatch(value):
+            return {"type": "Point", "coordinates": [float(found[2]), float(found[1])]}
     return str(value)

@@ -764,3 +764,90 @@ def self_signed(folder):
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return path
+
+
+# -------------------------------------------------------------------------------------------------------------- uploads
+
+
+@pytest.fixture
+def parcel(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 100_000)
+    return path
+
+
+def put(door, url, path, **more):
+    return door.upload("PUT", f"{url}/x", path, content_type="text/csv", **more)
+
+
+def test_a_file_arrives_whole_with_its_length_and_its_kind(door, parcel):
+    heard = []
+    with Told(lambda asked: heard.append(asked) or Reply.of({"Rows Created": 1})) as server:
+        reply = put(door, server.url, parcel, headers={"X-More": "yes"}, auth=("user", CANARY))
+    [asked] = heard
+    assert asked.body == parcel.read_bytes() and reply.json == {"Rows Created": 1}
+    told = {name: asked.headers.get(name) for name in ("content-length", "content-type", "x-more", "transfer-encoding")}
+    assert told == {"content-length": str(parcel.stat().st_size), "content-type": "text/csv", "x-more": "yes", "transfer-encoding": None}
+
+
+@pytest.mark.parametrize("fault", [Fault("lost_reply"), Fault(503), Fault("cut"), Fault("lost_reply", end="reset")])
+def test_a_file_is_sent_again_only_where_that_is_harmless(server, door, parcel, fault):
+    server.fail(fault, times=1)
+    assert put(door, server.url, parcel, repeatable=True).status == 200
+    assert [asked.body_bytes for asked in server.requests] == [parcel.stat().st_size] * 2
+    server.requests.clear()
+    server.fail(fault, times=1)
+    with pytest.raises(TransientError):
+        put(door, server.url, parcel)
+    assert len(server.requests) == 1
+
+
+def test_an_upload_has_a_deadline_of_its_own_for_all_its_attempts(naps, parcel):
+    def swallow(connection):
+        while connection.recv(65_536):
+            pass
+
+    # it stands in for the door's own, which is shorter than the test; the answer is never sent
+    with (
+        by_hand(swallow) as (url, _),
+        Door(HERE, deadline=0.001, read_timeout=30, sleep=naps.append) as door,
+        pytest.raises(TransientError, match="did not finish its answer within 1.5 s") as caught,
+    ):
+        put(door, url, parcel, repeatable=True, deadline=1.5)
+    assert (caught.value.code, naps) == ("deadline", [])
+
+
+def test_a_line_that_takes_no_more_bytes_is_given_up(naps, tmp_path, monkeypatch):
+    monkeypatch.setattr(wire, "SENDING", 0.5)
+    big = tmp_path / "big.csv"
+    with big.open("wb") as file:
+        file.truncate(64 * MIB)  # more than all buffers on the way
+    given_up = threading.Event()
+
+    def deaf(connection):
+        given_up.wait(20)
+
+    with by_hand(deaf) as (url, _), Door(HERE, deadline=600, read_timeout=600, attempts=1, sleep=naps.append) as door:
+        with pytest.raises(TransientError) as caught:
+            put(door, url, big, read_timeout=7200)
+        given_up.set()
+    assert caught.value.code in ("timeout", "no-answer")
+
+
+def test_no_failure_of_an_upload_shows_a_secret(server, events, naps, parcel):
+    with Door(HERE, sleep=naps.append, secrets=[CANARY], on_event=lambda *event: events.append(event)) as door:
+        told = []
+        for fault in (Fault("status", code=400, body=json.dumps({"message": CANARY})), Fault(401), Fault("lost_reply"), Fault("html")):
+            server.fail(fault, times=9)
+            with pytest.raises(PipelineError) as caught:
+                put(door, server.url, parcel, auth=("user", CANARY), repeatable=True, params={"token": CANARY})
+            server.faults.clear()
+            told.append(str(caught.value.message))
+    assert CANARY not in repr(told) + repr(events) and quote(CANARY, safe="") not in repr(told) + repr(events)
+
+
+def test_a_file_never_follows_a_redirect(server, door, parcel):
+    server.fail(Fault("redirect", to=f"{server.url}/elsewhere", code=307))
+    with pytest.raises(SetupError) as caught:
+        put(door, server.url, parcel, repeatable=True)
+    assert caught.value.code == "redirect" and len(server.requests) == 1

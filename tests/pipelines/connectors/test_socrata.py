@@ -9,6 +9,7 @@ import json
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from urllib.parse import quote
@@ -911,6 +912,29 @@ def test_values_arrive_as_they_were(portal, city):
         "srnumber": "typed", "createddate": "2020-05-01T08:30:00.000", "seen": "2020-05-01T15:30:00.000Z", "nc": "100", "anonymous": True,
         "place": {"type": "Point", "coordinates": [-118.25, 34.05]}, "address": 'q"uote, é\nline',
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("written", ["POINT (-118.25 34.05)", "point(-118.25 34.05)", "(34.05, -118.25)", "(34.05,-118.25)"])
+def test_a_place_arrives_where_it_is_whichever_number_came_first(portal, city, written):
+    assert city().upsert(ID, [{"srnumber": "x", "place": written}]).errors == 0
+    assert stored(portal, "x")["place"] == {"type": "Point", "coordinates": [-118.25, 34.05]}
+
+
+def test_a_place_that_is_none_is_refused_by_the_portal_and_breaks_nothing(city):
+    assert city().upsert(ID, [{"srnumber": "x", "place": "POINT (here there)"}, {"srnumber": "y", "place": "(1.2.3, -)"}]).errors == 2
+
+
+def test_the_two_types_of_a_place_come_as_the_portal_writes_them(portal, city, tmp_path):
+    """Latitude first in the older type, longitude first in the newer: as JSON both are told apart, and are one text for a point."""
+    portal.datasets.clear()
+    columns = [("id", "text"), ("old", "location"), ("new", "point")]
+    place = {"latitude": "34.05", "longitude": "-118.25", "needs_recoding": False}
+    portal.add(Dataset(ID, "n", columns, [{"id": "1", "old": place, "new": "POINT (-118.25 34.05)"}], key="id"))
+    asked = FetchRequest((Column("id"), Column("old", "point"), Column("new", "point")), order=("id",))
+    [page] = fetched(city(), asked, 1, tmp_path)
+    assert rows_of([page]) == [{"id": "1", "old": "(34.05, -118.25)", "new": "POINT (-118.25 34.05)"}]
+    [page] = fetched(city(), replace(asked, format="json"), 1, tmp_path)
+    assert as_csv(page, asked.columns) == [{"id": "1", "old": "POINT (-118.25 34.05)", "new": "POINT (-118.25 34.05)"}]
 
 
 def test_a_reply_that_is_lost_after_the_commit_doubles_nothing(portal, city):
