@@ -152,7 +152,9 @@ def _database(address: str, name: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                cursor.execute(SQL("drop database if exists {}").format(Identifier(name)))
+                # one that a session still holds is dropped by the next bench
+                with contextlib.suppress(psycopg2.errors.ObjectInUse):
+                    cursor.execute(SQL("drop database if exists {}").format(Identifier(name)))
     except psycopg2.OperationalError as error:
         raise SetupError(f"The warehouse's server broke off: {str(error).splitlines()[0]}", code="warehouse-down") from error
 
