@@ -65,20 +65,21 @@ def looks_untold(columns: Sequence[Column], cells: Sequence[str]) -> bool:
     return False
 
 
-def after_the_copy(table: Table) -> list[Composable]:
-    """What must not be true of a row that COPY took into typed columns."""
-    tests = []
+def while_copying(table: Table) -> Composable:
+    """What must be true of each row that COPY takes into typed columns, as a CHECK: null is fine, but in the key."""
+    tests = [SQL("true")]
     for column in table.columns:
         name = Identifier(column.name)
         if column.type == "number":
-            tests.append(SQL("{} in ('NaN', 'Infinity', '-Infinity')").format(name))
+            # NaN is greater than Infinity to PostgreSQL
+            tests.append(SQL("({0} is null or ({0} < 'Infinity' and {0} > '-Infinity'))").format(name))
         if column.type in ("local_time", "instant"):
-            tests.append(SQL("({0} < '0001-01-01' or {0} >= '10000-01-01')").format(name))
+            tests.append(SQL("({0} is null or ({0} >= '0001-01-01' and {0} < '10000-01-01'))").format(name))
     if table.key:
-        tests += [SQL("{} is null").format(Identifier(name)) for name in table.key]
+        tests += [SQL("{} is not null").format(Identifier(name)) for name in table.key]
         # a number or a time is never that long
         texts = [column.name for column in table.columns if column.name in table.key and column.type in ("text", "point", "json")]
         if texts:
             length = SQL(" + ").join(SQL("octet_length({}::text)").format(Identifier(name)) for name in texts)
-            tests.append(SQL("{} > {}").format(length, Literal(LONGEST_KEY)))
-    return tests
+            tests.append(SQL("{} <= {}").format(length, Literal(LONGEST_KEY)))
+    return SQL(" and ").join(tests)

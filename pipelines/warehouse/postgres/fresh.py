@@ -16,6 +16,7 @@ from pipelines.errors import SetupError
 from pipelines.warehouse.postgres.ddl import BOOKKEEPING, SQL_TYPES, columns_of, identifier
 from pipelines.warehouse.postgres.merge import SEQ, TOMBSTONES, Writer, drop_copies, names, same_key
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
+from pipelines.warehouse.postgres.staging import CHECKED
 from pipelines.warehouse.tables import Table
 
 #: A table beside is named by its block and its attempt: a late worker must not write into its successor's.
@@ -30,13 +31,20 @@ def make(cursor: Any, writer: Writer) -> Composable:
     """The empty table beside. Returns its name in SQL."""
     beside = Identifier(SCHEMA, build_name(writer))
     cursor.execute(SQL("drop table if exists {}").format(beside))
+    numbers = Identifier(SCHEMA, f"{build_name(writer)}_seq")
+    cursor.execute(SQL("select nextval({})").format(SEQ))
+    first = cursor.fetchone()[0]
+    # numbers of its own, a thousand at a time: the common sequence gives them one by one, which a bulk copy feels
+    cursor.execute(SQL("create sequence {} start {} cache 1000").format(numbers, Literal(first)))
     fields = [SQL("{} {}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in writer.table.columns]
-    defaults = (Literal(writer.pipeline_id), Literal(writer.block_id), SQL("nextval({})").format(SEQ), SQL("now()"))
+    own = SQL("nextval({})").format(Literal(f"{SCHEMA}.{build_name(writer)}_seq"))
+    defaults = (Literal(writer.pipeline_id), Literal(writer.block_id), own, SQL("now()"))
     fields += [
         SQL("{} {} not null default {}").format(Identifier(name), SQL(kind), default)
         for (name, kind), default in zip(BOOKKEEPING.items(), defaults, strict=True)
     ]
     cursor.execute(SQL("create table {} ({})").format(beside, SQL(", ").join(fields)))
+    cursor.execute(SQL("alter sequence {} owned by {}._odo_seq").format(numbers, beside))
     return beside
 
 
@@ -46,10 +54,17 @@ def fill(cursor: Any, writer: Writer, beside: Composable) -> None:
     cursor.execute(SQL("insert into {} ({}) select {} from _stage").format(beside, columns, columns))
 
 
-def finish(cursor: Any, beside: Composable, table: Table) -> int:
+def finish(cursor: Any, writer: Writer, beside: Composable) -> int:
     """Make the key, once each of them is there once. Returns how many copies went."""
+    table = writer.table
+    # later writes, here and elsewhere, must get greater numbers than these
+    numbers = Identifier(SCHEMA, f"{build_name(writer)}_seq")
+    cursor.execute(SQL("select setval({0}, greatest((select last_value from {1}), nextval({0})))").format(SEQ, numbers))
     for name in BOOKKEEPING:
         cursor.execute(SQL("alter table {} alter {} drop default").format(beside, Identifier(name)))
+    cursor.execute(SQL("drop sequence {}").format(numbers))
+    cursor.execute(SQL("alter table {} drop constraint if exists {}").format(beside, Identifier(CHECKED)))
+    cursor.execute("set local maintenance_work_mem = '256MB'")
     duplicates = 0
     if table.key:
         key = names(table.key)

@@ -61,6 +61,7 @@ class Load:
         self._beside: Composable | None = None  # the table that is built beside, while it may become the served one
         self._rejected_keys: list[tuple[str, ...]] | None = []
         self._has_key_files = False
+        self._left_out = 0  # rows that were rejected
 
     def __enter__(self) -> Load:
         with plain_words():
@@ -174,12 +175,8 @@ class Load:
     def judge(self) -> int:
         """Find the rows that can't be loaded, in the server. Returns how many."""
         with plain_words():
-            try:
-                return self._stage.judge()
-            except Odd:
-                for _ in self._again():
-                    pass
-                return self._stage.judge()
+            self._left_out = self._stage.judge()
+        return self._left_out
 
     def rejected(self) -> Iterator[Rejected]:
         """The rows that `judge` found, each with its reason and raw cells."""
@@ -225,10 +222,10 @@ class Load:
                 if not cursor.rowcount:
                     raise LeaseLost("A later attempt has begun to load this block.")
             self._beside = None
-            # the planner's knowledge of a table that just grew from nothing is worth the second it costs
-            if merged.inserted > 10_000:
+            # the next merge joins by the key; all other columns are left to autovacuum, which looks within a minute
+            if merged.inserted > 10_000 and self.table.key:
                 with self.connection, self.connection.cursor() as cursor:
-                    cursor.execute(SQL("analyze {}").format(identifier(self.table.name)))
+                    cursor.execute(SQL("analyze {} ({})").format(identifier(self.table.name), merge.names(self.table.key)))
         faultpoint("load.committed")
         return merged
 
@@ -247,8 +244,7 @@ class Load:
     def _swapped(self, cursor: Any, writer: Writer, beside: Composable) -> Merged:
         if isinstance(self._stage, TextStage):
             fresh.fill(cursor, writer, beside)
-        cursor.execute(SQL("select count(*) from {}").format(beside))
-        came = cursor.fetchone()[0]
+        came = self.staged - self._left_out
         cursor.execute(SQL("select count(*) from {} where _odo_pipeline = %s").format(writer.target), [self.pipeline_id])
         had = cursor.fetchone()[0]
         if had or self.rebuild:
@@ -258,8 +254,8 @@ class Load:
                 duplicates = 0
             fresh.keep_others(cursor, writer, beside)
             gone = fresh.bury(cursor, writer, beside)
-            fresh.finish(cursor, beside, writer.table)
+            fresh.finish(cursor, writer, beside)
         else:
-            duplicates, gone = fresh.finish(cursor, beside, writer.table), 0
+            duplicates, gone = fresh.finish(cursor, writer, beside), 0
         fresh.swap(cursor, writer, beside)
         return Merged(came - duplicates, 0, 0, gone if self.table.key else had, duplicates, gone)
