@@ -20,6 +20,7 @@ from pipelines.blocks import Counts, Outcome, not_conserved
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
+from pipelines.formats import json_rows
 from pipelines.models import Gone, ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import volume
 from pipelines.stages.columns import may_retype
@@ -101,7 +102,11 @@ class Work:
     def files(self, entries: list[CatalogEntry]) -> Iterator[tuple[int, Path]]:
         """The files on local disk as CSV, with their places in the list."""
         for number, entry in enumerate(entries):
-            yield number, lake.lake().local_path(entry.pointer, self.note.workdir, sha256=entry.sha256)
+            path = lake.lake().local_path(entry.pointer, self.note.workdir, sha256=entry.sha256)
+            if entry.id_ext == ".json":
+                page, path = path, self.note.workdir / f"{entry.id_base}.csv"
+                json_rows.write_csv(page, path, dict(map(tuple, entry.metadata["columns"])), rows=entry.rows)
+            yield number, path
 
 
 def _load(work: Work, total: int, diary: Diary) -> Outcome:

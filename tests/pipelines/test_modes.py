@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from catalog.models import CatalogEntry
 from opendata_ops.sandbox.tables import Dataset as SandboxTable
-from pipelines import planner
+from pipelines import planner, secrets
 from pipelines.models import ImportLog, Pipeline, RunState, State
 from tests.pipelines.scene import SOURCE, city, exists, made_row, stage_scene, table
 
@@ -247,3 +247,33 @@ def test_a_column_that_changed_its_type_becomes_text_and_keeps_its_values(stage_
     assert scene.go().state == State.DONE
     assert dict(city(f'select id, amount from city."{scene.pipeline.table}"'))["k0000003"] == "seven"
     assert scene.last("load").details["widened"]
+
+
+# JSON pages
+
+
+def test_json_pages_bring_the_same_rows_as_csv(stage_scene):
+    """Nulls are left out of JSON, and a column that is null everywhere is in no row."""
+    scene = stage_scene(700, portal=None, portal_resource="", stages=["extract", "load"])
+    other = stage_scene(700, portal=None, portal_resource="", stages=["extract", "load"], format="json")
+    for one in (scene, other):
+        one.source.alter(SOURCE, add={"never": "text"})
+        one.go()
+        assert one.block.state == State.DONE, one.block.message
+    columns = "id, name, amount, open, place, updateddate, never"
+    assert other.warehouse(columns) == scene.warehouse(columns) and len(other.warehouse()) == 700
+    assert {entry.id_ext for entry in CatalogEntry.objects.filter(source=other.pipeline.slug)} == {".json"}
+    assert other.go(force=True).state == State.DONE and other.last("load").unchanged == 700
+
+
+def test_soda3_reads_the_same_rows_with_a_token(stage_scene):
+    scene = stage_scene(700, portal=None, portal_resource="", stages=["extract", "load"])
+    scene.provider.parameters = {"api": "3"}
+    scene.provider.save()
+    block = scene.go()
+    assert block.state == State.FAILED and "token" in f"{block.message} {block.next_step}"
+    scene.source.tokens = {"canary-token"}
+    scene.provider.secrets = {"app_token": secrets.seal("canary-token")}
+    scene.provider.save()
+    scene.go()
+    assert len(scene.warehouse()) == 700 and any("/api/v3/" in request.path for request in scene.source.requests)
