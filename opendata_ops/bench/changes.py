@@ -91,7 +91,7 @@ def delta(ground: Ground, plan: Plan) -> Iterator[Finding]:
             same(ground, ground.fingerprint(bare.SCHEMA, "bare"), after.count)
             return cost
 
-        mine, other = interleaved(plan.pairs, ours, theirs)
+        mine, other = interleaved(plan.pairs, ours, theirs, say=plan.say)
     yield compared("delta", f"5 % changed of {number:,}", "bare stage-and-merge", changed.count, mine, other, 0.75)
 
 
@@ -123,7 +123,7 @@ def snapshot(ground: Ground, plan: Plan) -> Iterator[Finding]:
             same(ground, ground.fingerprint(bare.SCHEMA, "bare"), after.count)
             return cost
 
-        mine, other, my_merge, their_merge = interleaved(plan.pairs, ours, theirs, ours_merge, theirs_merge)
+        mine, other, my_merge, their_merge = interleaved(plan.pairs, ours, theirs, ours_merge, theirs_merge, say=plan.say)
     yield compared("snapshot", f"snapshot of {number:,}, 5 % changed: the merge", "blind ON CONFLICT", after.count, my_merge, their_merge, 3)
     share = 100 * median(cost.wal for cost in my_merge) / median(cost.wal for cost in their_merge)
     yield simple("snapshot", "its log (WAL), of the blind one's", after.count, share, "%", 40, details={"ours": [told(cost) for cost in my_merge]})

@@ -86,12 +86,12 @@ def told(cost: Cost) -> dict[str, Any]:
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(cost).items()}
 
 
-def interleaved(pairs: int, ours: Callable[[], Cost], *others: Callable[[], Cost]) -> list[list[Cost]]:
+def interleaved(pairs: int, *sides: Callable[[], Cost], say: Callable[[str], None] = lambda text: None) -> list[list[Cost]]:
     """Measure all sides in turn, `pairs` times; who begins changes each time, so that a machine that slows down slows all."""
-    sides = [ours, *others]
     found: list[list[Cost]] = [[] for _ in sides]
     for turn in range(pairs):
         order = range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides)))
         for side in order:
             found[side].append(sides[side]())
+        say(f"  turn {turn + 1} of {pairs}: {', '.join(f'{costs[-1].seconds:.2f}' for costs in found)} s")
     return found

@@ -36,6 +36,6 @@ def _first_load(group: str, ground: Ground, base: rows.Content, plan: Plan, ours
     for _, _, _, fields in ours:
         rendered(ground, base, fields.get("format", "csv"))
     sides = [lambda sessions=sessions, fields=fields: fresh(ground, base, sessions, **fields) for _, _, sessions, fields in ours]
-    other, *mine = interleaved(plan.pairs, theirs, *sides)
+    other, *mine = interleaved(plan.pairs, theirs, *sides, say=plan.say)
     for (title, target, _, _), costs in zip(ours, mine, strict=True):
         yield compared(group, title, "bare COPY, one connection", base.count, costs, other, target)

@@ -155,7 +155,7 @@ def first_load(ground: Ground, plan: Plan) -> Iterator[Finding]:
             _same(server, "bare", wanted)
             return cost
 
-        mine, other = interleaved(plan.pairs, ours, theirs)
+        mine, other = interleaved(plan.pairs, ours, theirs, say=plan.say)
         yield compared("mariadb", f"first load into MariaDB {server.version.partition('-')[0]}", "bare LOAD DATA", number, mine, other, 0.4)
     finally:
         server.stop()

@@ -43,7 +43,7 @@ def _first_loads(ground: Ground, plan: Plan, others: Sequence[Peer], number: int
         return
     sides: list[Callable[[], Cost]] = [lambda: fresh(ground, base)]
     sides += [lambda peer=peer: _loaded(ground, python, peer, base) for peer in others]
-    mine, *theirs = interleaved(plan.pairs, *sides)
+    mine, *theirs = interleaved(plan.pairs, *sides, say=plan.say)
     for peer, costs in zip(others, theirs, strict=True):
         peers.forget(ground, peer)
         yield compared("peers", "first load, as installed", peer.title, number, mine, costs, peer.target)
@@ -107,7 +107,7 @@ def dlt_changes(ground: Ground, plan: Plan) -> Iterator[Finding]:
             _same_plain(ground, peer, table, after.count)
             return cost
 
-        mine, other = interleaved(plan.pairs, ours, theirs)
+        mine, other = interleaved(plan.pairs, ours, theirs, say=plan.say)
     _drop(ground, peer, table)
     peers.forget(ground, peer)
     yield compared("peers_delta", f"5 % changed of {number:,}", peer.title, changed.count, mine, other, 1.7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from pipelines.errors import DataError
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured. `rows` overrides every line's own number; `pairs` is the number of interleaved pairs."""
+    """How much is measured. `rows` overrides every line's own number; `pairs` is the number of interleaved pairs; `say` hears of each."""
 
     pairs: int = 5
     rows: int | None = None
     quick: bool = False
+    say: Callable[[str], None] = lambda text: None
 
     def size(self, usual: int, quick: int) -> int:
         return self.rows or (quick if self.quick else usual)

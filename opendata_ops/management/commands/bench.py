@@ -37,7 +37,7 @@ class Command(OpsCommand):
             raise refusal(f"--rows must be at least {FEWEST}: with fewer, 5 % of them are nothing.")
         if options["pairs"] < 0:
             raise refusal("--pairs must be at least 1.")
-        plan = Plan(pairs=options["pairs"] or (2 if options["quick"] else 5), rows=options["rows"], quick=options["quick"])
+        plan = Plan(pairs=options["pairs"] or (2 if options["quick"] else 5), rows=options["rows"], quick=options["quick"], say=self.say)
         noise, started = report.Noise(), time.monotonic()
         findings: list[Finding] = []
         with prepared(options["folder"]) as ground:
