@@ -42,6 +42,7 @@ class Server:
         data = f"--datadir={self.folder / 'data'}"
         install = ["mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db", *root]
         subprocess.run(install, check=True, capture_output=True)
+        (self.folder / "tmp").mkdir()
         path = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
         command = [
             shutil.which("mariadbd", path=path) or "mariadbd", "--no-defaults", data, *root,
@@ -49,7 +50,8 @@ class Server:
             "--local-infile=ON", "--character-set-server=utf8mb4", "--skip-log-bin", "--innodb-buffer-pool-size=256M", "--innodb-log-file-size=128M",
             # its files are thrown away: they need not survive a power cut
             "--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2", "--innodb-doublewrite=OFF", "--innodb-flush-method=nosync",
-            "--sync-frm=OFF", "--innodb-file-per-table=ON",
+            # a server that starts removes the temporary tables that it finds: not those of another one
+            f"--tmpdir={self.folder / 'tmp'}",
         ]  # fmt: skip
         log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)
