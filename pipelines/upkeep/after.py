@@ -125,23 +125,31 @@ def _clean(words: str) -> str:
 
 def _carry(one: AfterRun) -> AfterRun:
     """Do it, and record how it ended. Raises nothing of what the step raises."""
+    ended = None
     try:
-        state, words = AfterRun.State.DONE, _ACTS[Kind(one.step.kind)](one)
-    except PipelineError as error:
-        state, words = AfterRun.State.FAILED, f"{_sentence(error.message)} {error.next_step}".strip()
-    except Exception as error:
-        log.exception("step %s after run %s", one.step_id, one.run_id)
-        state, words = AfterRun.State.FAILED, f"Unexpected {type(error).__name__}: {error}. This is a fault of the program: report the log."
-    except BaseException:
-        # a time-out of the queue, Ctrl-C: it begins again by the next tick, and did no harm if it had ended
-        _mine(one).update(state=AfterRun.State.WAITING, started_at=None, message="The worker was stopped; it begins again.")
-        raise
+        ended = _ended(one)
+    finally:
+        if ended is None:
+            # a time-out of the queue, Ctrl-C: the next tick has it begin again, which does no harm if it had been done
+            _mine(one).update(state=AfterRun.State.WAITING, started_at=None, message="The worker was stopped; it begins again.")
+    state, words = ended
     # one that was given up for lost, and is done by somebody else now, is not ours to end
     _mine(one).update(state=state, finished_at=Now(), message=_clean(words))
     if state == AfterRun.State.FAILED:
         log.warning("%s of %s failed: %s", one.step.kind, one.step.pipeline.slug, words)
     one.refresh_from_db(fields=["state", "started_at", "finished_at", "message"])
     return one
+
+
+def _ended(one: AfterRun) -> tuple[str, str]:
+    """Do it; (state, words) of how it ended."""
+    try:
+        return AfterRun.State.DONE, _ACTS[Kind(one.step.kind)](one)
+    except PipelineError as error:
+        return AfterRun.State.FAILED, f"{_sentence(error.message)} {error.next_step}".strip()
+    except Exception as error:
+        log.exception("step %s after run %s", one.step_id, one.run_id)
+        return AfterRun.State.FAILED, f"Unexpected {type(error).__name__}: {error}. This is a fault of the program: report the log."
 
 
 def _mine(one: AfterRun):

@@ -400,6 +400,13 @@ def views(transactional_db):
     drop_city()
 
 
+_NO_VIEWS = [
+    ("lost", "There is no warehouse 'lost'."),
+    ("foreign", "A warehouse's address begins with"),
+    ("maria", "MariaDB and MySQL have no materialized views"),
+]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_steps_are_done_in_their_order_and_one_that_fails_stops_no_other(views, receiver):
     one = pipeline(table="after_t")
@@ -425,9 +432,9 @@ def test_steps_are_done_in_their_order_and_one_that_fails_stops_no_other(views, 
     assert own.state == State.DONE
 
 
-@pytest.mark.parametrize(("alias", "words"), [("lost", "There is no warehouse 'lost'."), ("foreign", "A warehouse's address begins with")])
+@pytest.mark.parametrize(("alias", "words"), _NO_VIEWS)
 def test_a_warehouse_that_cannot_do_it_is_said_in_words(settings, alias, words):
-    settings.WAREHOUSES = {**settings.WAREHOUSES, "foreign": "oracle://host/name"}
+    settings.WAREHOUSES = {**settings.WAREHOUSES, "foreign": "oracle://host/name", "maria": "mysql://nobody@nowhere/city"}
     one = pipeline(warehouse=alias)
     step(one, Kind.REFRESH, target="v")
     load(block(one))
