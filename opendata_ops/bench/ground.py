@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+import psutil
 import psycopg2
 from django.conf import settings
 from django.core.management import call_command
@@ -108,9 +109,7 @@ def prepared(folder: Path) -> Iterator[Ground]:
     if not address.startswith(("postgres://", "postgresql://")):
         raise SetupError("The bench needs PostgreSQL as the default warehouse.", code="bench-engine", next_step="Set WAREHOUSE_URL for this command.")
     folder.mkdir(parents=True, exist_ok=True)
-    for old in set(folder.glob("rows-*")) - {rows.folder(folder)}:
-        # gigabytes that another version of the generator made
-        shutil.rmtree(old)
+    _sweep(folder)
     name = f"{PREFIX}{os.getpid()}"
     dsn = f"{address.rpartition('/')[0]}/{name}"
     with _database(address, name), server.start(folder) as portal, _pointed_at(dsn, folder, portal.port):
@@ -121,6 +120,15 @@ def prepared(folder: Path) -> Iterator[Ground]:
         finally:
             ground.close()
             connections.close_all()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove gigabytes that another version of the generator made, and what benches that were killed left."""
+    for old in set(folder.glob("rows-*")) - {rows.folder(folder)}:
+        shutil.rmtree(old)
+    for left in (*folder.glob("run-*"), *folder.glob("peer-*")):
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left)
 
 
 @contextlib.contextmanager
