@@ -109,7 +109,7 @@ def prepared(folder: Path) -> Iterator[Ground]:
     if not address.startswith(("postgres://", "postgresql://")):
         raise SetupError("The bench needs PostgreSQL as the default warehouse.", code="bench-engine", next_step="Set WAREHOUSE_URL for this command.")
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    sweep(folder)
     name = f"{PREFIX}{os.getpid()}"
     dsn = f"{address.rpartition('/')[0]}/{name}"
     with _database(address, name), server.start(folder) as portal, _pointed_at(dsn, folder, portal.port):
@@ -122,7 +122,7 @@ def prepared(folder: Path) -> Iterator[Ground]:
             connections.close_all()
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove gigabytes that another version of the generator made, and what benches that were killed left."""
     for old in set(folder.glob("rows-*")) - {rows.folder(folder)}:
         shutil.rmtree(old)

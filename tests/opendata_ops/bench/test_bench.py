@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
+from opendata_ops.bench import ground, rows
 from opendata_ops.bench.meter import Meter
 
 
@@ -72,3 +73,11 @@ def test_the_meter_counts_the_sessions_of_one_database():
         finally:
             mine.close()
             others.close()
+
+
+def test_what_killed_benches_left_is_swept_and_nothing_else(tmp_path):
+    kept = {rows.folder(tmp_path).name, f"run-{os.getpid()}", "venv"}
+    for name in (*kept, "rows-0ld", "run-4194305", "peer-4194305-sling"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    ground.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
