@@ -17,6 +17,7 @@ from pipelines.errors import SetupError, TransientError
 from pipelines.models import AfterRun, AfterStep, Pipeline, Run, ScheduleBlock, State
 from pipelines.upkeep import after
 from tests import world
+from tests.pipelines.commanding import command
 from tests.pipelines.connectors.servers import Told
 from tests.pipelines.scene import city, drop_city, stage_scene, together  # noqa: F401  a fixture
 
@@ -563,6 +564,20 @@ def test_the_worker_of_a_load_does_what_is_due_after_it(stage_scene, receiver): 
     tasks.work(placed.moved[0])
     assert states() == [("analyze", "done"), ("notify", "done")]
     assert "loaded [10] records, updated [0] records" in receiver.texts[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_in_the_foreground_does_what_is_due_and_a_step_that_fails_does_not_fail_it(stage_scene, receiver):  # noqa: F811
+    scene = stage_scene(10)
+    step(scene.pipeline, Kind.REFRESH, 1, target="no_such_view")
+    webhook(scene.pipeline, receiver)
+    told = command("run", scene.pipeline.slug)
+    assert told.code == 0 and scene.block.state == State.DONE
+    assert "after the load: Refresh the view no_such_view: failed. There is no materialized view" in told.err
+    assert f"manage.py after --retry {AfterRun.objects.get(step__kind=Kind.REFRESH).pk}" in told.err
+    assert "after the load: Notify a webhook: done." in told.out
+    again = command("run", scene.pipeline.slug, "--force", "--json")
+    assert again.code == 0 and [(one["kind"], one["state"]) for one in again.json["after"]] == [("refresh", "failed"), ("notify", "done")]
 
 
 def test_a_step_whose_worker_was_lost_is_failed_in_words_and_can_be_done_again(receiver):
