@@ -6,31 +6,36 @@ import random
 import threading
 import time
 from contextlib import closing
+from datetime import timedelta
 
 import pymysql
 import pytest
+from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipelines import faults, warehouse
+from opendata_ops.sandbox.tables import Dataset as SandboxTable
+from pipelines import faults, planner, warehouse
 from pipelines.connectors.base import Column
 from pipelines.connectors.csv_pages import settle
 from pipelines.errors import DataError, LeaseLost, PermanentError, SetupError, TransientError
+from pipelines.models import Pipeline
 from pipelines.warehouse import mysql
 from pipelines.warehouse.mysql import session, staging, values
 from pipelines.warehouse.mysql.session import name
 from pipelines.warehouse.tables import Merged, Region, Rejected, Scope, Table
-from tests.mariadb import mariadb, mariadb_server  # noqa: F401
-from tests.pipelines.scene import write_csv
+from tests.mariadb import mariadb, mariadb_server
+from tests.pipelines.scene import SOURCE, as_sent, made_row, stage_scene, table, write_csv
 
+__all__ = ["mariadb", "mariadb_server", "stage_scene"]
 pytestmark = pytest.mark.needs("mariadb")
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def dsn(mariadb):  # noqa: F811
+def dsn(mariadb):
     return mariadb
 
 
@@ -886,7 +891,7 @@ def test_a_late_rebuild_is_void(loads):
     assert job.rows("id, cast(n as int)") == [("a", 2)]
 
 
-def test_a_table_with_triggers_is_not_put_aside(loads, mariadb_server):  # noqa: F811
+def test_a_table_with_triggers_is_not_put_aside(loads, mariadb_server):
     job = loads({"id": "text"}, name="watched")
     job.load([["a"]])
     with closing(mariadb_server.root()) as root, root.cursor() as cursor:
@@ -1033,7 +1038,7 @@ def test_a_warehouse_that_is_away_is_worth_another_try_and_tells_no_password():
     assert told.value.code == "warehouse-down" and "hunter2" not in told.value.message
 
 
-def test_a_wrong_password_is_for_a_person_and_not_told(mariadb_server):  # noqa: F811
+def test_a_wrong_password_is_for_a_person_and_not_told(mariadb_server):
     with pytest.raises(SetupError) as told:
         mysql.count(f"mysql://odo:hunter2@127.0.0.1:{mariadb_server.port}/city", "t", Scope())
     assert told.value.code == "warehouse-forbidden" and "hunter2" not in told.value.message and told.value.next_step
@@ -1046,7 +1051,7 @@ def test_an_address_that_cannot_be_read_is_told_as_one(address):
     assert told.value.code == "warehouse-address"
 
 
-def test_a_right_that_is_missing_is_told_as_one(loads, mariadb_server):  # noqa: F811
+def test_a_right_that_is_missing_is_told_as_one(loads, mariadb_server):
     job = loads({"id": "text"}, name="guarded")
     with closing(mariadb_server.root()) as root, root.cursor() as cursor:
         cursor.execute("create user reader@'127.0.0.1' identified by 'x'")
@@ -1060,7 +1065,7 @@ def test_a_right_that_is_missing_is_told_as_one(loads, mariadb_server):  # noqa:
     assert told.value.code == "warehouse-forbidden"
 
 
-def test_a_server_that_takes_no_local_files_says_what_to_set(loads, mariadb_server):  # noqa: F811
+def test_a_server_that_takes_no_local_files_says_what_to_set(loads, mariadb_server):
     job = loads({"id": "text"})
     with closing(mariadb_server.root()) as root, root.cursor() as cursor:
         cursor.execute("set global local_infile = off")
@@ -1114,7 +1119,7 @@ def test_rows_are_read_in_the_order_of_writing_and_from_where_one_stopped(loads)
     assert mysql.count(job.dsn, job.table.name, Scope(), after=chunks[1][0]) == 5
 
 
-def test_reading_for_a_portal_holds_no_transaction_open_while_the_portal_is_talked_to(loads, mariadb_server):  # noqa: F811
+def test_reading_for_a_portal_holds_no_transaction_open_while_the_portal_is_talked_to(loads, mariadb_server):
     job = loads({"id": "text"})
     job.load([[f"k{n}"] for n in range(30)])
     with closing(mariadb_server.root()) as root, root.cursor() as cursor:
@@ -1182,7 +1187,7 @@ def test_statistics_and_room_are_renewed_and_views_are_not_for_refreshing(loads)
 # an independent reader
 
 
-def test_a_readers_client_sees_the_rows_of_the_file(loads, mariadb_server, tmp_path):  # noqa: F811
+def test_a_readers_client_sees_the_rows_of_the_file(loads, mariadb_server, tmp_path):
     import subprocess
 
     job = loads({"id": "text", "note": "text", "n": "number"})
@@ -1193,3 +1198,127 @@ def test_a_readers_client_sees_the_rows_of_the_file(loads, mariadb_server, tmp_p
     seen = subprocess.run([*command, "-e", query], check=True, capture_output=True).stdout
     expected = "".join("|".join(row) + "\n" for row in rows).encode()
     assert hashlib.sha256(seen).hexdigest() == hashlib.sha256(expected).hexdigest()
+
+
+# through the whole corridor, by the same stages
+
+
+@pytest.fixture
+def maria_scene(stage_scene, settings, dsn):
+    """Scenes whose warehouse is MariaDB."""
+    settings.WAREHOUSES = {**settings.WAREHOUSES, "maria": dsn}
+    return lambda *args, **fields: stage_scene(*args, **{"warehouse": "maria", **fields})
+
+
+def whole(scene, ask, rows: int) -> None:
+    """Source = lake = warehouse = portal, each row once, and every finished run's counts add up."""
+    assert scene.block.state == "done", (scene.block.state, scene.block.message)
+    assert ask(f"select count(*), count(distinct id) from {scene.pipeline.table}") == [(rows, rows)]
+    assert as_sent(scene.portal_rows()) == as_sent(scene.source_rows()) and len(scene.portal_rows()) == rows
+    for run in scene.runs():
+        assert run.state != "running"
+        if run.state == "done":
+            assert run.rows_in == run.rows_out + run.unchanged + run.rejected + run.duplicates
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_pass_through_mariadb_to_the_portal_then_nothing_then_what_changed_and_what_is_gone(maria_scene, city):
+    scene = maria_scene(1000, gone_rows="delete")
+    scene.go()
+    whole(scene, city, 1000)
+    assert [(run.stage, run.rows_in, run.rows_out) for run in scene.runs()] == [
+        ("extract", 1000, 1000),
+        ("load", 1000, 1000),
+        ("publish", 1000, 1000),
+    ]
+    before = city(f"select id, _odo_seq from {scene.pipeline.table}")
+    scene.again("load")
+    assert scene.last("load").unchanged == 1000
+    assert city(f"select id, _odo_seq from {scene.pipeline.table}") == before
+    edited = set(scene.source.edit(SOURCE, 0.05)["edited"])
+    scene.source.dataset(SOURCE).publish([{"id": key, ":deleted": True} for key in sorted(set(scene.source_rows()) - edited)[:10]])
+    scene.go()
+    whole(scene, city, 990)
+    load, publish = scene.last("load"), scene.last("publish")
+    assert (load.inserted, load.updated, load.unchanged, load.deleted) == (0, 50, 940, 10)
+    assert publish.deleted == 10
+    after = dict(city(f"select id, _odo_seq from {scene.pipeline.table}"))
+    assert {key for key, seq in before if key in after and after[key] != seq} == edited
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("point", ["load.staged:2:kill", "load.merged:1:kill", "load.committed:1:kill"])
+def test_a_load_that_is_killed_at_any_step_is_finished_by_the_next_attempt(maria_scene, city, monkeypatch, point):
+    scene = maria_scene(1000)
+    scene.go()
+    old = city(f"select * from {scene.pipeline.table} order by id")
+    scene.source.edit(SOURCE, 0.3)
+    monkeypatch.setenv("ODO_FAULT", point)
+    scene.go()
+    rows = city(f"select * from {scene.pipeline.table} order by id")
+    assert (rows == old) == (point != "load.committed:1:kill")
+    monkeypatch.delenv("ODO_FAULT")
+    scene.hurry()
+    whole(scene, city, 1000)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("point", ["load.staged:2:kill", "load.merged:1:kill", "load.swapped:1:kill"])
+def test_an_initialize_that_is_killed_half_way_serves_whole_rows_and_the_next_attempt_finishes(maria_scene, city, monkeypatch, point):
+    scene = maria_scene(1000)
+    scene.go()
+    scene.source.dataset(SOURCE).publish([{"id": made_row(0)[0], ":deleted": True}])
+    monkeypatch.setenv("ODO_FAULT", point)
+    scene.go(rebuild=True)
+    assert city(f"select count(*) from {scene.pipeline.table}") == [(999 if "swapped" in point else 1000,)]
+    monkeypatch.delenv("ODO_FAULT")
+    scene.hurry()
+    whole(scene, city, 999)
+    planner.clear_leftovers()
+    assert city("show tables like '\\_odo\\_new%'") == [] == city("show tables like '\\_odo\\_old%'")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_by_watermark_only_what_is_new_is_read_and_keys_alone_find_what_is_gone(maria_scene, city):
+    scene = maria_scene(100, gone_rows="delete", watermark_column="updateddate", overlap_minutes=0, page_size=400)
+    scene.go()
+    scene.pipeline.refresh_from_db()
+    assert scene.pipeline.watermark == made_row(99)[5]
+    source = scene.source.dataset(SOURCE)
+    Pipeline.objects.update(compared_at=timezone.now() - timedelta(days=8))
+    source.publish([{"id": made_row(4)[0], ":deleted": True}, dict(zip(source.names, made_row(100), strict=True))])
+    scene.go()
+    whole(scene, city, 100)
+    load = scene.last("load")
+    assert (load.rows_in, load.inserted, load.deleted) == (2, 1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twins_without_a_key_stay_twins(maria_scene, city):
+    rows = [("Molly", "Dog", "2017-04-28T00:00:00.000")] * 2 + [("Zoë", "Cat", "2018-01-02T00:00:00.000")]
+    source = SandboxTable(SOURCE, "Pets", (("name", "text"), ("species", "text"), ("issued", "calendar_date")), rows)
+    more = {"key": [], "load_mode": "replace", "portal": None, "portal_resource": "", "stages": ["extract", "load"], "version_column": ""}
+    scene = maria_scene(source, **more)
+    scene.go()
+    before = city(f"select name, _odo_seq from {scene.pipeline.table} order by 2")
+    assert sorted(name for name, _ in before) == ["Molly", "Molly", "Zoë"]
+    scene.go(force=True)
+    load = scene.last("load")
+    assert (load.unchanged, load.inserted, load.deleted) == (3, 0, 0)
+    assert city(f"select name, _odo_seq from {scene.pipeline.table} order by 2") == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_copy_of_the_rows_in_each_kind_of_warehouse_gives_the_same_counts_and_rejects(maria_scene, city):
+    from pipelines.models import RejectedRow
+
+    told = {}
+    for alias in ("default", "maria"):
+        source = table(300)
+        scene = maria_scene(source, warehouse=alias, portal=None, portal_resource="", stages=["extract", "load"], types={"amount": "boolean"})
+        scene.source.dataset(SOURCE).publish([dict(zip(source.names, made_row(n), strict=True)) | {"amount": "1"} for n in range(200)])
+        scene.go()
+        run = scene.last("load")
+        rejected = RejectedRow.objects.filter(run=run).order_by("line").values_list("line", "column", "reason", "value", "row_key")
+        told[alias] = (run.rows_in, run.inserted, run.updated, run.unchanged, run.rejected, run.duplicates, list(rejected))
+    assert told["default"] == told["maria"] and told["maria"][4] > 0
