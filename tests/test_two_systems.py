@@ -1,11 +1,16 @@
 """The two Socrata loaders that we replace, from their own configuration files to served tables: first load, again, edits, deletions, faults.
 
+Everything twice: into PostgreSQL and into MariaDB.
+
 A reader who knows nothing of us asks the table, and must find the source's rows: each once, none more, compared by hash.
 """
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import pymysql
 import pytest
 from django.conf import settings as configured
 from django.core.management import call_command
@@ -17,9 +22,10 @@ from opendata_ops.sandbox.tables import Dataset as SandboxTable
 from pipelines import planner, runner
 from pipelines.models import ImportLog, Pipeline, Provider, Run, RunState, ScheduleBlock, State
 from pipelines.planner import Order
+from tests.mariadb import mariadb, mariadb_server
 from tests.pipelines.scene import ANN, city, stage_scene
 
-__all__ = ["stage_scene"]
+__all__ = ["mariadb", "mariadb_server", "stage_scene"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 DATA = Path(configured.BASE_DIR).parent / "shared" / "data"
@@ -73,6 +79,47 @@ MISC = {{'quit_signal': 15, 'tmp_dir': '/tmp', 'import_log_table': 'import_log',
 """
 
 
+class Reader:
+    """Somebody who reads the warehouse, and knows nothing of us but the tables' names."""
+
+    def __init__(self, dsn: str):
+        self.is_maria = dsn.startswith("mysql")
+        self.address = urlsplit(dsn)
+
+    def ask(self, query: str) -> list[tuple]:
+        """Rows of a query that is written as PostgreSQL's; a table is `city.name`."""
+        if not self.is_maria:
+            return city(query)
+        query = query.replace("city.", "").replace('"', "`")
+        where = {"host": self.address.hostname, "port": self.address.port, "user": self.address.username}
+        session = pymysql.connect(**where, password=unquote(self.address.password), database=self.address.path[1:], charset="utf8mb4")
+        with closing(session), session.cursor() as cursor:
+            cursor.execute(query)
+            return list(cursor.fetchall())
+
+    def rows(self, pipeline: Pipeline, dataset: SandboxTable, where: str = "true") -> list[tuple]:
+        """The rows of a pipeline's table, as both sides can be compared."""
+        kinds = {column.name: column.type for column in dataset.columns}
+        names = list(dataset.names)
+        listed = ", ".join(f'"{name}"' for name in names)
+        found = self.ask(f'select {listed} from city."{pipeline.table}" where {where}')
+        return [tuple(told(value, kinds[name]) for name, value in zip(names, row, strict=True)) for row in found]
+
+    def sees(self, pipeline: Pipeline, dataset: SandboxTable, where: str = "true") -> None:
+        """The table has the source's rows, each as often as there, and no others."""
+        theirs, ours = rows_of(dataset, list(dataset.names)), self.rows(pipeline, dataset, where)
+        assert len(ours) == len(theirs)
+        assert fingerprint(ours) == fingerprint(theirs)
+
+
+@pytest.fixture(params=["postgres", pytest.param("mariadb", marks=pytest.mark.needs("mariadb"))])
+def reader(request, settings) -> Reader:
+    """A reader of the warehouse `city`, which is PostgreSQL once and MariaDB once."""
+    dsn = request.getfixturevalue("mariadb") if request.param == "mariadb" else settings.WAREHOUSES["default"]
+    settings.WAREHOUSES = {**settings.WAREHOUSES, "city": dsn}
+    return Reader(dsn)
+
+
 @pytest.fixture
 def portal(stage_scene):
     """Los Angeles and Seattle on one portal; the real files where they lie beside the project, else rows of their shape."""
@@ -105,19 +152,19 @@ def pets() -> SandboxTable:
     return SandboxTable(SEATTLE, "Pets", made.columns, [record.values for record in made._rows])
 
 
-def set_up_311(portal: Portal, folder: Path) -> list[Pipeline]:
+def set_up_311(portal: Portal, folder: Path, warehouse: str = "city") -> list[Pipeline]:
     fields = "\n".join(f'{name} = ""' for name in portal.dataset(YEAR_2020).names)
     file = folder / "config.toml"
     file.write_text(CONFIG_311.format(url=portal.url, year_2019=YEAR_2019, year_2020=YEAR_2020, fields=fields))
-    call_command("import_config", str(file))
+    call_command("import_config", str(file), warehouse=warehouse)
     Pipeline.objects.update(time_zone="America/Los_Angeles")
     return list(Pipeline.objects.filter(table="requests").order_by("resource"))
 
 
-def set_up_pets(portal: Portal, folder: Path) -> Pipeline:
+def set_up_pets(portal: Portal, folder: Path, warehouse: str = "city") -> Pipeline:
     file = folder / "settings.py"
     file.write_text(SETTINGS_PETS.format(url=portal.url))
-    call_command("import_config", str(file))
+    call_command("import_config", str(file), warehouse=warehouse)
     return Pipeline.objects.get(resource=SEATTLE)
 
 
@@ -157,29 +204,14 @@ def told(value, kind: str) -> str:
     return str(value)
 
 
-def read(pipeline: Pipeline, dataset: SandboxTable, where: str = "true") -> list[tuple]:
-    """The table's rows as a stranger reads them."""
-    kinds = {column.name: column.type for column in dataset.columns}
-    names = list(dataset.names)
-    listed = ", ".join(f'"{name}"' for name in names)
-    found = city(f'select {listed} from city."{pipeline.table}" where {where}')
-    return [tuple(told(value, kinds[name]) for name, value in zip(names, row, strict=True)) for row in found]
-
-
 def fingerprint(rows: list[tuple]) -> str:
     return hashlib.sha256("\n".join(sorted("\x1f".join(row) for row in rows)).encode()).hexdigest()
-
-
-def same(pipeline: Pipeline, dataset: SandboxTable, where: str = "true") -> None:
-    theirs, ours = rows_of(dataset, list(dataset.names)), read(pipeline, dataset, where)
-    assert len(ours) == len(theirs)
-    assert fingerprint(ours) == fingerprint(theirs)
 
 
 # Los Angeles
 
 
-def test_los_angeles_goes_through_first_again_edited_deleted_and_in_two_years(portal, tmp_path):
+def test_los_angeles_goes_through_first_again_edited_deleted_and_in_two_years(portal, reader, tmp_path):
     older, newer = set_up_311(portal, tmp_path)
     assert {older.resource, newer.resource} == {YEAR_2019, YEAR_2020}
     if older.resource != YEAR_2019:
@@ -189,10 +221,10 @@ def test_los_angeles_goes_through_first_again_edited_deleted_and_in_two_years(po
 
     go(older, newer)
     done(older, newer)
-    assert city("select count(*), count(distinct srnumber) from city.requests") == [(total + 50, total + 50)]
+    assert reader.ask("select count(*), count(distinct srnumber) from city.requests") == [(total + 50, total + 50)]
     mine = f"_odo_pipeline = {newer.pk}"
-    same(newer, source, mine)
-    before = city("select srnumber, _odo_seq from city.requests order by 1")
+    reader.sees(newer, source, mine)
+    before = reader.ask("select srnumber, _odo_seq from city.requests order by 1")
 
     # again: the watermark's ties and the overlap are read, and nothing is written
     portal.touch(YEAR_2020)
@@ -201,18 +233,18 @@ def test_los_angeles_goes_through_first_again_edited_deleted_and_in_two_years(po
     portal.requests.clear()
     go(older, newer)  # the source says that nothing changed
     assert [request.path for request in portal.requests] == [f"/api/views/{YEAR_2019}.json", f"/api/views/{YEAR_2020}.json"]
-    assert city("select srnumber, _odo_seq from city.requests order by 1") == before
+    assert reader.ask("select srnumber, _odo_seq from city.requests order by 1") == before
 
     # 5 % edited, with their date as a portal writes it
     edited = edit(portal, YEAR_2020, share=0.05)
     go(newer)
     assert (last(newer).updated, last(newer).inserted) == (len(edited), 0)
-    same(newer, source, mine)
+    reader.sees(newer, source, mine)
 
     # the copy in the other year is older, and stays older
     go(older, force=True)
     assert last(older).duplicates == 1
-    same(newer, source, mine)
+    reader.sees(newer, source, mine)
 
     # gone at the source: kept unless the steward wants otherwise, found when everything is read
     source.publish([{"srnumber": key, ":deleted": True} for key in sorted(edited)[:20]])
@@ -221,7 +253,7 @@ def test_los_angeles_goes_through_first_again_edited_deleted_and_in_two_years(po
     Pipeline.objects.filter(pk=newer.pk).update(gone_rows="delete")
     go(newer, force=True)
     assert last(newer).deleted == 20
-    same(newer, source, mine)
+    reader.sees(newer, source, mine)
 
 
 def edit(portal: Portal, id: str, share: float) -> set[str]:
@@ -238,7 +270,7 @@ def edit(portal: Portal, id: str, share: float) -> set[str]:
     return {row[source.key] for row in changed}
 
 
-def test_initialize_killed_half_way_leaves_the_old_rows_and_the_next_one_finishes(portal, tmp_path, monkeypatch):
+def test_initialize_killed_half_way_leaves_the_old_rows_and_the_next_one_finishes(portal, reader, tmp_path, monkeypatch):
     *_, newer = sorted(set_up_311(portal, tmp_path), key=lambda one: one.resource == YEAR_2020)
     Pipeline.objects.filter(pk=newer.pk).update(page_size=1000)
     go(newer)
@@ -248,15 +280,15 @@ def test_initialize_killed_half_way_leaves_the_old_rows_and_the_next_one_finishe
     source.publish([{"srnumber": key, ":deleted": True} for key in victims])
     monkeypatch.setenv("ODO_FAULT", "load.staged:4:kill")
     go(newer, rebuild=True)
-    assert city("select count(*) from city.requests") == [(total,)]
+    assert reader.ask("select count(*) from city.requests") == [(total,)]
     monkeypatch.delenv("ODO_FAULT")
     ScheduleBlock.objects.update(due_at="2020-01-01T00:00:00Z")
     runner.work_off(ScheduleBlock.objects.filter(pipeline=newer).values_list("pk", flat=True), workers=1)
     done(newer)
-    same(newer, source)
+    reader.sees(newer, source)
 
 
-def test_faults_between_two_loads_lose_and_double_nothing(portal, tmp_path):
+def test_faults_between_two_loads_lose_and_double_nothing(portal, reader, tmp_path):
     *_, newer = sorted(set_up_311(portal, tmp_path), key=lambda one: one.resource == YEAR_2020)
     Pipeline.objects.filter(pk=newer.pk).update(page_size=2500)
     for fault in (503, Fault("cut"), Fault("html")):
@@ -268,26 +300,26 @@ def test_faults_between_two_loads_lose_and_double_nothing(portal, tmp_path):
         portal.faults.clear()
         go(newer)
     done(newer)
-    same(newer, portal.dataset(YEAR_2020))
+    reader.sees(newer, portal.dataset(YEAR_2020))
 
 
 # Seattle
 
 
-def test_seattle_goes_through_first_again_edited_and_deleted_without_a_key(portal, tmp_path):
+def test_seattle_goes_through_first_again_edited_and_deleted_without_a_key(portal, reader, tmp_path):
     one = set_up_pets(portal, tmp_path)
     source = portal.dataset(SEATTLE)
     total = len(source)
     go(one)
     done(one)
-    same(one, source)
+    reader.sees(one, source)
     chunks = -(-total // 1000)
     assert list(ImportLog.objects.order_by("pk").values_list("event", flat=True)) == ["begin", *["chunk"] * chunks, "end"]
-    before = city("select ctid::text, _odo_seq from city.pet_license order by 1")
+    before = reader.ask("select _odo_seq from city.pet_license order by 1")
 
     go(one, force=True)
     assert (last(one).unchanged, last(one).inserted, last(one).deleted) == (total, 0, 0)
-    assert city("select ctid::text, _odo_seq from city.pet_license order by 1") == before
+    assert reader.ask("select _odo_seq from city.pet_license order by 1") == before
 
     # 5 % edited and some licences expired: a source without a key is replaced as a whole
     rows = [list(record.values) for record in source._rows]
@@ -298,13 +330,13 @@ def test_seattle_goes_through_first_again_edited_and_deleted_without_a_key(porta
     source.fill(kept)
     portal.touch(SEATTLE)
     go(one, force=True)
-    same(one, source)
+    reader.sees(one, source)
     assert last(one).unchanged == sum(number % 20 != 0 for number in range(total - 30))
 
 
 def test_no_secret_of_their_files_is_stored_in_the_clear(portal, tmp_path, capsys):
-    set_up_311(portal, tmp_path)
-    set_up_pets(portal, tmp_path)
+    set_up_311(portal, tmp_path, "default")
+    set_up_pets(portal, tmp_path, "default")
     said = capsys.readouterr()
     for canary in ("canary-token-311", "canary-password-pets"):
         assert canary not in said.out + said.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog import lake
 from catalog.models import CatalogEntry, Layer
+from pipelines.connectors import csv_dialects
 from pipelines.connectors.csv_pages import PIECE
 from pipelines.errors import NotReady, PipelineError, TransientError
 from pipelines.models import ScheduleBlock
@@ -82,7 +82,7 @@ def write_csv(path: Path, chunks: Iterable[tuple[int, list[dict[str, Any]]]], na
     """Write chunks of rows as a CSV file with a header; returns how many rows, and the last sequence number."""
     number = seq = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_dialects.writer(file)
         writer.writerow(names)
         for upto, rows in chunks:
             writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
