@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class Hop:
     """One place on the way. `rows` stand there (None: nothing has arrived yet); `difference` rows of the place before are unexplained.
 
     `state` is "ok", "rejected" (rows were rejected on the way here), "differs", "failed", "running", "behind" (what stands here
-    is of an earlier pass) or "unreached".
+    is of an earlier pass) or "unreached". `beyond` rows went along that are not of this block, and don't count among `rows`.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Hop:
     duplicates: int = 0
     difference: int | None = None
     run: Run | None = None
+    beyond: int = 0
 
     @property
     def lost(self) -> int:
@@ -236,14 +238,32 @@ def earlier_runs(runs: Iterable[Run]) -> list[Run]:
 
 def _source(evidence: Run | None, latest: Run | None) -> Hop:
     state = "ok" if evidence else ("running" if latest and latest.state == RunState.RUNNING else "unreached")
-    return Hop("source", "Source", "at the source", "source", evidence.rows_in if evidence else None, state, run=evidence)
+    return Hop("source", "Source", _asked_words(evidence), "source", evidence.rows_in if evidence else None, state, run=evidence)
+
+
+def _asked_words(evidence: Run | None) -> str:
+    """Where the rows of the source stand: of a reading by watermark only what was new or changed was asked for."""
+    if not evidence or evidence.details.get("read") != "changes":
+        return "at the source"
+    return f"new or changed at the source since {moment_words(evidence.details.get('since', ''))}".removesuffix(" since ")
+
+
+def moment_words(text: str) -> str:
+    """A watermark as people read it: "2026-11-20 16:39" of an ISO moment (its zone stays unsaid as the source leaves it), else as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?", text)
+    if not found:
+        return text
+    day, minute, second, _, zone = found.groups()
+    clock = "" if minute == "00:00" and second in (None, ":00") and not zone else f" {minute}"
+    return f"{day}{clock}{' UTC' if zone in ('Z', '+00:00') else f' {zone}' if zone else ''}"
 
 
 def _hop(stage: str, before: Hop, latest: Run | None, confirmed: Run | None, evidence: Run | None, upstream: Run | None) -> Hop:
-    rows = rejected = duplicates = 0
+    rows = rejected = duplicates = beyond = 0
     if evidence:
         rejected, duplicates = evidence.rejected, evidence.duplicates
-        rows = (evidence.published if stage == Stage.PUBLISH else evidence.rows_out) + evidence.unchanged
+        beyond = evidence.details.get("beyond", 0) if stage == Stage.PUBLISH else 0
+        rows = (evidence.published if stage == Stage.PUBLISH else evidence.rows_out) + evidence.unchanged - beyond
     known = evidence is not None
     difference = before.rows - rows - rejected - duplicates if known and before.rows is not None else None
     # a stage that was confirmed after the last count before it is up to date; else what stands here is of an earlier pass
@@ -274,4 +294,5 @@ def _hop(stage: str, before: Hop, latest: Run | None, confirmed: Run | None, evi
         duplicates,
         difference,
         evidence or latest,
+        beyond,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -114,7 +114,8 @@ def _load(work: Work, total: int, diary: Diary) -> Outcome:
     _refuse_shrunk(work, total)
     with work.engine.Load(
         warehouse_of(pipeline),
-        table_of(pipeline, entries or work.keys),
+        # nothing new was read and all keys are compared: which of two copies is newer is then no question
+        table_of(pipeline, entries) if entries else replace(table_of(pipeline, work.keys), version=""),
         run_id=run.pk,
         block_id=run.block_id,
         pipeline_id=pipeline.pk,

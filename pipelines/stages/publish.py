@@ -68,7 +68,7 @@ class Publication:
         waiting = self.engine.count(self.dsn, pipeline.table, self.scope, after=self.after)
         gone = self.deleted()
         if self.replaces:
-            sent = self.replace() if waiting or gone else 0
+            sent = self.replace() if waiting or gone or self.differs() else 0
             deleted = gone if sent else 0
         else:
             # first, for a resume point behind rows that were sent must not lie behind deletions that were not
@@ -76,12 +76,19 @@ class Publication:
             sent = self.send(waiting) if waiting or portal.publishes_whole else 0
             if deleted:
                 blocks.note_published(self.run, max(self.last_deleted, blocks.bookkeeper(self.run.block).published_seq))
-        rows_in = max(_held_by_warehouse(self.run.block), sent)
-        portal_rows = _compare(self.run, portal, self.note)
+        held = _held_by_warehouse(self.run.block)
+        rows_in = max(held, sent)
+        table_rows, portal_rows = _compare(self.run, portal, self.note)
         message = f"{sent:,} rows sent, {rows_in - sent:,} were there already" if sent else "Nothing new to send"
         message += f", {deleted:,} deleted" * bool(deleted) + f"; {pipeline.portal.title} has {portal_rows:,} rows now"
         counts = Counts(rows_in=rows_in, rows_out=sent, unchanged=rows_in - sent, published=sent, deleted=deleted)
-        return Outcome(counts, message=message, details={"portal_rows": portal_rows, "portal": described})
+        # what earlier readings had left to send, or a portal that is replaced whole, brings rows besides those of this block
+        details = {"portal_rows": portal_rows, "table_rows": table_rows, "beyond": rows_in - held, "portal": described}
+        return Outcome(counts, message=message, details=details)
+
+    def differs(self) -> bool:
+        """Whether the portal holds another number of rows than the table: rows without a key leave no trace when they are deleted."""
+        return self.portal.published_count(self.pipeline.portal_resource) != self.engine.count(self.dsn, self.pipeline.table, Scope())
 
     def deleted(self) -> int:
         """How many rows were deleted in the warehouse that the portal may still have."""
@@ -234,8 +241,11 @@ def _accepted(reply: Published, rows: int, before: int, portal: str) -> None:
         )
 
 
-def _compare(run: Run, portal: Connector, note: Note) -> int:
-    """How many rows the portal has, read back. Raises TransientError when it has fewer than the warehouse and nobody else is on the way."""
+def _compare(run: Run, portal: Connector, note: Note) -> tuple[int, int]:
+    """How many rows the table has, and how many the portal, read back.
+
+    Raises TransientError when the portal has fewer than the warehouse and nobody else is on the way.
+    """
     pipeline = run.block.pipeline
     # asked before and after the counts: a block that publishes meanwhile explains any difference
     others = _others_on_the_way(run)
@@ -250,7 +260,7 @@ def _compare(run: Run, portal: Connector, note: Note) -> int:
         )
     if there > here:
         note.warn(f"{pipeline.portal.title} has {there - here:,} rows that the warehouse does not have.")
-    return there
+    return here, there
 
 
 def _others_on_the_way(run: Run) -> bool:

@@ -1,0 +1,80 @@
+"""What a block's pass did besides moving its rows: how it read, what was gone, what widened, how far it came, what it all holds now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.models import Run, ScheduleBlock, Stage
+from pipelines.selectors.chain import Chain, moment_words
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence; `look` is the colour of what a person should notice, or ""."""
+
+    text: str
+    look: str = ""
+
+
+def rows_words(number: int) -> str:
+    return f"{number:,} row{'s' * (number != 1)}"
+
+
+def outcome(block: ScheduleBlock, chain: Chain) -> list[Said]:
+    """The sentences, in the order of the stages, by the runs whose counts stand in the chain. Asks nothing.
+
+    `block` has its pipeline and its portal. What belongs to an older block is told on that block's page.
+    """
+    runs = {hop.key: hop.run for hop in chain.hops if hop.run and hop.key != "source" and hop.rows is not None and hop.run.block_id == block.pk}
+    read, loaded, sent = (runs.get(stage) for stage in (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH))
+    return [
+        *(_of_reading(read, block) if read else []),
+        *(_of_load(loaded, block) if loaded else []),
+        *(_of_publication(sent, block, is_part=_is_part(read)) if sent else []),
+    ]
+
+
+def _is_part(read: Run | None) -> bool:
+    """Whether the block read less than all that its source has."""
+    return bool(read) and read.details.get("read") != "all"
+
+
+def _of_reading(run: Run, block: ScheduleBlock) -> list[Said]:
+    if run.is_rebuild:
+        return [Said("Initialize: everything was read, and a new table was put in the place of the old one.", "ok")]
+    if run.details.get("read") != "changes":
+        return []
+    column, since = block.pipeline.watermark_column, run.details.get("since", "")
+    keys = "; all keys were compared with the table’s" if run.details.get("compares_keys") else ""
+    return [Said(f"It asked for rows whose {column} is at or after {moment_words(since)}, and for those that have none{keys}.")]
+
+
+def _of_load(run: Run, block: ScheduleBlock) -> list[Said]:
+    gone, lines = run.details.get("gone", 0), []
+    are = "is" if gone == 1 else "are"
+    if gone and run.deleted:
+        lines.append(Said(f"{rows_words(gone)} {are} gone at the source: {'it was' if gone == 1 else 'they were'} deleted from the table.", "late"))
+    elif gone:
+        lines.append(Said(f"{rows_words(gone)} {are} gone at the source, and kept, as the pipeline’s settings say.", "late"))
+    elif run.deleted and not run.is_rebuild:
+        lines.append(Said(f"{rows_words(run.deleted)} of the table made room for what was read."))
+    lines += [Said(f"A column of the table was widened: {words}.", "late") for words in run.details.get("widened", [])]
+    if mark := run.details.get("watermark"):
+        lines.append(Said(f"Read up to {moment_words(mark)} ({block.pipeline.watermark_column}); the next reading begins there, less the overlap."))
+    return lines
+
+
+def _of_publication(run: Run, block: ScheduleBlock, *, is_part: bool) -> list[Said]:
+    lines, portal = [], block.pipeline.portal.title if block.pipeline.portal else "the portal"
+    if run.deleted:
+        lines.append(Said(f"{rows_words(run.deleted)} {'was' if run.deleted == 1 else 'were'} deleted on {portal}.", "late"))
+    if beyond := run.details.get("beyond", 0):
+        lines.append(Said(f"{rows_words(beyond)} besides those of this block {'was' if beyond == 1 else 'were'} sent along."))
+    here, there = run.details.get("table_rows"), run.details.get("portal_rows")
+    if here is None or there is None:
+        return lines
+    if here == there:
+        lines.append(Said(f"The table and the portal have {rows_words(here)} each{', those of earlier readings with them' * is_part}."))
+    else:
+        lines.append(Said(f"The table has {rows_words(here)}, {portal} {there:,}.", "late"))
+    return lines
