@@ -59,14 +59,13 @@ class Load:
         self._is_beside = False  # whether a table of this attempt stands beside the served one
 
     def __enter__(self) -> Load:
-        try:
+        with contextlib.ExitStack() as trouble:
+            trouble.callback(self.connection.close)
             with plain_words():
                 self.table, self.widened = prepare(self.connection, self.table, widens=self.widens, replaces=self.rebuild)
                 self._claim_ledger()
                 self._stage = TextStage(self.connection, self.table)
-        except BaseException:
-            self.connection.close()
-            raise
+            trouble.pop_all()  # none: the session stays open for the load
         return self
 
     def __exit__(self, *problem) -> None:
@@ -193,13 +192,15 @@ class Load:
     @contextlib.contextmanager
     def _transaction(self, cursor: Any) -> Iterator[None]:
         cursor.execute("start transaction")
+        is_whole = False
         try:
             yield
-        except BaseException:
-            # a session that broke off has rolled back by itself
-            with contextlib.suppress(pymysql.Error):
-                cursor.execute("rollback")
-            raise
+            is_whole = True
+        finally:
+            if not is_whole:
+                # a session that broke off has rolled back by itself
+                with contextlib.suppress(pymysql.Error):
+                    cursor.execute("rollback")
         cursor.execute("commit")
 
     def _check_ledger(self, cursor: Any) -> None:
