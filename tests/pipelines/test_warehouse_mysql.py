@@ -318,6 +318,8 @@ def test_a_missing_value_is_no_empty_text_in_a_comparison_of_whole_rows(loads):
     assert job.load(rows) == Merged(5, 0, 0, 0, 0)
     assert job.load(rows) == Merged(0, 0, 5, 0, 0)
     assert job.load([["x" * 4999 + "z", "y"], *rows[:4]]) == Merged(1, 0, 4, 1, 0)
+    job.load([["-", ""]])
+    assert job.load([["", "-"]]) == Merged(1, 0, 0, 1, 0)
 
 
 def test_rows_that_are_added_make_room_only_for_a_re_run_of_their_own_block(loads):
@@ -596,6 +598,12 @@ def test_lines_may_end_in_either_way_and_in_both(loads, body):
     job = loads({"id": "text", "note": "text"})
     assert job.load(body) == Merged(4, 0, 0, 0, 0)
     assert job.rows() == [("a", "x"), ("b", "y"), ("c", "one\r\ntwo"), ("d", None)]
+
+
+def test_one_line_that_ends_otherwise_leaves_nothing_in_its_last_cell(loads):
+    job = loads({"id": "text", "note": "text"})
+    assert job.load(b"id,note\na,x\nb,y\r\nc,z\n") == Merged(3, 0, 0, 0, 0)
+    assert job.rows() == [("a", "x"), ("b", "y"), ("c", "z")]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(loads):
