@@ -263,22 +263,28 @@ class Door:
         payload: Any = None,
         expect: str = "csv",
         on_bytes: Callable[[int], None] | None = None,
+        watch: Callable[[], Callable[[bytes], None]] | None = None,
     ) -> Downloaded:
         """Stream the answer to a file that appears at `path` only when it is whole. Raises PipelineError.
 
         With a `payload` the question is that JSON, by POST: one that only asks, so it may be asked again.
         `on_bytes(bytes so far)` is called after each piece of the running attempt; what it raises ends the download.
+        `watch` is called at the beginning of each attempt and gives who is shown its pieces: what can be learned of a body
+        while it passes need not be read again.
         """
         part = path.with_name(f"{path.name}.part")
 
         def store(response: requests.Response) -> Downloaded:
             body, digest, size = _Body(self, response, self.max_bytes), hashlib.sha256(), 0
+            shown = watch() if watch else None
             try:
                 with part.open("wb") as file:
                     for piece in body.pieces(expect):
                         file.write(piece)
                         digest.update(piece)
                         size += len(piece)
+                        if shown:
+                            shown(piece)
                         if on_bytes:
                             on_bytes(size)
                 part.replace(path)

@@ -336,10 +336,14 @@ class Socrata(Connector):
         still_wanted(0)
         form = path.suffix[1:]
         url, question = self._question(resource, form, clauses)
+        watched = csv_pages.Watched() if form == "csv" else None
         with self._with_token():
-            got = self.door.download(url, path, **question, headers=self._headers, auth=self._auth, expect=form, on_bytes=still_wanted)
+            got = self.door.download(
+                url, path, **question, headers=self._headers, auth=self._auth, expect=form, on_bytes=still_wanted,
+                watch=watched.begin if watched else None,
+            )  # fmt: skip
         if form == "csv":
-            page = csv_pages.settle(path, proven=got.proven)
+            page = csv_pages.settle(path, proven=got.proven, watched=watched, sha256=got.sha256)
             _same_columns(path.name, page.header, wanted)
         else:
             page = json_pages.settle(path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.connectors.csv_pages import RecordCounter, count_records, header_of, settle
+from pipelines.connectors.csv_pages import RecordCounter, Watched, count_records, header_of, settle
 from pipelines.errors import DataError, TransientError
 
 CELLS = st.text(alphabet='ab,"\n\r é€', max_size=6)
@@ -68,3 +68,23 @@ def test_a_big_file_is_counted_piece_by_piece(tmp_path):
     row = '"' + "x" * 700 + '\n""y""","z"\n'
     path.write_text('"a","b"\n' + row * 5000)
     assert count_records(path) == 5001
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'a,b\n1,2\n3,"x\ny"\n', b"\xef\xbb\xbfa,b\n1,2\n", b"a,b\n1,2", b"a,b\n", b'a\n"x""y"\n'],
+    ids=["whole", "a mark", "no last end", "no rows", "quotes"],
+)
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_what_was_watched_on_its_way_is_settled_as_if_it_were_read(tmp_path, body, piece):
+    read, watched = tmp_path / "read.csv", tmp_path / "watched.csv"
+    read.write_bytes(body)
+    watched.write_bytes(body)
+    seen = Watched()
+    seen.begin()(b'an attempt, "that broke off')
+    feed = seen.begin()
+    for start in range(0, len(body), piece):
+        feed(body[start : start + piece])
+    told = settle(watched, proven=True, watched=seen, sha256=hashlib.sha256(body).hexdigest())
+    assert told == settle(read, proven=True)
+    assert watched.read_bytes() == read.read_bytes()

@@ -1013,7 +1013,7 @@ def test_rows_that_the_portal_keeps_against_our_will_are_counted_one_by_one(port
     assert {"1-000248", "1-000249"} <= set(portal.dataset(ID).rows)
 
 
-@pytest.mark.parametrize("key", ["O'Neill, \"N\"", "§ 5 & more = x", "x" * 4000, "日本" * 300])
+@pytest.mark.parametrize("key", ['O\'Neill, "N"', "§ 5 & more = x", "x" * 4000, "日本" * 300])
 def test_any_key_is_found_again_and_no_question_gets_too_long(portal, city, key):
     portal.fail(Fault("row_errors", n=9_999), method="POST")
     portal.dataset(ID).publish([{"srnumber": key}])
