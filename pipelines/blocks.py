@@ -486,7 +486,7 @@ def requeue(
         return _answer(block, actor, "run", reason, False, f"{block.pipeline.title} has none of the stages {', '.join(stages or [stage or ''])}.")
     idle = Q(state__in=[State.FAILED, State.HELD, State.DONE])
     # a waiting block may be hurried or changed, but the same wish twice is one wish, also while its pass is between two stages
-    left = block.stages[block.stages.index(block.stage) :] if block.stage in block.stages else []
+    left = _left(block)
     other_stages = Q(pk__in=[]) if left == wanted else ~Q(stages=wanted)
     stronger = Q(is_forced=False) if force else Q(pk__in=[])
     if rebuild:
@@ -501,7 +501,7 @@ def requeue(
         stages=wanted,
         # who asked for all rows gets them, though somebody else asks for less meanwhile
         is_forced=Case(When(state=State.WAITING, is_forced=True, then=Value(True)), default=Value(force)),
-        is_rebuild=Case(When(state=State.WAITING, is_rebuild=True, then=Value(True)), default=Value(rebuild)),
+        is_rebuild=Case(When(is_rebuild=True, state__in=_still_rebuild(block, wanted), then=Value(True)), default=Value(rebuild)),
         attempts=0,
         due_at=Now(),
         rung_at=None,
@@ -519,6 +519,22 @@ def requeue(
     if moved:
         return _answer(block, actor, verb, reason, True, f"Asked to run {' → '.join(wanted)}.", stages=wanted)
     return _answer(block, actor, verb, reason, False, _why_not(block_id, seen_fence))
+
+
+def _left(block: ScheduleBlock) -> list[str]:
+    """The stages of the present pass that are still to come."""
+    return block.stages[block.stages.index(block.stage) :] if block.stage in block.stages else []
+
+
+def _still_rebuild(block: ScheduleBlock, wanted: list[str]) -> list[State]:
+    """The states in which an initialization goes on as one when these stages are asked for: from its beginning it is another pass."""
+    same = _left(block) == wanted or Stage.EXTRACT not in wanted
+    return [State.WAITING, State.FAILED, State.HELD] if same else [State.WAITING]
+
+
+def stays_rebuild(block: ScheduleBlock, wanted: list[str]) -> bool:
+    """Whether asking for these stages goes on with an initialization that somebody asked for before. Pure."""
+    return block.is_rebuild and block.state in _still_rebuild(block, wanted)
 
 
 @transaction.atomic

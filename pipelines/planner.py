@@ -410,7 +410,7 @@ def place(
 def _refused(line: Planned, order: Order, actor: Actor, reason: str) -> Verdict:
     """The answer to a wish that the preview refuses; a press on a block leaves its audit row whatever becomes of it."""
     if line.block:
-        verb = "force" if order.force else "run"
+        verb = "initialize" if order.rebuild else "force" if order.force else "run"
         audit.write(actor, verb, kind="block", target=str(line.block.pk), reason=reason, result=f"refused: {line.skip}")
     return Verdict(False, line.skip, line.block.pk if line.block else 0)
 

@@ -2,12 +2,13 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, blocks, machinery, schedule
+from pipelines.views import accept, after, blocks, machinery, rebuild, schedule
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
     path("pipelines/<slug:slug>/", schedule.pipeline, name="pipeline"),
     path("pipelines/<slug:slug>/rerun/", schedule.rerun, name="rerun"),
+    path("pipelines/<slug:slug>/initialize/", rebuild.initialize, name="initialize"),
     path("pipelines/<slug:slug>/accept/", accept.columns_of, name="accept_columns"),
     path("pipelines/<slug:slug>/pause/", schedule.pause, name="pause"),
     path("pipelines/<slug:slug>/resume/", schedule.resume, name="resume"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines import clock, planner
+from pipelines import blocks, clock, planner
 from pipelines.models import Stage
 from pipelines.selectors import faces
 from pipelines.selectors.faces import Face, Square
@@ -21,6 +21,11 @@ class PreviewLine:
     @property
     def label(self) -> str:
         return clock.window_text(self.planned.starts_at, self.planned.ends_at, self.planned.pipeline.time_zone)
+
+    @property
+    def stays_rebuild(self) -> bool:
+        """Whether it would go on with an initialization that somebody asked for before."""
+        return self.planned.block is not None and blocks.stays_rebuild(self.planned.block, list(self.planned.will))
 
     @property
     def square(self) -> Square:

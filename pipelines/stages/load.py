@@ -111,6 +111,7 @@ class Work:
 
 def _load(work: Work, total: int, diary: Diary) -> Outcome:
     run, note, pipeline, entries = work.run, work.note, work.pipeline, work.entries
+    _refuse_part(work)
     _refuse_shrunk(work, total)
     with work.engine.Load(
         warehouse_of(pipeline),
@@ -180,6 +181,16 @@ def _read_of(block: ScheduleBlock) -> dict[str, Any]:
     """What the block's last good extract asked its source for."""
     good = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
     return good.details if good else {}
+
+
+def _refuse_part(work: Work) -> None:
+    """Raise DataError before a new table is built of files that hold only a part of the source: the other rows would be lost."""
+    if work.run.is_rebuild and not work.is_whole:
+        raise DataError(
+            "The files of this block hold only what had changed at the source, and a new table of them would lose all other rows.",
+            code="not-whole",
+            next_step="Initialize it with all its stages, extract among them.",
+        )
 
 
 def _refuse_shrunk(work: Work, total: int) -> None:

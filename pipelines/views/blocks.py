@@ -23,6 +23,7 @@ from pipelines.selectors.chain import earlier_runs, reconcile
 from pipelines.selectors.reports import report
 from pipelines.stages import columns
 
+GOES_ON_AS_REBUILD = "It goes on with the initialize that was asked for: a new table takes the old one’s place."
 VERBS = ("run", "force", "rerun", "cancel", "hold", "release", "accept")
 
 
@@ -171,6 +172,7 @@ def _proposal(one: ScheduleBlock, verb: str, stage: str) -> Proposal:
         verb=verb,
         title=title,
         does=[
+            *([GOES_ON_AS_REBUILD] if blocks.stays_rebuild(one, list(line.will)) else []),
             *_stage_words(one, line.will, verb == "force"),
             "If the rows are already the same, nothing changes: running twice is harmless.",
         ],
