@@ -16,9 +16,10 @@ from pipelines.models import ImportLog, LogLine, RejectedRow, Run, RunState, Sch
 from pipelines.selectors import faces
 from pipelines.selectors.chain import Chain, earlier_runs, reconcile
 from pipelines.selectors.faces import Face
+from pipelines.selectors.outcome import outcome
 from pipelines.selectors.passes import Gantt, gantt, passes
 from pipelines.selectors.waiting import surroundings, why_waiting
-from pipelines.stages import columns
+from pipelines.stages import columns, pending
 
 #: What a page shows at once; the rest is one link away.
 LOG_LINES, REJECTED_ROWS, AUDIT_ROWS, IMPORT_ROWS, FILES = 300, 50, 20, 60, 100
@@ -211,6 +212,7 @@ class BlockStory:
     zone: str
     window: str
     chain: Chain
+    said: list[str]
     runs: list[Run]
     passes: list[list[Run]]
     gantt: Gantt | None
@@ -245,6 +247,11 @@ class BlockStory:
         """The rejected rows of the page, each with the number of the file in which it stands, where that is among the files."""
         known = {entry.pointer: entry.pk for entry in self.files}
         return [(row, known.get(row.file)) for row in self.rejections.page.object_list]
+
+    @property
+    def pending(self) -> CatalogEntry | None:
+        """The file of rows that wait for a portal that is down; None where nothing waits."""
+        return next((entry for entry in self.files if entry.metadata.get("role") == pending.ROLE and entry.withdrawn_at is None), None)
 
     @property
     def last_run(self) -> Run | None:
@@ -295,6 +302,7 @@ def block_story(
         zone=block.pipeline.time_zone,
         window=clock.window_text(block.starts_at, block.ends_at, block.pipeline.time_zone),
         chain=chain,
+        said=outcome(block, chain),
         runs=runs,
         passes=grouped,
         gantt=gantt(grouped[0], now) if grouped else None,

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipelines.models import Run, ScheduleBlock, Stage
 from pipelines.selectors.chain import Chain, moment_words
-
-
-@dataclass(frozen=True)
-class Said:
-    """A sentence; `look` is the colour of what a person should notice, or ""."""
-
-    text: str
-    look: str = ""
 
 
 def rows_words(number: int) -> str:
     return f"{number:,} row{'s' * (number != 1)}"
 
 
-def outcome(block: ScheduleBlock, chain: Chain) -> list[Said]:
+def outcome(block: ScheduleBlock, chain: Chain) -> list[str]:
     """The sentences, in the order of the stages, by the runs whose counts stand in the chain. Asks nothing.
 
     `block` has its pipeline and its portal. What belongs to an older block is told on that block's page.
@@ -39,42 +29,42 @@ def _is_part(read: Run | None) -> bool:
     return bool(read) and read.details.get("read") != "all"
 
 
-def _of_reading(run: Run, block: ScheduleBlock) -> list[Said]:
-    if run.is_rebuild:
-        return [Said("Initialize: everything was read, and a new table was put in the place of the old one.", "ok")]
+def _of_reading(run: Run, block: ScheduleBlock) -> list[str]:
     if run.details.get("read") != "changes":
         return []
     column, since = block.pipeline.watermark_column, run.details.get("since", "")
     keys = "; all keys were compared with the table’s" if run.details.get("compares_keys") else ""
-    return [Said(f"It asked for rows whose {column} is at or after {moment_words(since)}, and for those that have none{keys}.")]
+    return [f"It asked for rows whose {column} is at or after {moment_words(since)}, and for those that have none{keys}."]
 
 
-def _of_load(run: Run, block: ScheduleBlock) -> list[Said]:
+def _of_load(run: Run, block: ScheduleBlock) -> list[str]:
     gone, lines = run.details.get("gone", 0), []
+    if run.is_rebuild:
+        lines.append("Initialize: a new table was put in the place of the old one, with all rows that the source has.")
     are = "is" if gone == 1 else "are"
     if gone and run.deleted:
-        lines.append(Said(f"{rows_words(gone)} {are} gone at the source: {'it was' if gone == 1 else 'they were'} deleted from the table.", "late"))
+        lines.append(f"{rows_words(gone)} {are} gone at the source: {'it was' if gone == 1 else 'they were'} deleted from the table.")
     elif gone:
-        lines.append(Said(f"{rows_words(gone)} {are} gone at the source, and kept, as the pipeline’s settings say.", "late"))
+        lines.append(f"{rows_words(gone)} {are} gone at the source, and kept, as the pipeline’s settings say.")
     elif run.deleted and not run.is_rebuild:
-        lines.append(Said(f"{rows_words(run.deleted)} of the table made room for what was read."))
-    lines += [Said(f"A column of the table was widened: {words}.", "late") for words in run.details.get("widened", [])]
+        lines.append(f"{rows_words(run.deleted)} of the table made room for what was read.")
+    lines += [f"A column of the table was widened: {words}." for words in run.details.get("widened", [])]
     if mark := run.details.get("watermark"):
-        lines.append(Said(f"Read up to {moment_words(mark)} ({block.pipeline.watermark_column}); the next reading begins there, less the overlap."))
+        lines.append(f"Read up to {moment_words(mark)} ({block.pipeline.watermark_column}); the next reading begins there, less the overlap.")
     return lines
 
 
-def _of_publication(run: Run, block: ScheduleBlock, *, is_part: bool) -> list[Said]:
+def _of_publication(run: Run, block: ScheduleBlock, *, is_part: bool) -> list[str]:
     lines, portal = [], block.pipeline.portal.title if block.pipeline.portal else "the portal"
     if run.deleted:
-        lines.append(Said(f"{rows_words(run.deleted)} {'was' if run.deleted == 1 else 'were'} deleted on {portal}.", "late"))
+        lines.append(f"{rows_words(run.deleted)} {'was' if run.deleted == 1 else 'were'} deleted on {portal}.")
     if beyond := run.details.get("beyond", 0):
-        lines.append(Said(f"{rows_words(beyond)} besides those of this block {'was' if beyond == 1 else 'were'} sent along."))
+        lines.append(f"{rows_words(beyond)} besides those of this block {'was' if beyond == 1 else 'were'} sent along.")
     here, there = run.details.get("table_rows"), run.details.get("portal_rows")
     if here is None or there is None:
         return lines
     if here == there:
-        lines.append(Said(f"The table and the portal have {rows_words(here)} each{', those of earlier readings with them' * is_part}."))
+        lines.append(f"The table and the portal have {rows_words(here)} each{', those of other blocks among them' * is_part}.")
     else:
-        lines.append(Said(f"The table has {rows_words(here)}, {portal} {there:,}.", "late"))
+        lines.append(f"The table has {rows_words(here)}, {portal} {there:,}.")
     return lines

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.stages.publish import Publication
 
 NAME = "pending-upload.csv"
+ROLE = "pending upload"
 #: A portal that was down for all the usual attempts is asked again so often, and the block waits meanwhile.
 AGAIN_SECONDS = 15 * 60
 
@@ -66,7 +67,7 @@ def _shelve(job: Publication) -> CatalogEntry | None:
         bytes=path.stat().st_size,
         rows=rows,
         origin=f"the warehouse, for {block.pipeline.portal.slug}",
-        metadata={"role": "pending upload", "columns": [[column.name, column.type] for column in job.columns]},
+        metadata={"role": ROLE, "columns": [[column.name, column.type] for column in job.columns]},
         run_id=run.pk,
     )
     job.note.log(f"{NAME}: {rows:,} rows that {block.pipeline.portal.title} has not been given")

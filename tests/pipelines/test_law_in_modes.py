@@ -31,7 +31,7 @@ def counts(scene) -> list[int | None]:
 
 
 def said(scene) -> str:
-    return " ".join(line.text for line in outcome(scene.block, chain_of(scene)))
+    return " ".join(outcome(scene.block, chain_of(scene)))
 
 
 def add(scene, numbers) -> None:
@@ -48,7 +48,7 @@ def test_a_block_that_read_only_changes_adds_up_to_what_it_read(stage_scene):
     assert counts(scene) == [3, 3, 3, 3]
     assert chain_of(scene).sentence.startswith("3 new or changed at the source since 2026-01-01 16:39 = 3 in the lake")
     words = said(scene)
-    assert "The table and the portal have 1,002 rows each, those of earlier readings with them." in words
+    assert "The table and the portal have 1,002 rows each, those of other blocks among them." in words
     assert "It asked for rows whose updateddate is at or after 2026-01-01 16:39" in words and "Read up to 2026-01-01 16:41 (updateddate)" in words
 
 
