@@ -239,8 +239,11 @@ def describe_columns(pipeline: Pipeline, columns: tuple[Column, ...], note: Note
         words = {"label": old.label or column.label[:200], "description": old.description or column.description}
         if stats is not None:
             words["told"] = _short(stats.get(column.name) or {})
-        # by name: what a steward writes meanwhile into the other fields must not be undone
-        DatasetColumn.objects.filter(pk=old.pk).update(position=position, type=column.type, seen_at=Now(), **words)
+        now = {"position": position, "type": column.type, **words}
+        if changed := {name: value for name, value in now.items() if getattr(old, name) != value}:
+            # by name: what a steward writes meanwhile into the other fields must not be undone
+            DatasetColumn.objects.filter(pk=old.pk).update(**changed)
+    pipeline.dataset.columns.filter(name__in=taken).update(seen_at=Now())
 
 
 def _short(value: Any) -> Any:

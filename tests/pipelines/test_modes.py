@@ -96,6 +96,18 @@ def test_a_whole_reading_finds_what_is_gone_and_keeps_or_deletes_it(stage_scene,
     assert scene.last("publish").deleted == 100 - left
 
 
+def test_a_publication_killed_after_its_deletions_is_finished_by_the_next_attempt(stage_scene, monkeypatch):
+    scene = stage_scene(100, gone_rows="delete", publish_chunk=4)
+    scene.go()
+    scene.source.dataset(SOURCE).publish(gone(range(10)))
+    monkeypatch.setenv("ODO_FAULT", "publish.deleted:2:kill")
+    scene.go()
+    assert scene.block.state == State.WAITING and len(scene.portal_rows()) == 92
+    monkeypatch.delenv("ODO_FAULT")
+    assert scene.hurry().state == State.DONE
+    assert len(scene.portal_rows()) == 90 and scene.last("publish").deleted == 10
+
+
 def test_by_watermark_the_keys_are_compared_when_it_is_time(stage_scene):
     scene = stage_scene(100, **WATERMARKED, gone_rows="delete", compare_days=7)
     scene.go()
