@@ -33,13 +33,13 @@ from django.utils import timezone
 from django_q.models import OrmQ
 
 from catalog import lake as lakes
-from pipelines import clock, secrets
+from pipelines import clock, secrets, warehouse
 from pipelines.connectors.addresses import AllowList, address
 from pipelines.connectors.base import Column, Connector
 from pipelines.errors import PipelineError, SetupError
 from pipelines.models import AfterStep, Pipeline, Provider, Pulse, ScheduleBlock, Stage
 from pipelines.upkeep import after
-from pipelines.warehouse import postgres
+from pipelines.warehouse import mysql, postgres
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
 
@@ -356,8 +356,14 @@ def _room(name: str, place: str, free: int, why: str) -> Finding:
 
 def _warehouse(alias: str, dsn: str) -> Iterator[Finding]:
     name = f"warehouse {alias}"
-    if urlsplit(dsn).scheme not in ("postgres", "postgresql"):
-        yield Finding(name, FAILED, "Its address does not begin with postgres://", "Correct WAREHOUSE_URL.")
+    setting = "WAREHOUSE_URL" if alias == "default" else f"{alias} in WAREHOUSES"
+    try:
+        engine = warehouse.engine(dsn)
+    except SetupError:
+        yield Finding(name, FAILED, f"Its address does not begin with {' or '.join(f'{one}://' for one in warehouse.ENGINES)}", f"Correct {setting}.")
+        return
+    if engine is mysql:
+        yield from _maria(name, dsn)
         return
     try:
         # before the driver sees it: of a wrong address it prints pieces, and one of them may be the password
@@ -379,6 +385,15 @@ def _warehouse(alias: str, dsn: str) -> Iterator[Finding]:
         else:
             step = f"As its owner: CREATE SCHEMA IF NOT EXISTS {postgres.SCHEMA}; GRANT CREATE, USAGE ON SCHEMA {postgres.SCHEMA} TO its user."
             yield Finding(name, FAILED, f"The user may not make tables in the schema {postgres.SCHEMA}.", step)
+
+
+def _maria(name: str, dsn: str) -> Iterator[Finding]:
+    try:
+        yield Finding(name, OK, _within(WAREHOUSE, lambda: mysql.examine(dsn)))
+    except PipelineError as error:
+        yield Finding(name, FAILED, _in_a_line(error), error.next_step or _LOOK_AT_WAREHOUSE)
+    except (TimeoutError, ValueError) as error:
+        yield Finding(name, FAILED, f"It does not answer: {_in_a_line(error)}", _LOOK_AT_WAREHOUSE)
 
 
 def _warehouse_rights(dsn: str) -> tuple[str, bool]:

@@ -25,7 +25,9 @@ from pipelines.models import AfterRun, AfterStep, Pipeline, Provider, Pulse, Run
 from pipelines.stages import outside
 from pipelines.stages.publish import public_columns
 from pipelines.upkeep import doctor
+from tests.mariadb import mariadb, mariadb_server
 
+__all__ = ["mariadb", "mariadb_server"]
 pytestmark = pytest.mark.django_db
 HIDDEN = "hunter2-do-not-show"
 
@@ -178,6 +180,9 @@ def test_a_disk_that_fills_up_is_told_before_it_is_full(monkeypatch):
         f"postgres://u:{HIDDEN}",
         f"postgres://h/x?pasword={HIDDEN}",
         f"postgres://u:x@{HIDDEN}@127.0.0.1:1/x",
+        f"mysql://u:{HIDDEN}@127.0.0.1:1/x",
+        f"mysql://u:{HIDDEN}@h:port/x",
+        f"sqlite://u:{HIDDEN}/x",
     ],
 )
 def test_a_warehouse_that_does_not_answer_is_told_without_its_password(settings, dsn):
@@ -186,6 +191,13 @@ def test_a_warehouse_that_does_not_answer_is_told_without_its_password(settings,
     assert found["warehouse default"].status == doctor.OK
     assert found["warehouse second"].status == doctor.FAILED
     assert HIDDEN not in str(found)
+
+
+@pytest.mark.needs("mariadb")
+def test_a_mariadb_warehouse_is_tried_with_a_table(settings, mariadb):
+    settings.WAREHOUSES = {**settings.WAREHOUSES, "second": mariadb}
+    found = examined()["warehouse second"]
+    assert found.status == doctor.OK and "tables may be made" in str(found)
 
 
 def test_a_warehouse_user_who_may_not_make_tables_is_told_what_to_grant(settings, monkeypatch):

@@ -19,7 +19,7 @@ from pipelines.warehouse.mysql.fresh import sweep
 from pipelines.warehouse.mysql.load import Load
 from pipelines.warehouse.mysql.reading import count, count_by_two, deleted_after, highest, rows_after, sample
 from pipelines.warehouse.mysql.session import connect, end_sessions, has_merged, plain_words
-from pipelines.warehouse.mysql.upkeep import analyze, refresh, vacuum
+from pipelines.warehouse.mysql.upkeep import analyze, examine, refresh, vacuum
 
 __all__ = [
     "Load",
@@ -30,6 +30,7 @@ __all__ = [
     "count_by_two",
     "deleted_after",
     "end_sessions",
+    "examine",
     "full_name",
     "has_merged",
     "highest",

@@ -24,6 +24,22 @@ def refresh(dsn: str, view: str) -> str:
     )
 
 
+def examine(dsn: str) -> str:
+    """Whether the user may make, fill and drop tables there; a sentence. Raises PipelineError."""
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("select version(), @@local_infile")
+        version, may_send_files = cursor.fetchone()
+        if not may_send_files:
+            raise SetupError(
+                "The server takes no files from its clients, and every load is one (LOAD DATA LOCAL).",
+                code="no-local-infile",
+                next_step="Set local_infile=ON on the server.",
+            )
+        cursor.execute("create table if not exists _odo_examined (n int)")
+        cursor.execute("drop table _odo_examined")
+    return f"{version} answers, tables may be made there, and it takes files."
+
+
 def analyze(dsn: str, table: str) -> str:
     """Renew the planner's statistics of a city table; says so. Raises PipelineError."""
     _run(dsn, "analyze table", table)
