@@ -7,6 +7,7 @@ so that a newcomer has something to find and to repair: the README's tour tells 
 from __future__ import annotations
 
 from datetime import time, timedelta
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
@@ -18,7 +19,7 @@ from catalog.models import Dataset, DatasetColumn, RefreshRate
 from opendata_ops import accounts
 from opendata_ops.sandbox import city
 from pipelines import clock, planner, secrets
-from pipelines.models import Cadence, Pipeline, Provider, ScheduleBlock, State, Trigger
+from pipelines.models import AfterStep, Cadence, Gone, LoadMode, Pipeline, PortalMode, Provider, ScheduleBlock, State, Trigger
 
 #: Who may log in. The passwords are public: a practice city listens on this machine only.
 PEOPLE = (
@@ -31,6 +32,8 @@ SOURCE, PORTAL = "practice-source", "practice-portal"
 BROKEN = city.INSPECTIONS
 BROKEN_TARGET = "pub0-insq"
 ACTOR = Actor("demo")
+#: What a dataset's page counts at first sight: species by year.
+CHARTS = {city.PET_LICENCES.id: {"chart_rows": "species", "chart_columns": "license_issue_date"}}
 
 
 @transaction.atomic
@@ -81,34 +84,76 @@ def _pipeline(told: city.CityDataset, source: Provider, portal: Provider) -> Non
         refresh_rate=RefreshRate(told.refresh_rate.lower()),
         promise_time=time(9),
         tags=", ".join(told.tags),
+        **CHARTS.get(told.id, {}),
     )
     DatasetColumn.objects.bulk_create(
         DatasetColumn(dataset=dataset, position=n, name=column.name, label=column.label, type=column.type, description=column.description)
         for n, column in enumerate(told.columns)
     )
-    pipeline = Pipeline(
-        slug=slug,
-        title=told.title,
-        provider=source,
-        dataset=dataset,
-        resource=told.id,
-        key=[told.key],
-        window_column=told.window_column,
-        version_column="updateddate" if told.window_column else "",
-        types={column.name: column.type for column in told.columns if column.source_type not in ("", column.portal_type)},
-        table=slug.replace("-", "_").lstrip("0123456789_"),
-        cadence=Cadence(told.cadence),
-        due_time=time(0, 30) if told.window_column else time(0, 5),
-        time_zone=city.ZONE,
-        starts_on=(timezone.now().astimezone(clock.zone(city.ZONE)) - timedelta(days=city.DAYS_SHOWN)).date(),
-        portal=portal,
-        portal_resource=BROKEN_TARGET if told is BROKEN else told.target_id,
-        page_size=10_000,
-        # the small tables go first, so that the first page shows some of everything
-        priority=0 if told.window_column else 1,
+    common = {
+        "provider": source,
+        "dataset": dataset,
+        "resource": told.id,
+        "types": {column.name: column.type for column in told.columns if column.source_type not in ("", column.portal_type)},
+        "table": slug.replace("-", "_").lstrip("0123456789_"),
+        "time_zone": city.ZONE,
+        "starts_on": (timezone.now().astimezone(clock.zone(city.ZONE)) - timedelta(days=city.DAYS_SHOWN)).date(),
+        "portal": portal,
+        "portal_resource": BROKEN_TARGET if told is BROKEN else told.target_id,
+        "page_size": 10_000,
+    }
+    main = _saved(
+        Pipeline(
+            slug=slug,
+            title=told.title,
+            cadence=Cadence(told.cadence),
+            due_time=time(0, 30) if told.window_column else time(0, 5),
+            # the small tables go first, so that the first page shows some of everything
+            priority=0 if told.window_column else 1,
+            **(_without_key(told) if told.is_keyless else _by_key(told)),
+            **common,
+        )
     )
+    if told.is_keyless:
+        AfterStep.objects.create(pipeline=main, kind=AfterStep.Kind.ANALYZE)
+    if told.window_column and told.watermark_column:
+        AfterStep.objects.create(pipeline=_saved(_changes(told, slug, common)), kind=AfterStep.Kind.ANALYZE)
+
+
+def _by_key(told: city.CityDataset) -> dict[str, Any]:
+    return {"key": [told.key], "window_column": told.window_column, "version_column": told.watermark_column}
+
+
+def _without_key(told: city.CityDataset) -> dict[str, Any]:
+    """Rows are compared whole, read from the watermark on, and the portal's are replaced all at once."""
+    reading = {"watermark_column": told.watermark_column, "overlap_minutes": 7 * 24 * 60, "compare_days": 30}
+    return {"key": [], "load_mode": LoadMode.REPLACE, "portal_mode": PortalMode.REPLACE, **reading}
+
+
+def _changes(told: city.CityDataset, slug: str, common: dict[str, Any]) -> Pipeline:
+    """Of a table that is read by the day of its rows: a second pipeline for what is edited or deleted later, hour by hour."""
+    yesterday = timezone.now().astimezone(clock.zone(city.ZONE)).date() - timedelta(days=1)
+    return Pipeline(
+        slug=f"{slug}-changes",
+        title=f"{told.title}, changes",
+        cadence=Cadence.HOURLY,
+        settle_minutes=5,
+        key=[told.key],
+        version_column=told.watermark_column,
+        watermark_column=told.watermark_column,
+        overlap_minutes=60,
+        # what is older comes with the days
+        since=f"{yesterday.isoformat()}T00:00:00",
+        compare_days=1,
+        gone_rows=Gone.DELETE,
+        **common,
+    )
+
+
+def _saved(pipeline: Pipeline) -> Pipeline:
     pipeline.full_clean()
     pipeline.save()
+    return pipeline
 
 
 def _person(role: str, name: str, password: str) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ from pipelines.connectors import base as connectors
 from pipelines.errors import PipelineError, SetupError
 from pipelines.forms import CLEAR, PARAMETER, SECRET, AfterStepForm, PipelineForm, ProviderForm, ReasonForm, provider_form
 from pipelines.models import AfterRun, AfterStep, ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock
-from pipelines.selectors import after, tables
+from pipelines.selectors import after, manners, tables
 from pipelines.stages import outside
 
 #: An action on more blocks than this belongs on a pipeline's page, where a preview shows them.
@@ -181,7 +181,7 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
     search_fields = ["title", "slug", "resource", "table", "portal_resource"]
     list_select_related = ["provider", "dataset", "portal"]
     autocomplete_fields = ["dataset"]
-    readonly_fields = ["next_windows", "is_paused", "paused_reason", "also_loaded"]
+    readonly_fields = ["next_windows", "is_paused", "paused_reason", "also_loaded", "how_far"]
     inlines = [AfterStepInline]
     fieldsets = [
         (None, {"fields": ["title", "slug", "dataset", "provider", "resource", "format", "stages"]}),
@@ -203,12 +203,33 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
         (
             "Which rows",
             {
-                "fields": ["key", "window_column", "version_column", "columns", "types", "page_size", "pages_in_flight"],
-                "description": "Without a window column every block reads the whole of the source.",
+                "fields": ["key", "version_column", "columns", "types", "page_size", "pages_in_flight"],
+            },
+        ),
+        (
+            "Reading: how much at a time",
+            {
+                "fields": ["window_column", "watermark_column", "overlap_minutes", "since", "compare_days", "how_far"],
+                "description": "With a window column each block reads the rows of its own span. With a watermark column each block reads"
+                " what is new or changed since the last load; overlap, start and comparison only mean something then. With neither,"
+                " every block reads the whole source.",
+            },
+        ),
+        (
+            "Rows gone and changed columns",
+            {
+                "fields": ["gone_rows", "drift", "watch_volume"],
+                "description": "What is done without asking when the source has fewer rows, other columns or an odd number of rows.",
             },
         ),
         ("Where they are loaded", {"fields": ["warehouse", "table", "also_loaded", "load_mode"]}),
-        ("Where they are published", {"fields": ["portal", "portal_resource", "publish_chunk"]}),
+        (
+            "Portal: where they are published",
+            {
+                "fields": ["portal", "portal_resource", "portal_mode", "publish_chunk"],
+                "description": "Only for a pipeline with the publish stage. Another portal or dataset gets every row anew.",
+            },
+        ),
         ("How hard it tries", {"fields": ["priority", "max_attempts", "deadline_minutes"]}),
     ]
 
@@ -248,6 +269,11 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
             for mate in others
         )
         return format_html("<ul>{}</ul>", format_html_join("", '<li><a href="{}">{}</a>{}.<strong>{}</strong></li>', lines))
+
+    @admin.display(description="as it stands")
+    def how_far(self, pipeline) -> str:
+        """As it is saved: what it reads now, up to where it has read, when keys are compared."""
+        return " ".join(manners.reading(pipeline, timezone.now())) if pipeline.pk else "Save it first; then it is told here."
 
     @admin.display(description="the next three blocks")
     def next_windows(self, pipeline) -> str:

@@ -187,6 +187,20 @@ class PipelineForm(forms.ModelForm):
         model = Pipeline
         exclude = ["source_version", "published_seq"]
         widgets = {"types": forms.Textarea(attrs={"rows": 3, "cols": 80})}
+        help_texts = {
+            "window_column": "A date and time column: a block of one day then reads the rows of that day. Not together with a watermark column.",
+            "watermark_column": "A column that grows with every change, best a date and time; :updated_at is Socrata’s own. Its newest loaded"
+            " value is the watermark: later blocks read the rows at or after it, and those that have none.",
+            "overlap_minutes": "Only with a watermark that is a time: so far before it is read again, because sources write late."
+            " What is read twice changes nothing.",
+            "since": "Only with a watermark: the first block begins here, like 2020-09-20T01:39:13. Empty: with all rows.",
+            "compare_days": "Only with a watermark: after so many days all keys are fetched too and compared, to find rows that were deleted"
+            " at the source; without a key, all rows. 0: never.",
+            "gone_rows": "Rows that the table has and the source no longer. Only a pipeline with a key can keep them.",
+            "drift": "New, vanished or retyped columns are told on the dataset’s timeline either way.",
+            "portal_mode": "By key needs a row identifier on the portal. To replace all rows needs none; it is for small tables, and for those"
+            " without a key.",
+        }
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -67,7 +67,8 @@ class CityDataset:
     """One table of the city: `id` at the source, `target_id` on the portal, and what its pipeline needs to know.
 
     `key` names the column whose values should be unique (some are not); `source_key` says whether the source enforces it as its
-    row identifier. `window_column` is "" for a table that is always read whole.
+    row identifier. `is_keyless` says that the city gave up on it: rows are compared whole, and the portal has no row identifier.
+    `window_column` is "" for a table that is not read by windows; `watermark_column` grows with what is new or changed.
     """
 
     id: str
@@ -77,7 +78,9 @@ class CityDataset:
     key: str
     columns: tuple[CityColumn, ...]
     window_column: str = ""
+    watermark_column: str = ""
     source_key: bool = False
+    is_keyless: bool = False
     cadence: str = "daily"
     licence: str = "CC0 1.0 Universal"
     steward: str = ""
@@ -102,6 +105,7 @@ SERVICE_REQUESTS = CityDataset(
     key="srnumber",
     source_key=True,
     window_column="createddate",
+    watermark_column="updateddate",
     columns=_as_city(rows.LA311_COLUMNS),
     steward="Office of Customer Service",
     category="City Services",
@@ -187,6 +191,8 @@ PET_LICENCES = CityDataset(
     title="Pet Licenses",
     description="Active licences of cats, dogs, goats and pigs. A licence number may have been given to two animals.",
     key="license_number",
+    is_keyless=True,
+    watermark_column="license_issue_date",
     columns=_as_city(rows.PET_COLUMNS),
     licence="Public Domain",
     steward="Animal Services",
@@ -361,4 +367,4 @@ def _source_dataset(told: CityDataset, today: date) -> Dataset:
 
 def _portal_dataset(told: CityDataset) -> Dataset:
     columns = [Column(column.name, column.portal_type, column.label, column.description) for column in told.columns]
-    return Dataset(told.target_id, told.title, columns, key=told.key, **_about(told))
+    return Dataset(told.target_id, told.title, columns, key="" if told.is_keyless else told.key, **_about(told))

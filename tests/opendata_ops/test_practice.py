@@ -2,13 +2,19 @@
 
 import pytest
 
-from catalog.models import AuditEntry
+from catalog.models import AuditEntry, Dataset
 from opendata_ops import practice
-from pipelines.models import ScheduleBlock, State
+from opendata_ops.sandbox import city
+from pipelines import planner, runner
+from pipelines.connectors import http
+from pipelines.models import AfterRun, AfterStep, Pipeline, ScheduleBlock, State
+from pipelines.selectors.chain import reconcile
+from pipelines.upkeep import after
+from tests.pipelines.scene import city as ask
+from tests.pipelines.scene import drop_city
 
-pytestmark = pytest.mark.django_db
 
-
+@pytest.mark.django_db
 def test_the_first_order_of_the_demo_is_not_refused_for_blocks_that_wait_already(monkeypatch):
     monkeypatch.setattr("pipelines.planner.ring", lambda block_id: True)
     practice.create("http://127.0.0.1:1", "http://127.0.0.1:2")
@@ -18,3 +24,49 @@ def test_the_first_order_of_the_demo_is_not_refused_for_blocks_that_wait_already
 
     assert ScheduleBlock.objects.filter(state=State.WAITING).exists()
     assert not AuditEntry.objects.filter(result__startswith="refused").exists()
+
+
+@pytest.mark.django_db
+def test_the_practice_pipelines_show_every_way_of_reading_and_are_made_once():
+    for _ in range(2):
+        practice.create("http://127.0.0.1:1", "http://127.0.0.1:2")
+    pets, days, changes = (Pipeline.objects.get(slug=slug) for slug in ("pet-licenses", "311-service-requests", "311-service-requests-changes"))
+    assert (pets.key, pets.load_mode, pets.watermark_column, pets.portal_mode) == ([], "replace", "license_issue_date", "replace")
+    assert (days.window_column, days.watermark_column) == ("createddate", "")
+    assert (changes.window_column, changes.watermark_column, changes.compare_days, changes.gone_rows) == ("", "updateddate", 1, "delete")
+    assert (changes.table, changes.key, changes.dataset_id, changes.portal_resource) == (days.table, days.key, days.dataset_id, days.portal_resource)
+    assert (pets.dataset.chart_rows, pets.dataset.chart_columns) == ("species", "license_issue_date")
+    assert set(AfterStep.objects.values_list("pipeline__slug", "kind")) == {(pets.slug, "analyze"), (changes.slug, "analyze")}
+    assert Pipeline.objects.count() == Dataset.objects.count() + 1 == len(city.DATASETS) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_licences_without_a_key_and_the_changes_of_an_hour_reach_the_portal_and_every_row_is_accounted_for(settings, tmp_path, monkeypatch):
+    settings.OUTBOUND_ALLOW, settings.WORK_DIR = ["127.0.0.1"], tmp_path / "work"
+    monkeypatch.setattr(http, "_pause", lambda state: 0.01)
+    try:
+        with city.City(requests_a_day=20, days_shown=3) as servers:
+            practice.create(servers.source.url, servers.portal.url)
+            for slug in ("pet-licenses", "311-service-requests", "311-service-requests-changes", "311-service-requests-changes"):
+                go(slug)
+            source = servers.source.dataset(city.SERVICE_REQUESTS.id)
+            source.publish([{"srnumber": list(source.rows)[-1], ":deleted": True}])
+            Pipeline.objects.update(compared_at=None)  # a day passes
+            go("311-service-requests-changes")
+            pets, requests = servers.portal.dataset(city.PET_LICENCES.target_id), servers.portal.dataset(city.SERVICE_REQUESTS.target_id)
+            assert len(pets) == 51_754 == ask("select count(*) from city.pet_licenses")[0][0]
+            assert set(requests.rows) == set(source.rows)
+        assert set(AfterRun.objects.values_list("state", flat=True)) <= {"done", "skipped"}
+    finally:
+        drop_city()
+
+
+def go(slug: str) -> None:
+    placed = planner.place(planner.Order([Pipeline.objects.get(slug=slug)], which="all"), actor=practice.ACTOR, bell=False)
+    runner.work_off(placed.moved, workers=2)
+    after.carry_out(block_ids=placed.moved)
+    for block in ScheduleBlock.objects.filter(pk__in=placed.moved):
+        assert block.state == State.DONE, f"{block}: {block.message}"
+        runs = list(block.runs.all())
+        assert reconcile(runs, block.pipeline.stages).adds_up in (True, None)

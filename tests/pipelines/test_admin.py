@@ -243,8 +243,13 @@ def test_a_secret_is_only_called_set_in_the_audit(steward, kind):
 # pipelines
 
 
+#: How it reads, what it does unasked, how it publishes: as a new pipeline's form brings them.
+WAYS = {"overlap_minutes": "1440", "compare_days": "7", "gone_rows": "keep", "drift": "widen", "watch_volume": "on", "portal_mode": "upsert"}
+
+
 def pipeline_values(one: Pipeline, **more):
     return {
+        **WAYS,
         "title": one.title, "dataset": one.dataset_id, "provider": one.provider_id, "resource": one.resource, "format": one.format,
         "stages": one.stages, "cadence": one.cadence, "due_time": "05:00", "settle_minutes": "0", "time_zone": one.time_zone, "starts_on": "",
         "key": ", ".join(one.key), "window_column": one.window_column, "version_column": "", "columns": ", ".join(one.columns), "types": "{}",
@@ -267,9 +272,32 @@ def test_a_pipeline_is_saved_with_its_lists_as_words(steward, trees):
     assert trees.columns == ["id", "height", "species"] and trees.key == ["id"] and trees.slug == "trees"
 
 
+def test_how_it_reads_what_it_does_unasked_and_how_it_publishes_are_edited_in_groups_that_say_when_they_count(steward, trees):
+    address = reverse("admin:pipelines_pipeline_change", args=[trees.pk])
+    text = steward.get(address).content.decode()
+    for words in (
+        "Reading: how much at a time",
+        "Rows gone and changed columns",
+        "only mean something then",
+        "Only with a watermark",
+        "lies in its span",
+    ):
+        assert words in text, words
+    wish = {"window_column": "", "watermark_column": "height", "overlap_minutes": "30", "since": "2020-01-01", "compare_days": "3"}
+    wish |= {"gone_rows": "delete", "drift": "stop", "watch_volume": "", "portal_mode": "replace"}
+    assert steward.post(address, pipeline_values(trees, **wish)).status_code == 302
+    trees.refresh_from_db()
+    assert (trees.watermark_column, trees.overlap_minutes, trees.since, trees.compare_days) == ("height", 30, "2020-01-01", 3)
+    assert (trees.gone_rows, trees.drift, trees.watch_volume, trees.portal_mode) == ("delete", "stop", False, "replace")
+    assert "the first block reads rows at or after 2020-01-01" in steward.get(address).content.decode()
+    entry = AuditEntry.objects.filter(kind="pipeline", target="trees").first()
+    assert entry.details["changed"]["gone_rows"] == ["keep", "delete"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"watermark_column": "height"}, "not by both"),
         ({"key": ""}, "needs a key"),
         ({"portal": ""}, "publish stage needs a portal"),
         ({"types": '{"height": "colour"}'}, "is not one of"),
@@ -438,6 +466,7 @@ def test_a_provider_is_not_given_a_secret_of_the_program_itself(steward, kind):
 
 def new_pipeline(**more):
     return {
+        **WAYS,
         "title": "Trees 2026", "slug": "trees-2026", "dataset": Dataset.objects.get(slug="street-trees").pk,
         "provider": Provider.objects.get(slug="parks").pk, "resource": "abcd-1234", "format": "csv", "stages": ["extract", "load"],
         "cadence": "daily", "settle_minutes": "0", "time_zone": "America/Chicago", "key": "id", "types": "{}", "page_size": "50000",

@@ -93,7 +93,7 @@ def city(client, db):
 
 def test_the_settings_tab_says_it_all_and_asks_no_more_for_it(client, city):
     one = city.pipelines["trees"]
-    Pipeline.objects.filter(pk=one.pk).update(**WATERMARKED, gone_rows="delete", drift="stop", portal_mode="replace", watch_volume=False)
+    Pipeline.objects.filter(pk=one.pk).update(**WATERMARKED, key=["id"], gone_rows="delete", drift="stop", portal_mode="replace", watch_volume=False)
     address = f"{one.get_absolute_url()}?tab=settings"
     client.get(address)
     with asks(13):
