@@ -24,6 +24,7 @@ SECTIONS = {
     "pipeline": "pipelines",
     "rerun": "pipelines",
     "accept_columns": "pipelines",
+    "initialize": "pipelines",
     "dataset": "datasets",
     "block": "runs",
     "block_confirm": "runs",

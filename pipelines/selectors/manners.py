@@ -20,12 +20,20 @@ class Manners:
     reading: list[str]
     volume: str
     changed_columns: str
+    loading: str
     gone_rows: str
     publishing: str
 
 
 def of(pipeline: Pipeline, now: datetime) -> Manners:
-    return Manners(reading(pipeline, now), volume(pipeline), changed_columns(pipeline), gone_rows(pipeline), publishing(pipeline))
+    return Manners(
+        reading=reading(pipeline, now),
+        volume=volume(pipeline),
+        changed_columns=changed_columns(pipeline),
+        loading=loading(pipeline),
+        gone_rows=gone_rows(pipeline),
+        publishing=publishing(pipeline),
+    )
 
 
 def reads_in_short(pipeline: Pipeline) -> str:
@@ -66,6 +74,15 @@ def _comparison(pipeline: Pipeline, now: datetime) -> list[str]:
     due = pipeline.compared_at + timedelta(days=pipeline.compare_days)
     after = "with the next block" if due <= now else f"with the first block after {_day(due.astimezone(zone))}"
     return [f"{what} {every}, to find deleted rows: last {_day(pipeline.compared_at.astimezone(zone))}, next {after}."]
+
+
+def loading(pipeline: Pipeline) -> str:
+    """How rows are put into the table."""
+    if pipeline.load_mode == LoadMode.APPEND:
+        return "Rows are only added; a re-run replaces what its own block had added."
+    if pipeline.key:
+        return "New and changed rows are inserted and updated by key; equal ones are left alone."
+    return "Rows are compared whole: those that differ are exchanged, equal ones left alone, and twins stay twins."
 
 
 def gone_rows(pipeline: Pipeline) -> str:

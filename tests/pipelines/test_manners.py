@@ -76,7 +76,9 @@ def test_the_way_of_publishing_is_told(fields, words):
     assert words in told and bool(told) is bool(words)
 
 
-def test_changed_columns_and_volume_are_told():
+def test_changed_columns_volume_and_loading_are_told():
+    assert "twins stay twins" in manners.loading(pipeline(key=[], load_mode="replace")) and "by key" in manners.loading(pipeline())
+    assert "only added" in manners.loading(pipeline(key=[], load_mode="append"))
     assert "accepts them" in manners.changed_columns(pipeline(drift="stop")) and "widened" in manners.changed_columns(pipeline())
     assert "suspicious" in manners.volume(pipeline()) and "not watched" in manners.volume(pipeline(watch_volume=False))
 
