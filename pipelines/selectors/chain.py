@@ -141,7 +141,8 @@ class Chain:
         """source = lake = warehouse + rejected + duplicates = portal, with the numbers, as far as the rows have come."""
         terms = []
         for hop in self.hops:
-            if hop.rows is None:
+            # what stands there of an earlier pass, or is being replaced, is no part of this one's sentence
+            if hop.rows is None or (hop.difference is None and hop.key != "source"):
                 break
             sign = "" if not terms else ("≠" if hop.difference else "=")
             terms.append(Term(sign, hop.rows, hop.where))

@@ -15,7 +15,9 @@ def outcome(block: ScheduleBlock, chain: Chain) -> list[str]:
 
     `block` has its pipeline and its portal. What belongs to an older block is told on that block's page.
     """
-    runs = {hop.key: hop.run for hop in chain.hops if hop.run and hop.key != "source" and hop.rows is not None and hop.run.block_id == block.pk}
+    # a hop that failed, runs or is behind shows what an earlier pass had left
+    standing = [hop for hop in chain.hops[1:] if hop.run and hop.rows is not None and hop.state in ("ok", "rejected", "differs")]
+    runs = {hop.key: hop.run for hop in standing if hop.run.block_id == block.pk}
     read, loaded, sent = (runs.get(stage) for stage in (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH))
     return [
         *(_of_reading(read, block) if read else []),

@@ -96,6 +96,7 @@ def test_a_newer_extract_is_not_compared_with_an_older_load():
     chain = reconcile([extract(1, 100), load(2, 100), publish(3, 100), extract(4, 120)])
     assert [hop.state for hop in chain.hops] == ["ok", "ok", "behind", "ok"]
     assert chain.adds_up is None and chain.hops[2].difference is None
+    assert chain.sentence == "120 at the source = 120 in the lake"
 
 
 def test_a_retry_that_went_well_counts_and_the_failed_try_does_not():

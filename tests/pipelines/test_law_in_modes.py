@@ -72,6 +72,17 @@ def test_force_by_watermark_and_a_portal_that_is_replaced_whole_add_up(stage_sce
     assert counts(scene) == [2, 2, 2, 2]
 
 
+def test_while_the_portal_is_down_nothing_is_told_of_what_it_had_before(stage_scene):
+    scene = stage_scene(100, max_attempts=5)
+    scene.go()
+    scene.portal.fail(503, times=100)
+    block = scene.go(rebuild=True)
+    runs = list(block.runs.all())
+    chain = reconcile(runs, block.pipeline.stages)
+    words = " ".join(outcome(block, chain))
+    assert "a new table was put" in words and "have 100 rows each" not in words and "on the portal" not in chain.sentence
+
+
 @pytest.mark.parametrize(("policy", "here"), [("delete", 90), ("keep", 100)])
 def test_after_deletions_the_portal_has_what_the_warehouse_has(stage_scene, policy, here):
     scene = stage_scene(100, gone_rows=policy)
