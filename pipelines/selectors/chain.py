@@ -103,12 +103,9 @@ class Hop:
                 "broken",
                 f"{abs(self.difference):,} rows {'are missing' if self.difference > 0 else 'are too many'} here",
             )
-        if self.rows is None or self.state in ("behind", "running"):
-            return Joint(
-                "–",
-                "",
-                {"running": "being worked on", "behind": "not compared: what stands here is of an earlier pass"}.get(self.state, "not reached"),
-            )
+        if self.rows is None or self.difference is None:
+            unsure = "not reached" if self.rows is None else "not compared: what stands here is of an earlier pass"
+            return Joint("–", "", "being worked on" if self.state == "running" else unsure)
         if self.lost:
             return Joint(
                 _signed(-self.lost),

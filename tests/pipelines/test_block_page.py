@@ -99,6 +99,13 @@ def test_a_newer_extract_is_not_compared_with_an_older_load():
     assert chain.sentence == "120 at the source = 120 in the lake"
 
 
+def test_a_portal_that_failed_now_and_has_the_rows_of_an_earlier_pass_is_not_called_equal():
+    again = [extract(4, 120), load(5, 120), run(6, "publish", RunState.FAILED)]
+    portal = reconcile([extract(1, 100), load(2, 100), publish(3, 100), *again]).hops[-1]
+    assert (portal.rows, portal.state, portal.joint.sign) == (100, "failed", "–")
+    assert "earlier pass" in portal.joint.title
+
+
 def test_a_retry_that_went_well_counts_and_the_failed_try_does_not():
     chain = reconcile([run(1, "extract", RunState.CRASHED), extract(2, 100), run(3, "load", RunState.FAILED), load(4, 100), publish(5, 100)])
     assert chain.adds_up is True and [hop.state for hop in chain.hops] == ["ok"] * 4
