@@ -47,7 +47,7 @@ def manage(project: Path, *words: str) -> subprocess.CompletedProcess:
 def running_in(project: Path) -> list[psutil.Process]:
     """Every living process whose command line or folder is of this checkout."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name"]):
         try:
             if process.status() != psutil.STATUS_ZOMBIE and (
                 any(str(project) in word for word in process.cmdline()) or process.cwd().startswith(str(project))
@@ -116,7 +116,10 @@ def test_demo_comes_up_from_nothing_ends_without_a_trace_and_resumes(checkout):
     again.process.kill()  # a crash this time: the database lives on, nothing else does
     again.process.wait()
     deadline = time.monotonic() + 20
-    while len(left := [process.name() for process in running_in(checkout) if "postgres" not in process.name()]) and time.monotonic() < deadline:
+    while (
+        len(left := [process.info["name"] for process in running_in(checkout) if "postgres" not in process.info["name"]])
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert left == []
 
