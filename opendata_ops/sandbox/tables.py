@@ -645,9 +645,7 @@ class Dataset:
             self._places, self._next_seq = places, len(records)
             self._moved(records, self.rows_updated_at)
 
-    def publish(
-        self, sent: Sequence[Mapping[str, Any]], *, replace: bool = False, refuse: int = 0, moment: float | None = None
-    ) -> dict[str, int]:
+    def publish(self, sent: Sequence[Mapping[str, Any]], *, replace: bool = False, refuse: int = 0, moment: float | None = None) -> dict[str, int]:
         """Upsert rows by the key (or `:id`), or replace all rows by them; returns the portal's counters.
 
         A field left out of an existing row keeps its value; `:deleted` deletes. A row that does not fit (a bad value, no key,

@@ -242,7 +242,7 @@ def test_a_notice_tells_how_the_block_ended_then_although_it_has_moved_on_since(
 def test_a_long_message_arrives_whole_in_several_posts(receiver):
     one = pipeline(max_attempts=1)
     webhook(one, receiver)
-    message = "\n".join(f"row {number} has a \"quote\" and an it's" for number in range(300))
+    message = "\n".join(f'row {number} has a "quote" and an it\'s' for number in range(300))
     blocks.fail(stage_of(block(one)), SetupError(message))
     after.carry_out()
     assert len(receiver.texts) > 2 and all(len(text) <= 3_000 for text in receiver.texts)
