@@ -141,6 +141,7 @@ def _load(work: Work, total: int, diary: Diary) -> Outcome:
             job.stage_keys(path)
         rejected = _keep_rejected(run, entries, job, note, total)
         merged = job.merge()
+        watermark = _watermark(work, job)
     # every row of the block was judged anew, those that an earlier load rejected among them
     RejectedRow.objects.filter(block=run.block, replayed_at=None).exclude(run=run).update(replayed_at=Now())
     counts = Counts(
@@ -163,7 +164,7 @@ def _load(work: Work, total: int, diary: Diary) -> Outcome:
     if rejected and rejected == job.staged:
         # too few to call the type wrong, yet nothing arrived
         mark = ScheduleBlock.Mark.SUSPICIOUS
-    details = {"gone": merged.gone, "widened": list(job.widened), "watermark": _watermark(work), "compared": work.is_whole or bool(work.keys)}
+    details = {"gone": merged.gone, "widened": list(job.widened), "watermark": watermark, "compared": work.is_whole or bool(work.keys)}
     return Outcome(counts, message=why or message, mark=mark, details=details)
 
 
@@ -205,7 +206,7 @@ def _refuse_shrunk(work: Work, total: int) -> None:
             raise DataError(words, code="shrunk", next_step=volume.SHRUNK_NEXT)
 
 
-def _watermark(work: Work) -> str:
+def _watermark(work: Work, job: Any) -> str:
     """Up to where the pipeline has been read, now that its rows are merged; "" where it reads without a watermark."""
     pipeline = work.pipeline
     if not pipeline.watermark_column:
@@ -213,6 +214,10 @@ def _watermark(work: Work) -> str:
     if pipeline.watermark_column.startswith(":"):
         # the source's own clock: as it stood before the first row was read
         return work.read.get("changed_at") or ""
+    newest = None if work.is_whole else job.newest(pipeline.watermark_column)
+    if newest is not None:
+        # both are times as portals write them, so their texts are in their order; the table need not be read for it
+        return max(pipeline.watermark, newest)
     return work.engine.highest(warehouse_of(pipeline), pipeline.table, pipeline.watermark_column, pipeline_id=pipeline.pk)
 
 

@@ -11,7 +11,7 @@ from psycopg2.sql import SQL, Composable, Identifier
 from pipelines.errors import LeaseLost
 from pipelines.faults import faultpoint
 from pipelines.warehouse.postgres import fresh, merge
-from pipelines.warehouse.postgres.ddl import identifier, prepare
+from pipelines.warehouse.postgres.ddl import identifier, portal_text, prepare
 from pipelines.warehouse.postgres.merge import Writer
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
 from pipelines.warehouse.postgres.staging import COPY_BYTES, Odd, TextStage, TypedStage, check_header, copy_command
@@ -62,6 +62,7 @@ class Load:
         self._rejected_keys: list[tuple[str, ...]] | None = []
         self._has_key_files = False
         self._left_out = 0  # rows that were rejected
+        self._was_swapped = False
 
     def __enter__(self) -> Load:
         with plain_words():
@@ -229,9 +230,19 @@ class Load:
         faultpoint("load.committed")
         return merged
 
+    def newest(self, column: str) -> str | None:
+        """After the merge: the greatest time that was staged in that column, as portals write it, "" for none; None = ask the table."""
+        kind = next((one.type for one in self.table.columns if one.name == column), "")
+        if self._was_swapped or kind not in ("local_time", "instant"):
+            return None
+        with plain_words(), self.connection, self.connection.cursor() as cursor:
+            cursor.execute(SQL("select {} from pg_temp._stage").format(portal_text(SQL("max({})").format(Identifier(column)), kind)))
+            return cursor.fetchone()[0] or ""
+
     def _merged(self, cursor: Any) -> Merged:
         writer = self.writer
         if self._beside is not None and (self.rebuild or fresh.is_empty(cursor, self.table.name)):
+            self._was_swapped = True
             return self._swapped(cursor, writer, self._beside)
         if self._beside is not None:
             # somebody else filled the table meanwhile: what was built beside is a stage like any other
