@@ -24,6 +24,7 @@ from pipelines.connectors.base import Column
 from pipelines.errors import DataError
 from pipelines.warehouse.postgres.checks import checks, looks_untold, while_copying
 from pipelines.warehouse.postgres.ddl import SQL_TYPES
+from pipelines.warehouse.postgres.session import plain_words
 from pipelines.warehouse.tables import LONGEST_KEY, Rejected, Table, broken, records, visible
 
 COPY_BYTES = 1 << 20  # the default of 8 kB costs a third of the speed (facts/performance.md §9)
@@ -105,10 +106,11 @@ class TypedStage:
         opened: list[Any] = []
 
         def one(number: int, path: Path) -> int:
-            if not hasattr(local, "connection"):
-                local.connection = self._connect()
-                opened.append(local.connection)
-            return self.copy(number, path, local.connection)
+            with plain_words():
+                if not hasattr(local, "connection"):
+                    local.connection = self._connect()
+                    opened.append(local.connection)
+                return self.copy(number, path, local.connection)
 
         flying: list[tuple[int, Any]] = []
         with ThreadPoolExecutor(max_workers=connections, thread_name_prefix="copy") as pool:
