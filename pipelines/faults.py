@@ -9,6 +9,8 @@ import time
 from collections import Counter
 
 _passes: Counter[str] = Counter()
+# a stage's process counts its own passes, not those of the process that it was forked from
+os.register_at_fork(after_in_child=_passes.clear)
 
 
 class InjectedFault(Exception):
