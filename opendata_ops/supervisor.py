@@ -202,10 +202,12 @@ class Leash:
         if not alive:
             self._close()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "opendata_ops.supervisor"],
+                # told by its very call: we may be killed before we could write a line
+                [sys.executable, "-m", "opendata_ops.supervisor", json.dumps(leaders)],
                 cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        self._write(leaders)
+        else:
+            self._write(leaders)
         self.told = list(leaders)
 
     def release(self) -> None:
@@ -227,11 +229,10 @@ class Leash:
             self.process = None
 
 
-def hold_leash() -> None:
-    """The leash's own program: remember the last line; when the pipe closes, end those sessions."""
+def hold_leash(leaders: list[int]) -> None:
+    """The leash's own program: remember these sessions, or the last line's; when the pipe closes, end them."""
     for request in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(request, signal.SIG_IGN)  # only the end of the supervisor ends it
-    leaders: list[int] = []
     for line in sys.stdin:
         leaders = json.loads(line)
     for leader in leaders:
@@ -765,4 +766,4 @@ def _tail(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    hold_leash()
+    hold_leash(json.loads(sys.argv[1]))

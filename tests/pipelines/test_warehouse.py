@@ -606,3 +606,23 @@ def test_a_scope_is_a_block_or_a_pipeline_or_all(loads):
     job.load([["d"]], block=3, pipeline=2)
     counts = [postgres.count(job.dsn, job.table.name, scope) for scope in (Scope(block_id=2), Scope(pipeline_id=1), Scope())]
     assert counts == [2, 3, 4]
+
+
+def test_numbers_of_a_first_load_lie_between_those_before_and_those_after_it(dsn, tmp_path):
+    """What the portal has seen is told by numbers: one that comes later must be greater, in this table and in all others."""
+    busy = Loads(dsn, tmp_path, {"id": "text"}, vouched=True)
+    busy.load([["before"]])
+    seen = busy.rows("_odo_seq")[0][0]
+    job = Loads(dsn, tmp_path, {"id": "text"}, vouched=True)
+    [path] = job.files([[f"k{n}"] for n in range(3_000)])
+    with Load(dsn, job.table, run_id=1, block_id=2, pipeline_id=2, fence=1, vouched=True) as load:
+        load.stage(0, path)
+        busy.load([["meanwhile"]])
+        load.judge()
+        load.merge()
+    busy.load([["after"]])
+    numbers = [number for (number,) in job.rows("_odo_seq")]
+    assert len(set(numbers)) == 3_000 and min(numbers) > seen
+    assert dict(busy.rows("id, _odo_seq"))["after"] > max(numbers)
+    job.load([["later"]], block=3)
+    assert dict(job.rows("id, _odo_seq"))["later"] > max(numbers)

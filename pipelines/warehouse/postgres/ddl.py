@@ -92,10 +92,15 @@ def _create(cursor: Any, table: Table) -> None:
     if table.key:
         fields.append(SQL("primary key ({})").format(SQL(", ").join(map(Identifier, table.key))))
     cursor.execute(SQL("create table {} ({})").format(identifier(table.name), SQL(", ").join(fields)))
+    index_extras(cursor, identifier(table.name), table)
+
+
+def index_extras(cursor: Any, relation: Composable, table: Table) -> None:
+    """The indexes of a city table besides its key."""
     # rows written together lie together: a block-range index finds the unpublished ones at almost no cost to the load
-    cursor.execute(SQL("create index on {} using brin (_odo_seq) with (pages_per_range = 32, autosummarize = on)").format(identifier(table.name)))
+    cursor.execute(SQL("create index on {} using brin (_odo_seq) with (pages_per_range = 32, autosummarize = on)").format(relation))
     if not table.key:
-        cursor.execute(SQL("create index on {} (_odo_block)").format(identifier(table.name)))
+        cursor.execute(SQL("create index on {} (_odo_block)").format(relation))
 
 
 def columns_of(cursor: Any, name: str) -> dict[str, str]:

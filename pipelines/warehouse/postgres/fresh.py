@@ -13,11 +13,10 @@ import psycopg2
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from pipelines.errors import SetupError
-from pipelines.warehouse.postgres.ddl import BOOKKEEPING, SQL_TYPES, columns_of, identifier
+from pipelines.warehouse.postgres.ddl import BOOKKEEPING, SQL_TYPES, columns_of, identifier, index_extras
 from pipelines.warehouse.postgres.merge import SEQ, TOMBSTONES, Writer, drop_copies, names, same_key
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
 from pipelines.warehouse.postgres.staging import CHECKED
-from pipelines.warehouse.tables import Table
 
 #: A table beside is named by its block and its attempt: a late worker must not write into its successor's.
 BESIDE = "_odo_new_"
@@ -57,9 +56,12 @@ def fill(cursor: Any, writer: Writer, beside: Composable) -> None:
 def finish(cursor: Any, writer: Writer, beside: Composable) -> int:
     """Make the key, once each of them is there once. Returns how many copies went."""
     table = writer.table
-    # later writes, here and elsewhere, must get greater numbers than these
+    # later writes must get greater numbers than these. Taken one by one, never set: a setval that meets other tables' merges could
+    # put the common sequence back, and their next rows would look as if the portal had seen them
     numbers = Identifier(SCHEMA, f"{build_name(writer)}_seq")
-    cursor.execute(SQL("select setval({0}, greatest((select last_value from {1}), nextval({0})))").format(SEQ, numbers))
+    cursor.execute(SQL("select last_value - nextval({}) from {}").format(SEQ, numbers))
+    behind = cursor.fetchone()[0]
+    cursor.execute(SQL("select max(n) from (select nextval({}) as n from generate_series(1, {})) taken").format(SEQ, Literal(max(behind, 0))))
     for name in BOOKKEEPING:
         cursor.execute(SQL("alter table {} alter {} drop default").format(beside, Identifier(name)))
     cursor.execute(SQL("drop sequence {}").format(numbers))
@@ -77,14 +79,6 @@ def finish(cursor: Any, writer: Writer, beside: Composable) -> int:
             cursor.execute(SQL("alter table {} add primary key ({})").format(beside, key))
     index_extras(cursor, beside, table)
     return duplicates
-
-
-def index_extras(cursor: Any, relation: Composable, table: Table) -> None:
-    """The indexes besides the key."""
-    # rows written together lie together: a block-range index finds the unpublished ones at almost no cost to the load
-    cursor.execute(SQL("create index on {} using brin (_odo_seq) with (pages_per_range = 32, autosummarize = on)").format(relation))
-    if not table.key:
-        cursor.execute(SQL("create index on {} (_odo_block)").format(relation))
 
 
 def keep_others(cursor: Any, writer: Writer, beside: Composable) -> None:

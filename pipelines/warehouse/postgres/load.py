@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from psycopg2.sql import SQL, Composable, Identifier
 
 from pipelines.errors import LeaseLost
@@ -157,8 +158,6 @@ class Load:
 
     def stage_keys(self, path: Path) -> int:
         """Copy a CSV file that has the key columns only: all keys that the source has now. Returns its rows."""
-        kinds = {column.name: column for column in self.table.columns}
-        key = [kinds[name] for name in self.table.key]
         with plain_words(), self.connection, self.connection.cursor() as cursor:
             if not self._has_key_files:
                 cursor.execute(SQL("create temp table _keys as select {} from {} limit 0").format(merge.names(self.table.key), self.writer.target))
@@ -166,8 +165,8 @@ class Load:
             with path.open("rb") as stream:
                 try:
                     cursor.copy_expert(copy_command(SQL("pg_temp._keys"), self.table.key, self.table.key), stream, size=COPY_BYTES)
-                except Exception as error:
-                    check_header(path, [column.name for column in key], error)
+                except psycopg2.errors.BadCopyFileFormat as error:
+                    check_header(path, self.table.key, error)
                     raise
             return cursor.rowcount
 
