@@ -101,6 +101,34 @@ class DatasetEvent(models.Model):
         return self.text
 
 
+class BoundaryLayer(models.Model):
+    """Areas of the city, such as council districts: what a steward uploaded, and which property of an area is its key.
+
+    `content` is the GeoJSON as it came, compressed with gzip; `sha256` is of the file before that. `extent` is [west, south,
+    east, north] in degrees.
+    """
+
+    slug = models.SlugField(max_length=80, unique=True)
+    title = models.CharField(max_length=200)
+    key_property = models.CharField(max_length=100, help_text="The property of a feature that names the area, for example district_n.")
+    label_property = models.CharField(max_length=100, blank=True, help_text="The property that people read. Empty: the key.")
+    content = models.BinaryField(editable=False)
+    sha256 = models.CharField(max_length=64, editable=False)
+    areas = models.PositiveIntegerField(default=0, editable=False)
+    extent = models.JSONField(default=list, editable=False)
+    uploaded_at = models.DateTimeField(db_default=Now(), editable=False)
+    uploaded_by = models.CharField(max_length=150, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["title"]
+
+    def __str__(self):
+        return self.title
+
+    def get_absolute_url(self):
+        return reverse("boundary", args=[self.slug])
+
+
 class Layer(models.TextChoices):
     """Where in the lake a file stands on its way."""
 

@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from catalog.models import Dataset
+from catalog.models import BoundaryLayer, Dataset
 from pipelines import clock, secrets
 from pipelines.connectors import base as connectors
 from pipelines.connectors import connector_for
@@ -134,6 +134,13 @@ class PortalMode(models.TextChoices):
     REPLACE = "replace", "Replace all rows at once"
 
 
+class RawNames(models.TextChoices):
+    """How the raw files of a pipeline are named in the lake."""
+
+    OWN = "own", "By dataset, day and fingerprint"
+    ATD_MDS = "atd-mds", "As atd-mds: stage/provider/year/month/day/hour/trips.json, local time"
+
+
 def default_stages():
     return [Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH]
 
@@ -193,6 +200,19 @@ class Pipeline(models.Model):
     portal_resource = models.CharField(max_length=500, blank=True)
     portal_mode = models.CharField(max_length=10, choices=PortalMode, default=PortalMode.UPSERT)
     publish_chunk = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(1)])
+    release = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="What the portal gets instead of the table's columns: a list of columns, each with its rule. Empty: as it is.",
+    )
+    private_columns = models.JSONField(default=list, blank=True, help_text="Columns that must never leave as they are.")
+    release_k = models.PositiveSmallIntegerField(
+        "smallest group", default=0, help_text="Areas with fewer rows than this in a block are left blank on the portal. 0: none."
+    )
+    surrogate_key = models.CharField(
+        max_length=500, blank=True, editable=False, help_text="Encrypted; makes the public ids. A new one makes new ids."
+    )
+    raw_names = models.CharField("names of raw files", max_length=20, choices=RawNames, default=RawNames.OWN)
 
     priority = models.SmallIntegerField(default=0, help_text="Higher goes first.")
     max_attempts = models.PositiveSmallIntegerField(default=5, validators=[MinValueValidator(1)])
@@ -248,6 +268,8 @@ class Pipeline(models.Model):
             raise ValidationError({"key": "Insert and update by key needs a key. Without one, choose to replace the rows of the window."})
         if self.load_mode != LoadMode.UPSERT and self.key:
             raise ValidationError({"load_mode": "Rows with a key are inserted and updated by it. To replace or only add rows, leave the key empty."})
+        if not isinstance(self.private_columns, list) or not all(isinstance(item, str) for item in self.private_columns):
+            raise ValidationError({"private_columns": "Give a list of column names."})
         if self.watermark_column and self.window_column:
             raise ValidationError({"watermark_column": "A pipeline reads by windows or by a watermark, not by both."})
 
@@ -288,6 +310,7 @@ class ScheduleBlock(models.Model):
         EMPTY = "empty", "complete and empty"
         UNCHANGED = "unchanged", "source unchanged"
         SUSPICIOUS = "suspicious", "suspicious"
+        NO_SERVICE = "no-service", "provider not in service"
 
     pipeline = models.ForeignKey(Pipeline, on_delete=models.PROTECT, related_name="blocks")
     starts_at = models.DateTimeField()
@@ -320,6 +343,8 @@ class ScheduleBlock(models.Model):
     progress_done = models.BigIntegerField(null=True)
     progress_total = models.BigIntegerField(null=True)
     rows = models.BigIntegerField(null=True, help_text="Rows that the source had for this window, when it was last read.")
+    rejected = models.BigIntegerField(default=0, help_text="Rows of the present pass that were rejected, by all its stages.")
+    flags = models.JSONField(default=dict, blank=True, help_text="What is odd about its rows: kind to number of rows.")
 
     source_version = models.CharField(max_length=200, blank=True)
     published_seq = models.BigIntegerField(default=0)
@@ -570,6 +595,124 @@ class AfterRun(models.Model):
 
     def __str__(self):
         return f"{self.step} {self.state}"
+
+
+class Enrichment(models.Model):
+    """A column that the enrich stage adds: the key of the area in which a row's point lies."""
+
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.CASCADE, related_name="enrichments")
+    position = models.PositiveSmallIntegerField(default=0)
+    layer = models.ForeignKey(BoundaryLayer, on_delete=models.PROTECT, related_name="enrichments")
+    lon_column = models.CharField("longitude", max_length=63)
+    lat_column = models.CharField("latitude", max_length=63)
+    column = models.CharField("new column", max_length=63, validators=[identifier])
+
+    class Meta:
+        ordering = ["pipeline", "position", "pk"]
+        constraints = [models.UniqueConstraint(fields=["pipeline", "column"], name="enrichment_column_once")]
+
+    def __str__(self):
+        return f"{self.column} from {self.layer}"
+
+
+class UpkeepJob(models.Model):
+    """Something that is done now and then beside the blocks: a nightly heal, a resync, a report. `kind` names a class of `upkeep.jobs`."""
+
+    kind = models.CharField(max_length=40)
+    title = models.CharField(max_length=200)
+    pipelines = models.ManyToManyField(Pipeline, blank=True, related_name="upkeep_jobs", help_text="None: all that the kind can work on.")
+    options = models.JSONField(default=dict, blank=True)
+    cadence = models.CharField(max_length=10, choices=Cadence, default=Cadence.DAILY)
+    at_time = models.TimeField(null=True, blank=True, help_text="Local time of day.")
+    day = models.PositiveSmallIntegerField(default=1, help_text="Day of the week (1 = Monday) or of the month, where the cadence has one.")
+    time_zone = models.CharField(max_length=60, default="UTC", validators=[clock.validate_zone])
+    is_active = models.BooleanField(default=True)
+    next_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["title"]
+        constraints = [models.UniqueConstraint(fields=["title"], name="upkeep_title_once")]
+
+    def __str__(self):
+        return self.title
+
+
+class UpkeepRun(models.Model):
+    """One time that a job was done, or was tried."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+
+    job = models.ForeignKey(UpkeepJob, on_delete=models.CASCADE, related_name="runs")
+    state = models.CharField(max_length=8, choices=State, default=State.WAITING)
+    trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.SCHEDULE)
+    asked_by = models.CharField(max_length=150, default="schedule")
+    asked_because = models.TextField(blank=True)
+    asked_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    beat_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    message = models.TextField(blank=True)
+    details = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["job", "-id"], name="upkeep_run_by_job")]
+        constraints = [models.UniqueConstraint(fields=["job"], condition=Q(state__in=["waiting", "running"]), name="upkeep_one_at_a_time")]
+
+    def __str__(self):
+        return f"{self.job} {self.state}"
+
+
+class Reconciliation(models.Model):
+    """The rows that a portal should have of a span of time, against those that it has. `differences` keeps the first of them, with their kind."""
+
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.CASCADE, related_name="reconciliations")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    at = models.DateTimeField(db_default=Now())
+    asked_by = models.CharField(max_length=150, default="schedule")
+    warehouse_rows = models.BigIntegerField(default=0)
+    portal_rows = models.BigIntegerField(default=0)
+    missing = models.BigIntegerField(default=0, help_text="In the warehouse, not on the portal.")
+    extra = models.BigIntegerField(default=0, help_text="On the portal, not in the warehouse.")
+    changed = models.BigIntegerField(default=0, help_text="On both, with other values.")
+    differences = models.JSONField(default=list, blank=True)
+    blocks = models.JSONField(default=list, blank=True, help_text="The numbers of the blocks that would have to be published again.")
+    repaired_at = models.DateTimeField(null=True)
+    repaired_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["pipeline", "-id"], name="reconciliation_by_pipeline")]
+
+    def __str__(self):
+        return f"{self.pipeline} {self.at:%Y-%m-%d %H:%M}"
+
+    @property
+    def is_equal(self) -> bool:
+        return not (self.missing or self.extra or self.changed)
+
+
+class RegisteredOperator(models.Model):
+    """A line of a registry of mobility operators, such as the MDS providers.csv: who is behind a provider id."""
+
+    operator_id = models.CharField(max_length=40)
+    name = models.CharField(max_length=200)
+    mode = models.CharField(max_length=60, blank=True)
+    url = models.CharField("website", max_length=500, blank=True)
+    mds_api_url = models.CharField("MDS address", max_length=500, blank=True)
+    gbfs_api_url = models.CharField("GBFS address", max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["name", "mode"]
+        constraints = [models.UniqueConstraint(fields=["operator_id", "mode"], name="operator_once")]
+
+    def __str__(self):
+        return f"{self.name} ({self.mode})" if self.mode else self.name
 
 
 class Pulse(models.Model):
