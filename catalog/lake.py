@@ -1,7 +1,8 @@
 """The lake: files in, files out, and a CatalogEntry for each.
 
 A lake is a folder or `s3://bucket/prefix`. Files lie where `shelf` says, are written whole (a temporary name, then a rename;
-or one complete upload) and are never changed: a file's place carries its fingerprint, so other bytes lie elsewhere.
+or one complete upload) and are never changed: a file's place carries its fingerprint, so other bytes lie elsewhere. A pipeline
+may ask for another place (`atd_mds_place`); where that is taken by other bytes, the name is marked with the fingerprint.
 `shelve` puts the file first and makes its entry second, so an entry always has its file; a file that no entry names is an
 orphan of something that died, and `sweep` removes it.
 """
@@ -24,6 +25,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
@@ -73,6 +75,23 @@ def shelf(pipeline_slug: str, dataset_slug: str, layer: str, starts_at: datetime
     stamp = f"{at:%Y-%m-%dT%H}{at:%M}Z" if at.minute else f"{at:%Y-%m-%dT%H}Z"
     pointer = f"{Layer(layer).value}/{dataset_slug}/{pipeline_slug}/{at:%Y/%m}/{stamp}/{sha256[:12]}-{safe_name(name)}"
     return checked(pointer)
+
+
+def atd_mds_place(provider: str, starts_at: datetime, zone_name: str, name: str) -> str:
+    """Where atd-mds laid the file of an hour: `staging/bird/2020/1/11/16/trips.json`, lower case, hours of the city's clock, unpadded.
+
+    The hour is that at which the window starts. Of the two hours that the autumn clock gives one name, the later keeps it, as
+    there; the earlier is `1-first`. The stage is ATD_MDS_RUN_MODE, else ENVIRONMENT.
+    """
+    zone = ZoneInfo(zone_name)
+    local, later = starts_at.astimezone(zone), (starts_at + timedelta(hours=1)).astimezone(zone)
+    is_repeated = (local.date(), local.hour) == (later.date(), later.hour)
+    hour = f"{local.hour}-first" if is_repeated else f"{local.hour}"
+    return checked(f"{_run_mode()}/{safe_name(provider.lower())}/{local.year}/{local.month}/{local.day}/{hour}/{safe_name(name.lower())}")
+
+
+def _run_mode() -> str:
+    return safe_name((os.environ.get("ATD_MDS_RUN_MODE") or settings.ENVIRONMENT or "staging").lower())
 
 
 def checked(pointer: str) -> str:
@@ -332,8 +351,8 @@ class FolderLake(Lake):
 
     def _listing(self, before: datetime) -> Iterator[str]:
         with self._in_words():
-            for layer in Layer.values:
-                for folder, _, names in os.walk(self.root / layer, onerror=_refuse_unreadable):
+            for top in (*Layer.values, _run_mode()):
+                for folder, _, names in os.walk(self.root / top, onerror=_refuse_unreadable):
                     for path in (Path(folder, name) for name in names):
                         pointer = path.relative_to(self.root).as_posix()
                         try:
@@ -614,20 +633,23 @@ def shelve(
     origin: str = "",
     metadata: dict[str, Any] | None = None,
     run_id: int | None = None,
+    place: str = "",
 ) -> CatalogEntry:
     """Move `file` into the lake and return its live entry; `source` is the pipeline's slug, `window` (start, end) in aware time.
 
     The same bytes under the same name give the same entry, live again if it was withdrawn. Other bytes take its place: the
-    former entry is withdrawn, its file stays. Raises PipelineError; then there is no new entry.
+    former entry is withdrawn, its file stays. `place` is the pointer that is wanted instead of the shelf's (see `atd_mds_place`).
+    Raises PipelineError; then there is no new entry.
     """
     if (actual := file.stat().st_size) != bytes:
         raise DataError(f"{name} has {actual:,} bytes, not {bytes:,}.", code="lake-size")
     starts_at, ends_at = window
-    pointer = shelf(source, dataset.slug, layer, starts_at, sha256, name)
+    identity = {"source": source, "layer": Layer(layer).value, "window_start": starts_at, **_name_fields(name)}
+    pointer = _free(place, identity, sha256) if place else shelf(source, dataset.slug, layer, starts_at, sha256, name)
     lake().put(file, pointer=pointer, sha256=sha256)
     return _enter(
         pointer,
-        identity={"source": source, "layer": Layer(layer).value, "window_start": starts_at, **_name_fields(name)},
+        identity=identity,
         dataset=dataset,
         window_end=ends_at,
         sha256=sha256,
@@ -636,6 +658,26 @@ def shelve(
         origin=origin[:2000],
         metadata=metadata or {},
         run_id=run_id,
+    )
+
+
+def _free(place: str, identity: dict[str, Any], sha256: str) -> str:
+    """`place`, or where other bytes, or the same bytes of another pipeline or hour lie there, the place with a mark before its end.
+
+    A place without a fingerprint is no promise of its bytes: the file there is asked, and the catalog, whose entries never change.
+    """
+    base, ext = split_name(checked(place))
+    mark = sha256[:12]
+    for pointer in (place, f"{base}-{mark}{ext}", f"{base}-{identity['source']}-{mark}{ext}"):
+        entry = CatalogEntry.objects.filter(pointer=pointer).values("sha256", *identity).first()
+        if entry not in (None, {"sha256": sha256, **identity}):
+            continue
+        if lake()._sha256(pointer) in (None, sha256):
+            return pointer
+    raise DataError(
+        f"{place} and the names beside it hold other files already.",
+        code="lake-other-bytes",
+        next_step="Give the pipeline its own way of naming raw files.",
     )
 
 

@@ -633,3 +633,86 @@ def test_a_bucket_that_does_not_answer_is_tried_again_later(credentials, monkeyp
     with pytest.raises(TransientError) as caught:
         lakes.at("s3://city-lake").size("raw/x")
     assert caught.value.code == "lake-down"
+
+
+# places as atd-mds named them
+
+
+def atd(starts_at: datetime, name="trips.json", provider="VeoRide", zone="America/Chicago") -> str:
+    return lakes.atd_mds_place(provider, starts_at, zone, name)
+
+
+@pytest.fixture
+def staging(monkeypatch):
+    monkeypatch.setenv("ATD_MDS_RUN_MODE", "STAGING")
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "pointer"),
+    [
+        (datetime(2020, 1, 11, 22, tzinfo=UTC), "staging/veoride/2020/1/11/16/trips.json"),  # its block was 2020-01-11-17
+        (datetime(2020, 1, 1, 5, tzinfo=UTC), "staging/veoride/2019/12/31/23/trips.json"),  # its block was 2020-01-01-00
+        (datetime(2020, 3, 8, 7, tzinfo=UTC), "staging/veoride/2020/3/8/1/trips.json"),
+        (datetime(2020, 3, 8, 8, tzinfo=UTC), "staging/veoride/2020/3/8/3/trips.json"),
+        (datetime(2020, 11, 1, 6, tzinfo=UTC), "staging/veoride/2020/11/1/1-first/trips.json"),
+        (datetime(2020, 11, 1, 7, tzinfo=UTC), "staging/veoride/2020/11/1/1/trips.json"),  # as there: the hour after the change
+    ],
+)
+def test_an_hour_lies_where_atd_mds_laid_it(staging, starts_at, pointer):
+    assert atd(starts_at) == pointer
+
+
+def test_no_two_hours_of_a_year_share_a_place(staging):
+    hours = [datetime(2020, 1, 1, tzinfo=UTC) + HOUR * number for number in range(8784)]
+    assert len({atd(hour) for hour in hours}) == 8784
+
+
+def test_the_stage_is_the_environments_name_where_no_run_mode_is_set(monkeypatch, settings):
+    monkeypatch.delenv("ATD_MDS_RUN_MODE", raising=False)
+    settings.ENVIRONMENT = "Production"
+    assert atd(START).startswith("production/")
+
+
+def test_a_place_that_leads_out_is_made_harmless(staging):
+    assert atd(START, provider="../../etc", name="../x").count("/") == 6
+    assert ".." not in atd(START, provider="../../etc", name="../x").split("/")
+
+
+def test_the_same_bytes_at_a_named_place_are_the_same_entry(lake, dataset, make, staging):
+    place = atd(START)
+    first = shelve(dataset, make(b'{"a": 1}'), name="trips.json", place=place)
+    again = shelve(dataset, make(b'{"a": 1}'), name="trips.json", place=place)
+    assert (first.pk, first.pointer) == (again.pk, place)
+    assert files(lake) == {place}
+
+
+def test_other_bytes_never_overwrite_what_lies_at_a_named_place(lake, dataset, make, staging):
+    place = atd(START)
+    first = shelve(dataset, make(b"old"), name="trips.json", place=place)
+    second = shelve(dataset, make(b"new"), name="trips.json", place=place)
+    assert second.pointer == place.replace("trips.json", f"trips-{sha(b'new')[:12]}.json")
+    with lake.open(first.pointer) as old, lake.open(second.pointer) as new:
+        assert (old.read(), new.read()) == (b"old", b"new")
+    first.refresh_from_db()
+    assert first.withdrawn_at and not second.withdrawn_at
+    back = shelve(dataset, make(b"old"), name="trips.json", place=place)
+    assert (back.pk, back.withdrawn_at) == (first.pk, None)
+
+
+def test_two_pipelines_with_the_same_bytes_at_one_place_keep_an_entry_each(lake, dataset, make, staging):
+    first = shelve(dataset, make(b"same"), name="trips.json", place=atd(START))
+    content = b"same"
+    other = lakes.shelve(
+        dataset=dataset, source="other", layer="raw", window=(START, START + HOUR), file=make(content), name="trips.json",
+        sha256=sha(content), bytes=4, rows=0, place=atd(START),
+    )  # fmt: skip
+    assert (first.source, other.source) == ("la-311", "other")
+    assert first.pointer != other.pointer and not first.withdrawn_at
+
+
+def test_a_file_that_no_entry_names_is_not_taken_for_ours_at_a_named_place(lake, dataset, make, staging):
+    lake._write_bytes(b"atd-mds wrote this", atd(START))
+    entry = shelve(dataset, make(b"ours"), name="trips.json", place=atd(START))
+    assert entry.pointer != atd(START)
+    assert lake.sweep(NOTHING_IS_TOO_YOUNG) == []  # what atd-mds laid there is its own
+    assert atd(START) in files(lake)
