@@ -354,7 +354,7 @@ def _number(value: Any) -> float:
 # keeping
 
 
-def store(slug: str, title: str, key_property: str, geojson: bytes, by: Actor, *, label_property: str = "") -> BoundaryLayer:
+def store(slug: str, title: str, key_property: str, geojson: bytes, by: Actor, *, label_property: str = "", reason: str = "") -> BoundaryLayer:
     """Make the layer `slug`, or put this file and these words in the place of its present ones; audited.
 
     Raises DataError in words that name the feature and what to do; then nothing is changed.
@@ -365,10 +365,11 @@ def store(slug: str, title: str, key_property: str, geojson: bytes, by: Actor, *
         raise DataError(f"{slug!r} can't be part of an address.", code="boundary-slug", next_step="Use letters, digits and hyphens.") from error
     areas = parse(geojson, key_property, label_property)
     with transaction.atomic():
-        return _keep(BoundaryLayer(slug=slug, title=title or slug, key_property=key_property, label_property=label_property), geojson, areas, by)
+        layer = BoundaryLayer(slug=slug, title=title or slug, key_property=key_property, label_property=label_property)
+        return _keep(layer, geojson, areas, by, reason)
 
 
-def _keep(layer: BoundaryLayer, geojson: bytes, areas: Areas, by: Actor) -> BoundaryLayer:
+def _keep(layer: BoundaryLayer, geojson: bytes, areas: Areas, by: Actor, reason: str = "") -> BoundaryLayer:
     before = BoundaryLayer.objects.select_for_update().defer("content").filter(slug=layer.slug).first()
     layer.pk = before.pk if before else None
     layer.content, layer.sha256 = gzip.compress(geojson, mtime=0), hashlib.sha256(geojson).hexdigest()
@@ -383,7 +384,7 @@ def _keep(layer: BoundaryLayer, geojson: bytes, areas: Areas, by: Actor) -> Boun
         mended = f" {len(areas.repaired):,} outlines were repaired." if areas.repaired else ""
         verb = "create" if before is None else "replace" if is_new_file else "edit"
         result = f"{len(areas):,} areas by {layer.key_property}.{mended}"
-        audit.write(by, verb, kind="boundary", target=layer.slug, result=result, changed=changed, repaired=list(areas.repaired[:50]))
+        audit.write(by, verb, kind="boundary", target=layer.slug, reason=reason, result=result, changed=changed, repaired=list(areas.repaired[:50]))
     layer.refresh_from_db(fields=["uploaded_at"])
     return layer
 
