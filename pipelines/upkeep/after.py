@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -267,19 +267,22 @@ def _ask(one: AfterRun, method: str, address: str, payload: dict | None = None) 
     """One request, with the step's secret as bearer token. Raises PipelineError."""
     secret = secrets.reveal(one.step.secret) if one.step.secret else ""
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    with _door(one.step, (secret,)) as door:
+    with _door(_owner(one.step), (secret,)) as door:
         return _in_own_words(lambda: door.ask(method, address, payload=payload, headers=headers))
 
 
 def _notify(one: AfterRun) -> str:
     if not one.step.secret:
         raise SetupError("The webhook's address was never entered.", code="secret-missing", next_step="Enter it in the step's secret.")
+    return tell(secrets.reveal(one.step.secret), notices.posts(_ending(one)), owner=_owner(one.step))
+
+
+def tell(address: str, posts: Sequence[dict[str, str]], *, owner: str) -> str:
+    """Post to a Slack-compatible webhook; returns in words that it took them. Raises PipelineError, which never quotes the address."""
     # the address is the secret: whoever knows it may write to the channel
-    address = secrets.reveal(one.step.secret)
     never_said = _pieces(address)
     secrets.redact.learn(*never_said[:2])  # for the log, where libraries tell of each request by its path
-    posts = notices.posts(_ending(one))
-    with _door(one.step, never_said) as door:
+    with _door(owner, never_said) as door:
         for number, payload in enumerate(posts, start=1):
             try:
                 _told(door, address, payload)
@@ -352,7 +355,11 @@ class _PlainDoor(Door):
         return " ".join("".join(sign if sign.isprintable() else " " for sign in start).split())[:200]
 
 
-def _door(step: AfterStep, never_said: tuple[str, ...]) -> Door:
+def _owner(step: AfterStep) -> str:
+    return f"the step after a load of {step.pipeline.slug}"
+
+
+def _door(owner: str, never_said: tuple[str, ...]) -> Door:
     """The one way out, with a deadline for all of it. A POST is sent once: nobody knows what a second one would do."""
     return _PlainDoor(
         settings.OUTBOUND_ALLOW,
@@ -360,7 +367,7 @@ def _door(step: AfterStep, never_said: tuple[str, ...]) -> Door:
         deadline=ANSWER_SECONDS,
         max_held_bytes=8 * 1024 * 1024,
         secrets=never_said,
-        owner=f"the step after a load of {step.pipeline.slug}",
+        owner=owner,
     )
 
 

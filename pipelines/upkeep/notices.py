@@ -41,8 +41,13 @@ def sentence(ending: Ending) -> str:
 
 def posts(ending: Ending) -> list[dict[str, str]]:
     """The payloads to post, in order; each text is short enough for Slack."""
+    return payloads(sentence(ending))
+
+
+def payloads(text: str) -> list[dict[str, str]]:
+    """A text as the payloads to post."""
     # three signs are Slack's own: unescaped, a message that quotes <!channel> would call everybody
-    text = sentence(ending).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     pieces = split(text, LONGEST)
     if len(pieces) > MOST_POSTS:
         left_out = f"… and {sum(map(len, pieces[MOST_POSTS - 1 :])):,} more characters, on the page of the block."

@@ -17,7 +17,7 @@ What differs from PostgreSQL, because this server is another one:
 from pipelines.warehouse.mysql.ddl import column_types, full_name, prepare, table_columns, tables
 from pipelines.warehouse.mysql.fresh import sweep
 from pipelines.warehouse.mysql.load import Load
-from pipelines.warehouse.mysql.reading import count, count_by_two, deleted_after, highest, rows_after, sample
+from pipelines.warehouse.mysql.reading import count, count_by_two, deleted_after, highest, measures, rows_after, sample
 from pipelines.warehouse.mysql.session import connect, end_sessions, has_merged, plain_words
 from pipelines.warehouse.mysql.upkeep import analyze, examine, refresh, vacuum
 
@@ -34,6 +34,7 @@ __all__ = [
     "full_name",
     "has_merged",
     "highest",
+    "measures",
     "plain_words",
     "prepare",
     "refresh",

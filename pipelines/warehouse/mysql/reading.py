@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.connectors.base import Column
+from pipelines.warehouse.measures import By, Measure, Offsets, Question, Value, Where
 from pipelines.warehouse.mysql.ddl import Held, columns_of, key_of
 from pipelines.warehouse.mysql.merge import key_text
 from pipelines.warehouse.mysql.session import connect, is_there, literal, name, names, one, plain_words, run
@@ -127,22 +129,104 @@ def count_by_two(dsn: str, table: str, rows: str, columns: str, *, limit: int = 
         kinds = columns_of(cursor, table)
         if rows not in kinds or columns not in kinds:
             return []
-        run(cursor, _time_limit(cursor))
+        run(cursor, _time_limit(cursor, CHART_SECONDS))
         shown = ", ".join(_chart_value(kinds[each].type, name(each)) for each in (rows, columns))
         cursor.execute(f"select {shown}, count(*) from {name(table)} group by 1, 2 order by 3 desc, 1, 2 limit {int(limit)}")
         return list(cursor.fetchall())
 
 
-def _time_limit(cursor: Any) -> str:
+def _time_limit(cursor: Any, seconds: int) -> str:
     if one(cursor, "select version() like '%mariadb%'"):
-        return f"set session max_statement_time = {CHART_SECONDS}"
-    return f"set session max_execution_time = {CHART_SECONDS * 1000}"
+        return f"set session max_statement_time = {int(seconds)}"
+    return f"set session max_execution_time = {int(seconds) * 1000}"
 
 
 def _chart_value(kind: str, value: str) -> str:
     if kind in ("local_time", "instant"):
         return f"cast(year({value}) as char)"
     return key_text(kind, value) if kind != "boolean" else f"case {value} when 1 then 'true' when 0 then 'false' end"
+
+
+def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
+    """A dict for each group, in the order of the groups: what it is grouped by, and its measures. Numbers are int or Decimal.
+
+    A month and a day are a date, an instant is aware. Raises SetupError where the table can't answer, TransientError where it takes too long.
+    """
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection.cursor() as cursor:
+        kinds = {column: _measured_kind(column, held) for column, held in columns_of(cursor, table).items()}
+        question.check(table, kinds)
+        run(cursor, _time_limit(cursor, question.seconds))
+        groups = [_group(by, kinds[by.column], question.offsets) for by in question.by]
+        asked = [*groups, *map(_measure, question.measures)]
+        places = ", ".join(map(str, range(1, len(groups) + 1)))
+        grouped = f" group by {places} order by {places}" if groups else ""
+        cursor.execute(f"select {', '.join(asked)} from {name(table)} where {_all_of(question.where)}{grouped} limit {int(question.limit)}")
+        called = [each.name for each in (*question.by, *question.measures)]
+        instants = {each.name for each in question.measures if each.kind in ("min", "max") and kinds.get(each.column) == "instant"}
+        instants |= {by.name for by in question.by if not by.part and kinds[by.column] == "instant"}
+        return [
+            {label: _measured(value, is_instant=label in instants) for label, value in zip(called, row, strict=True)} for row in cursor.fetchall()
+        ]
+
+
+def _measured_kind(column: str, held: Held) -> str:
+    # our own columns have no comment that tells what they are
+    return "instant" if column == "_odo_loaded_at" else held.type
+
+
+def _measured(value: Any, *, is_instant: bool) -> Any:
+    return value.replace(tzinfo=UTC) if is_instant and value is not None else value
+
+
+def _group(by: By, kind: str, offsets: Offsets) -> str:
+    value = name(by.column)
+    if not by.part:
+        return value
+    if kind == "instant":
+        value = f"date_add({value}, interval ({_ahead(value, offsets)}) second)"
+    shapes = {
+        "month": f"cast(date_format({value}, '%Y-%m-01') as date)",
+        "day": f"date({value})",
+        "hour": f"hour({value})",
+        "weekday": f"weekday({value})",
+    }
+    return shapes[by.part]
+
+
+def _ahead(value: str, offsets: Offsets) -> str:
+    """How many seconds the clock is ahead of UTC at a value."""
+    [(_, seconds), *changes] = offsets
+    found = str(int(seconds))
+    for since, seconds in changes:
+        found = f"case when {value} >= {_bound(since)} then {int(seconds)} else {found} end"
+    return found
+
+
+def _bound(value: Value) -> str:
+    """A number, or an instant as the table keeps it."""
+    if isinstance(value, datetime):
+        return literal(f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}")
+    return f"{value:f}"
+
+
+def _measure(measure: Measure) -> str:
+    value = name(measure.column) if measure.column else "1"
+    if measure.where:
+        value = f"case when {_all_of(measure.where)} then {value} end"
+    return f"count(distinct {value})" if measure.kind == "distinct" else f"{measure.kind}({value})"
+
+
+def _all_of(conditions: Sequence[Where]) -> str:
+    return " and ".join(map(_condition, conditions)) or "true"
+
+
+def _condition(where: Where) -> str:
+    value = name(where.column)
+    parts = [f"{value} {sign} {_bound(bound)}" for sign, bound in where.bounds()]
+    if where.among:
+        parts.append(f"{value} in ({', '.join(map(literal, where.among))})")
+    found = " and ".join(parts) or f"{value} is not null"
+    return f"({value} is null or {value} = '' or {found})" if where.or_empty else found
 
 
 def sample(dsn: str, table: str, limit: int = 20) -> tuple[list[str], list[tuple]]:

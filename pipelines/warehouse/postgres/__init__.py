@@ -8,7 +8,7 @@ keeps for each block the fence of the last merge: a worker whose lease ran out c
 from pipelines.warehouse.postgres.ddl import column_types, full_name, prepare, table_columns
 from pipelines.warehouse.postgres.fresh import sweep
 from pipelines.warehouse.postgres.load import Load
-from pipelines.warehouse.postgres.reading import count, count_by_two, deleted_after, highest, rows_after, sample, tables
+from pipelines.warehouse.postgres.reading import count, count_by_two, deleted_after, highest, measures, rows_after, sample, tables
 from pipelines.warehouse.postgres.session import SCHEMA, connect, end_sessions, has_merged, plain_words
 from pipelines.warehouse.postgres.upkeep import analyze, refresh, vacuum
 
@@ -25,6 +25,7 @@ __all__ = [
     "full_name",
     "has_merged",
     "highest",
+    "measures",
     "plain_words",
     "prepare",
     "refresh",

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from pipelines.connectors.base import Column
+from pipelines.warehouse.measures import By, Measure, Offsets, Question, Where
 from pipelines.warehouse.postgres.ddl import BOOKKEEPING, columns_of, key_of, our_type, portal_text
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
 from pipelines.warehouse.tables import Scope
@@ -123,6 +124,77 @@ def count_by_two(dsn: str, table: str, rows: str, columns: str, *, limit: int = 
             )
         )
         return cursor.fetchall()
+
+
+def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
+    """A dict for each group, in the order of the groups: what it is grouped by, and its measures. Numbers are int or Decimal.
+
+    A month and a day are a date, an instant is aware. Raises SetupError where the table can't answer, TransientError where it takes too long.
+    """
+    with plain_words(), contextlib.closing(connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        kinds = columns_of(cursor, table)
+        question.check(table, {column: our_type(kind) for column, kind in kinds.items()})
+        groups = [_group(by, kinds[by.column], question.offsets) for by in question.by]
+        asked = [*groups, *(_measure(measure) for measure in question.measures)]
+        places = SQL(", ").join(SQL(str(place)) for place in range(1, len(groups) + 1))
+        query = SQL("select {} from {} where {}{} limit {}").format(
+            SQL(", ").join(asked),
+            Identifier(SCHEMA, table),
+            _all_of(question.where),
+            SQL(" group by {0} order by {0}").format(places) if groups else SQL(""),
+            Literal(question.limit),
+        )
+        cursor.execute("select set_config('statement_timeout', %s, true)", [f"{question.seconds}s"])
+        cursor.execute(query)
+        names = [each.name for each in (*question.by, *question.measures)]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _group(by: By, kind: str, offsets: Offsets) -> Composable:
+    value = Identifier(by.column)
+    if not by.part:
+        return value
+    if our_type(kind) == "instant":
+        value = SQL("(({} at time zone 'UTC') + {} * interval '1 second')").format(value, _ahead(value, offsets))
+    shapes = {
+        "month": "date_trunc('month', {})::date",
+        "day": "{}::date",
+        "hour": "extract(hour from {})::int",
+        "weekday": "extract(isodow from {})::int - 1",
+    }
+    return SQL(shapes[by.part]).format(value)
+
+
+def _ahead(value: Identifier, offsets: Offsets) -> Composable:
+    """How many seconds the clock is ahead of UTC at a value."""
+    [(_, seconds), *changes] = offsets
+    found: Composable = Literal(seconds)
+    for since, seconds in changes:
+        found = SQL("case when {} >= {} then {} else {} end").format(value, Literal(since), Literal(seconds), found)
+    return found
+
+
+def _measure(measure: Measure) -> Composable:
+    value = Identifier(measure.column) if measure.column else SQL("*")
+    shape = "count(distinct {})" if measure.kind == "distinct" else f"{measure.kind}({{}})"
+    found = SQL(shape).format(value)
+    return SQL("{} filter (where {})").format(found, _all_of(measure.where)) if measure.where else found
+
+
+def _all_of(conditions: Sequence[Where]) -> Composable:
+    return SQL(" and ").join(map(_condition, conditions)) if conditions else SQL("true")
+
+
+def _condition(where: Where) -> Composable:
+    value = Identifier(where.column)
+    parts = [SQL("{} {} {}").format(value, SQL(sign), Literal(bound)) for sign, bound in where.bounds()]
+    if where.among:
+        parts.append(SQL("{} in ({})").format(value, SQL(", ").join(map(Literal, where.among))))
+    found = SQL(" and ").join(parts) if parts else SQL("{} is not null").format(value)
+    if not where.or_empty:
+        return found
+    empty = SQL("({0} is null or {0}::text = '')").format(value)
+    return SQL("({} or {})").format(empty, found)
 
 
 def sample(dsn: str, table: str, limit: int = 20) -> tuple[list[str], list[tuple]]:
