@@ -14,6 +14,7 @@ exit asks for it: a worker whose lease ran out moves nothing.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -180,6 +181,8 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
             changes |= {"finished_at": Now(), "superseded_at": None, "is_forced": False, "is_rebuild": False}
         _leave(run, **changes)
         _close(run, RunState.UNCHANGED if unchanged else RunState.DONE, outcome.message, counts=counts, details=_marked(outcome))
+        if not unchanged:
+            _note_oddities(block)
         _ask_after(run, loaded=run.stage == Stage.LOAD and not unchanged)
         if run.stage == Stage.LOAD:
             _remember_watermark(block, outcome.details)
@@ -189,6 +192,24 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
                 _remember_version(block)
     block.refresh_from_db()
     return block
+
+
+def _note_oddities(block: ScheduleBlock) -> None:
+    """Keep with the block what of its present data was rejected, and what is odd about it, by all stages together.
+
+    Of each stage its newest good run counts, unless a stage before it has run since: publishing again forgets nothing, and
+    reading again begins anew.
+    """
+    good = block.runs.filter(state=RunState.DONE).order_by("stage", "-pk").distinct("stage")
+    newest = {stage: (pk, rejected, flags) for stage, pk, rejected, flags in good.values_list("stage", "pk", "rejected", "details__flags")}
+    rejected, flags, before = 0, Counter(), 0
+    for stage in Stage.values:
+        if stage not in newest or newest[stage][0] < before:
+            continue
+        before = newest[stage][0]
+        rejected += newest[stage][1]
+        flags.update(newest[stage][2] or {})
+    ScheduleBlock.objects.filter(pk=block.pk).update(rejected=rejected, flags=dict(sorted(flags.items())))
 
 
 def _marked(outcome: Outcome) -> dict:

@@ -384,17 +384,28 @@ class ScheduleBlock(models.Model):
 
     @property
     def upstream_status(self) -> int:
-        """The number that atd-mds would give: 0 not begun, 2 extracted, 5 lost in extract, 6/-6 loaded or not, 7 in publish, 8/-8 published."""
+        """The number that atd-mds would give: 0 new, 2 extracted, 5 loaded, 6 loaded with rejected rows, -6 all rows rejected, -5 not loaded,
+        7 no data, 8 published, -8 not published. That an hour with rejected rows was published is 8, and `rejected` tells the rest.
+        """
         if self.state == State.DONE:
-            return 8
+            if self.mark in (self.Mark.EMPTY, self.Mark.NO_SERVICE):
+                return 7
+            owed = self.pipeline.stages
+            return 8 if Stage.PUBLISH in owed else self._loaded_status() if Stage.LOAD in owed else 2
+        if self.stage == Stage.EXTRACT:
+            return 0  # a failure there leaves nothing behind
         failed = self.state == State.FAILED
-        return {
-            Stage.EXTRACT: 5 if failed else 0,
-            Stage.STANDARDIZE: 2,
-            Stage.ENRICH: 2,
-            Stage.LOAD: -6 if failed else 2,
-            Stage.PUBLISH: -8 if failed else (7 if self.state == State.RUNNING else 6),
-        }[Stage(self.stage)]
+        if self.stage == Stage.PUBLISH:
+            return -8 if failed else self._loaded_status()
+        return -5 if failed else 2
+
+    def _loaded_status(self) -> int:
+        """How the load went, where it went to its end."""
+        if self.rows == 0:
+            return 7
+        if not self.rejected:
+            return 5
+        return -6 if self.rows is not None and self.rejected >= self.rows else 6
 
 
 class RunState(models.TextChoices):

@@ -28,12 +28,13 @@ from catalog.audit import SCHEDULE, Actor
 from pipelines import blocks, clock, warehouse
 from pipelines.blocks import Verdict
 from pipelines.errors import PipelineError
-from pipelines.models import Cadence, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock, Stage, State, Trigger
-from pipelines.upkeep import after
+from pipelines.models import Cadence, Pipeline, Provider, Pulse, Run, RunState, ScheduleBlock, Stage, State, Trigger, UpkeepJob
+from pipelines.upkeep import after, jobs
 
 log = logging.getLogger(__name__)
 
 WORK, AFTER, CANARY = "pipelines.tasks.work", "pipelines.tasks.carry_out_after", "pipelines.tasks.answer_canary"
+UPKEEP = "pipelines.tasks.carry_out_upkeep"
 #: Of one pipeline, so many blocks at most are made by one tick: an outage of months is caught up in portions.
 MOST_NEW_BLOCKS = 500
 RING_AGAIN_SECONDS = 30
@@ -141,6 +142,7 @@ def tick(now: datetime | None = None) -> dict[str, int]:
                 log.exception("The schedule of %s can't be planned", pipeline.slug)
         swept = sweep()
         ring_after()
+        ring_upkeep(now)
         clear_leftovers()
         beat("tick", host=socket.gethostname(), made=made, broken=broken, **swept)
     return {"made": made, "broken": broken, **swept}
@@ -251,6 +253,23 @@ def ring_after(*, is_asked: bool = False) -> None:
     after.give_up_lost()
     if (is_asked or after.is_left()) and queue_depth() < 4 * settings.WORKERS:
         async_task(AFTER)
+
+
+def ring_upkeep(now: datetime) -> None:
+    """Have workers do the upkeep jobs that are due, and those whose message was lost."""
+    jobs.give_up_lost()
+    fresh = [run.pk for run in jobs.begin_due(now)]
+    if queue_depth() < 4 * settings.WORKERS:
+        for run_id in dict.fromkeys([*fresh, *jobs.unheard()]):
+            async_task(UPKEEP, run_id)
+
+
+def ask_for_upkeep(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON) -> jobs.Answer:
+    """Ask for an upkeep job now, and ring for it: a worker takes it within seconds."""
+    answer = jobs.start(job, actor=actor, reason=reason, trigger=trigger)
+    if answer.run:
+        async_task(UPKEEP, answer.run.pk)
+    return answer
 
 
 def queue_depth() -> int:

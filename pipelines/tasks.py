@@ -5,10 +5,10 @@ import signal
 import socket
 
 from pipelines import planner, runner
-from pipelines.upkeep import after
+from pipelines.upkeep import after, jobs
 
 #: The only functions that the queue runs; anything else in it is refused.
-ALLOWED = frozenset({planner.WORK, planner.AFTER, planner.CANARY})
+ALLOWED = frozenset({planner.WORK, planner.AFTER, planner.UPKEEP, planner.CANARY})
 
 
 def work(block_id: int) -> str:
@@ -26,6 +26,15 @@ def carry_out_after() -> str:
     stop_if_orphaned()
     _heard()
     return f"{len(after.carry_out())} steps after loads ended"
+
+
+def carry_out_upkeep(run_id: int) -> str:
+    """Do an upkeep job that was asked for; one that somebody else has done or does is left to him."""
+    stop_if_orphaned()
+    _heard()
+    run = jobs.carry_out(run_id)
+    planner.ring_due()
+    return run.message if run else "nothing to do"
 
 
 def answer_canary() -> None:

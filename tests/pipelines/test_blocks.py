@@ -696,10 +696,64 @@ def test_an_act_whose_audit_row_cannot_be_written_did_not_happen(verb, monkeypat
     assert ScheduleBlock.objects.values().get(pk=one.pk) == before
 
 
-def test_the_numbers_that_the_ancestor_used_can_be_told_of_every_state():
-    for stage in Stage.values:
-        for state in State.values:
-            assert ScheduleBlock(stage=stage, state=state).upstream_status in (0, 2, 5, 6, -6, 7, 8, -8)
+CORRIDOR = ["extract", "standardize", "enrich", "load", "publish"]
+
+
+@pytest.mark.parametrize(
+    "fields, number",
+    [
+        ({"stage": "extract"}, 0),
+        ({"stage": "extract", "state": "running"}, 0),
+        ({"stage": "extract", "state": "failed"}, 0),
+        ({"stage": "extract", "error_code": "not-ready"}, 0),
+        ({"stage": "standardize"}, 2),
+        ({"stage": "enrich", "state": "running"}, 2),
+        ({"stage": "load", "state": "held"}, 2),
+        ({"stage": "standardize", "state": "failed"}, -5),
+        ({"stage": "load", "state": "failed", "rows": 9}, -5),
+        ({"stage": "publish", "rows": 9}, 5),
+        ({"stage": "publish", "rows": 9, "rejected": 2}, 6),
+        ({"stage": "publish", "rows": 9, "rejected": 9}, -6),
+        ({"stage": "publish", "rows": 0}, 7),
+        ({"stage": "publish", "state": "failed", "rows": 9, "rejected": 2}, -8),
+        ({"stage": "publish", "state": "done", "rows": 9, "rejected": 2}, 8),
+        ({"stage": "publish", "state": "done", "rows": 0, "mark": "empty"}, 7),
+        ({"stage": "extract", "state": "done", "rows": 0, "mark": "no-service"}, 7),
+        ({"stage": "extract", "state": "done", "rows": 9, "mark": "unchanged"}, 8),
+        ({"stage": "load", "state": "done", "rows": 9, "rejected": 2, "pipeline": Pipeline(stages=CORRIDOR[:4])}, 6),
+        ({"stage": "load", "state": "done", "rows": 9, "pipeline": Pipeline(stages=CORRIDOR[:4])}, 5),
+        ({"stage": "extract", "state": "done", "rows": 9, "pipeline": Pipeline(stages=CORRIDOR[:1])}, 2),
+    ],
+)
+def test_a_block_tells_the_number_that_the_ancestor_would_give(fields, number):
+    assert ScheduleBlock(**{"pipeline": Pipeline(stages=CORRIDOR), **fields}).upstream_status == number
+
+
+def rejecting(rejected: int, **flags: int) -> Outcome:
+    return Outcome(Counts(rows_in=9, rows_out=9 - rejected, rejected=rejected), details={"flags": flags} if flags else {})
+
+
+def test_rows_rejected_on_the_way_stay_visible_when_the_rest_is_published():
+    one = block(pipeline(stages=CORRIDOR))
+    for outcome in (well(9), rejecting(2, zero_distance=3, swapped=1), rejecting(0, outside_city=4), rejecting(1), well(6)):
+        blocks.advance(claim(one), outcome)
+    one.refresh_from_db()
+    assert (one.state, one.rejected, one.upstream_status) == (State.DONE, 3, 8)
+    assert one.flags == {"outside_city": 4, "swapped": 1, "zero_distance": 3}
+
+
+def test_publishing_again_forgets_no_rejected_row_and_reading_again_begins_anew():
+    one = block(pipeline(stages=CORRIDOR))
+    for outcome in (well(9), rejecting(2, swapped=1), rejecting(0), rejecting(0), well(7)):
+        blocks.advance(claim(one), outcome)
+    blocks.requeue(one.pk, actor=ANN, stage="publish")
+    blocks.advance(claim(one), well(7))
+    one.refresh_from_db()
+    assert (one.rejected, one.flags) == (2, {"swapped": 1})
+    blocks.requeue(one.pk, actor=ANN, stage="extract")
+    blocks.advance(claim(one), well(9))
+    one.refresh_from_db()
+    assert (one.rejected, one.flags) == (0, {})
 
 
 def test_fences_rise_with_every_claim_and_never_fall():

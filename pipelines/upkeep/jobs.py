@@ -1,0 +1,287 @@
+"""Upkeep jobs: what is done now and then beside the blocks. Whose turn it is, who does it, and what became of it.
+
+A job's kind is a class of this package: say `kind`, `label` and `options`, write `run`, and it is registered. A button, a command
+and the schedule ask for it alike (`start`), a worker or the command does it (`carry_out`), and one that was lost is given up. Of
+one job one run at a time goes on; a constraint of the database keeps that.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+
+from catalog import audit
+from catalog.audit import Actor
+from pipelines import clock, secrets
+from pipelines.connectors.base import Parameter
+from pipelines.errors import PipelineError, SetupError
+from pipelines.models import Cadence, Pipeline, Trigger, UpkeepJob, UpkeepRun
+
+log = logging.getLogger(__name__)
+
+#: A running job that has said nothing for so long was lost with its worker; jobs note their progress far more often.
+LOST_AFTER = timedelta(minutes=30)
+#: A message that nobody took by then was lost: the tick rings again.
+RING_AFTER = timedelta(seconds=30)
+LONGEST_WORDS = 2_000
+#: Of all cadences, monthly lets the most days pass.
+LONGEST_PAUSE_DAYS = 63
+
+KINDS: dict[str, type[Job]] = {}
+
+
+@dataclass
+class Note:
+    """What a job says while it works: words for its page. Each is a sign of life, so say one at least every few minutes."""
+
+    run: UpkeepRun
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, words: str = "", **details: Any) -> None:
+        """Keep `words` as what it does now, and `details` (plain JSON values) with the run. Raises JobLost when it was given up."""
+        self.details |= details
+        changes: dict[str, Any] = {"beat_at": Now(), "details": self.details} | ({"message": _clean(words)} if words else {})
+        if not UpkeepRun.objects.filter(pk=self.run.pk, state=UpkeepRun.State.RUNNING).update(**changes):
+            raise JobLost(f"{self.run} was given up for lost")
+
+
+class JobLost(Exception):
+    """The run was given up while it worked: somebody else may have begun again, and what this one would still write is void."""
+
+
+class Job(ABC):
+    """One kind of upkeep. Subclass it in a module of this package with `kind` and `label`, and it is registered."""
+
+    kind: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    #: One sentence for the page: what it does.
+    about: ClassVar[str] = ""
+    #: What `UpkeepJob.options` may hold; every value is optional and its default a word of text.
+    options: ClassVar[tuple[Parameter, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.kind or not cls.label:
+            raise TypeError(f"{cls.__name__} must say its kind and its label")
+        if cls.kind in KINDS:
+            raise TypeError(f"two upkeep jobs say that they are {cls.kind!r}: {KINDS[cls.kind].__name__}, {cls.__name__}")
+        KINDS[cls.kind] = cls
+
+    @abstractmethod
+    def run(self, job: UpkeepJob, run: UpkeepRun, note: Note) -> str:
+        """Do it once; return what was done, in a sentence. `note(words, **details)` tells the page meanwhile. Raises PipelineError.
+
+        It may be begun again after a worker was lost, so twice must be harmless.
+        """
+
+    def pipelines_of(self, job: UpkeepJob) -> QuerySet[Pipeline]:
+        """The pipelines that the job names, or all of them."""
+        named = job.pipelines.select_related("provider", "dataset", "portal")
+        return named if job.pipelines.exists() else Pipeline.objects.select_related("provider", "dataset", "portal")
+
+    @classmethod
+    def number(cls, job: UpkeepJob, name: str) -> int:
+        """An option as a whole number of 0 or more; its declared default where the job says nothing. Raises SetupError."""
+        declared = next(option for option in cls.options if option.name == name)
+        given = job.options.get(name, declared.default)
+        try:
+            number = int(given)
+        except (TypeError, ValueError):
+            number = -1
+        if number < 0:
+            raise SetupError(
+                f"{job}: {name} must be a whole number, not {given!r}.", code="bad-option", next_step="Correct it under Settings, Upkeep jobs."
+            )
+        return number
+
+
+def kinds() -> Mapping[str, type[Job]]:
+    """Every kind that there is: the modules of this package are imported once."""
+    package = __name__.rpartition(".")[0]
+    for module in iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
+    return KINDS
+
+
+def kind_of(job: UpkeepJob) -> type[Job]:
+    """The class of a job. Raises SetupError naming the kinds that there are."""
+    try:
+        return kinds()[job.kind]
+    except KeyError:
+        raise SetupError(
+            f"{job}: there is no upkeep job of the kind {job.kind!r}; the kinds are: {', '.join(sorted(KINDS))}.",
+            code="unknown-kind",
+            next_step="Choose one of these kinds under Settings, Upkeep jobs.",
+        ) from None
+
+
+def check(job: UpkeepJob) -> None:
+    """Whether the kind is known and its options are. Raises ValidationError by field."""
+    try:
+        kind = kind_of(job)
+    except SetupError as error:
+        raise ValidationError({"kind": error.message}) from error
+    known = {option.name for option in kind.options}
+    if not isinstance(job.options, dict):
+        raise ValidationError({"options": 'Give names and values, like {"days": 35}.'})
+    if strangers := sorted(set(job.options) - known):
+        raise ValidationError({"options": f"{kind.label} has no {', '.join(strangers)}. It knows: {', '.join(sorted(known)) or 'none'}."})
+    most = {Cadence.WEEKLY: 7, Cadence.MONTHLY: 31}.get(Cadence(job.cadence))
+    if most and not 1 <= job.day <= most:
+        raise ValidationError({"day": f"Give a day from 1 to {most}."})
+
+
+# when
+
+
+def next_time(job: UpkeepJob, after: datetime) -> datetime | None:
+    """The first time after `after` at which the schedule has it done, as a UTC instant; None: only by hand.
+
+    The time of day is the city's, on days when the clock changes too: one that is skipped is taken at the next valid minute, one
+    that comes twice at its first. Of an hourly job only the minute counts; a month without its day has it on its last. Raises
+    ValueError where zone or day make no sense.
+    """
+    at = job.at_time or datetime.min.time()
+    if job.cadence == Cadence.MANUAL:
+        return None
+    if job.cadence == Cadence.HOURLY:
+        moment = after.astimezone(UTC).replace(minute=at.minute, second=0, microsecond=0)
+        return moment if moment > after else moment + clock.HOUR
+    today = after.astimezone(clock.zone(job.time_zone)).date()
+    for days in range(LONGEST_PAUSE_DAYS):
+        day = today + timedelta(days=days)
+        if _is_its_day(job, day) and (moment := clock.local_instant(day, at, job.time_zone)) > after:
+            return moment
+    raise ValueError(f"{job} has no day {job.day} in its {job.cadence} round")
+
+
+def _is_its_day(job: UpkeepJob, day: date) -> bool:
+    if job.cadence == Cadence.WEEKLY:
+        return day.isoweekday() == job.day
+    if job.cadence == Cadence.MONTHLY:
+        return day.day == job.day or (day.day < job.day and (day + clock.DAY).day == 1)
+    return True
+
+
+def plan(now: datetime) -> int:
+    """Give every active job that has none its next time. Returns how many got one; a job is not begun by having been made."""
+    fresh = 0
+    for job in UpkeepJob.objects.filter(is_active=True, next_at=None).exclude(cadence=Cadence.MANUAL):
+        try:
+            fresh += UpkeepJob.objects.filter(pk=job.pk, next_at=None).update(next_at=next_time(job, now))
+        except ValueError as error:
+            # one job with an impossible schedule must not stop the others'
+            log.error("The upkeep job %s can't be planned: %s", job, error)
+    return fresh
+
+
+def due(now: datetime) -> list[UpkeepJob]:
+    """Active jobs whose time has come, the longest due first."""
+    return list(UpkeepJob.objects.filter(is_active=True, next_at__lte=now).order_by("next_at"))
+
+
+def begin_due(now: datetime) -> list[UpkeepRun]:
+    """Ask for what is due, each once whoever else calls this: the runs that were made. What was missed while all was down is done once."""
+    plan(now)
+    begun = []
+    for job in due(now):
+        try:
+            later = next_time(job, now)
+        except ValueError as error:
+            log.error("The upkeep job %s can't be planned: %s", job, error)
+            later = None
+        with transaction.atomic():
+            # who moves the next time is the one who asks: two ticks at once ask once
+            mine = UpkeepJob.objects.filter(pk=job.pk, next_at=job.next_at).update(next_at=later)
+            if mine and (run := start(job, actor=audit.SCHEDULE, trigger=Trigger.SCHEDULE).run):
+                begun.append(run)
+    return begun
+
+
+# asked for, by whichever door
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a wish: the run that was made, or why there is none."""
+
+    run: UpkeepRun | None
+    text: str
+
+
+def start(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON) -> Answer:
+    """Ask for a job to be done now; it waits for whoever carries it out. Leaves its audit row, moved or refused."""
+    run = None
+    try:
+        with transaction.atomic():
+            run = UpkeepRun.objects.create(job=job, trigger=trigger, asked_by=actor.name[:150], asked_because=reason)
+        text = "Asked to run."
+    except IntegrityError:
+        going = job.runs.filter(state__in=OPEN).first()
+        does = "runs" if going and going.state == UpkeepRun.State.RUNNING else "waits"
+        text = f"It {does} already, asked by {going.asked_by if going else 'somebody'}."
+    audit.write(actor, "run", kind="upkeep", target=job.title, reason=reason, result=text if run else f"refused: {text}")
+    return Answer(run, text)
+
+
+OPEN = (UpkeepRun.State.WAITING, UpkeepRun.State.RUNNING)
+
+
+# done
+
+
+def carry_out(run_id: int) -> UpkeepRun | None:
+    """Do a run that waits, here; the run as it ended, or None when somebody else has it. Only what is not an Exception is raised on."""
+    now = {"state": UpkeepRun.State.RUNNING, "started_at": Now(), "beat_at": Now()}
+    if not UpkeepRun.objects.filter(pk=run_id, state=UpkeepRun.State.WAITING).update(**now):
+        return None
+    run = UpkeepRun.objects.select_related("job").get(pk=run_id)
+    note = Note(run)
+    state, words = UpkeepRun.State.FAILED, "The worker was stopped before it was done."
+    try:
+        words = kind_of(run.job)().run(run.job, run, note)
+        state = UpkeepRun.State.DONE
+    except JobLost as error:
+        log.warning("%s", error)
+    except PipelineError as error:
+        words = f"{error.message} {error.next_step}".strip()
+    except Exception as error:
+        # whatever it is, the next job must run and this one must not stay "running": its words stand on the page
+        log.exception("The upkeep job %s broke", run.job)
+        words = f"Unexpected {type(error).__name__}: {error}. This is a fault of the program: report it."
+    finally:
+        # also where the queue's time-out or Ctrl-C ends it, which are no Exceptions and go on
+        ended = {"state": state, "message": _clean(words), "details": note.details, "finished_at": Now()}
+        if UpkeepRun.objects.filter(pk=run_id, state=UpkeepRun.State.RUNNING).update(**ended) and state == UpkeepRun.State.FAILED:
+            log.warning("The upkeep job %s failed: %s", run.job, words)
+    run.refresh_from_db()
+    return run
+
+
+def give_up_lost() -> int:
+    """Close the runs whose worker is gone: failed, in words, so that the next time can begin. Returns how many."""
+    words = f"Its worker was lost: no sign of life for {LOST_AFTER.total_seconds() / 60:g} minutes."
+    lost = UpkeepRun.objects.filter(state=UpkeepRun.State.RUNNING, beat_at__lt=Now() - LOST_AFTER)
+    return lost.update(state=UpkeepRun.State.FAILED, message=words, finished_at=Now())
+
+
+def unheard() -> Collection[int]:
+    """Runs that have waited so long that their message must have been lost, or was never sent."""
+    waiting = Q(state=UpkeepRun.State.WAITING, asked_at__lt=Now() - RING_AFTER)
+    return list(UpkeepRun.objects.filter(waiting).order_by("asked_at").values_list("pk", flat=True))
+
+
+def _clean(words: str) -> str:
+    """As the database keeps it and a person may read it."""
+    return secrets.redact(words).replace("\x00", "\\x00")[:LONGEST_WORDS]
