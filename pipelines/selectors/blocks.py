@@ -135,7 +135,7 @@ def _telling_of_success(block: ScheduleBlock, chain: Chain) -> Telling:
             f"Run it again from {hop.key if hop else block.stage}; twice is harmless.",
             "",
         )
-    if block.mark in (ScheduleBlock.Mark.EMPTY, ScheduleBlock.Mark.UNCHANGED):
+    if block.mark in (ScheduleBlock.Mark.EMPTY, ScheduleBlock.Mark.NO_SERVICE, ScheduleBlock.Mark.UNCHANGED):
         return Telling(block.message or f"It is {block.get_mark_display()}.", "Nothing to do.", "calm")
     last = chain.hops[-1]
     if chain.adds_up and last.rows is not None:

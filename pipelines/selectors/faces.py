@@ -36,13 +36,16 @@ class Square:
     ends_at: datetime | None = None
     local_from: str = ""
     local_to: str = ""
+    block: ScheduleBlock | None = None
 
 
 OK = Face("ok", "Done")
 EMPTY = Face("unchanged", "Complete and empty")
+NO_SERVICE = Face("unchanged", "Provider not in service")
 UNCHANGED = Face("unchanged", "Unchanged")
 SUSPICIOUS = Face("suspicious", "Suspicious")
 WAITING = Face("queued", "Waiting")
+NOT_READY = Face("queued", "Source not ready")
 RETRY = Face("queued", "Will retry")
 OVERDUE = Face("late", "Overdue")
 RUNNING = Face("running", "Running")
@@ -62,11 +65,17 @@ NOT_OWED = Face("due", "Nothing owed")
 
 #: From the loudest to the quietest: of several blocks in one cell the first of these is shown.
 WORST_FIRST = [
-    FAILED, CRASHED, SUSPICIOUS, MISSING, OVERDUE, LATE, HELD, PAUSED, PAUSED_GAP, CANCELLED, RUNNING, RETRY, WAITING, OK, UNCHANGED, EMPTY,
-    RECOVERED, COVERED, NOT_YET, NOT_OWED, NOTHING_YET,
+    FAILED, CRASHED, SUSPICIOUS, MISSING, OVERDUE, LATE, HELD, PAUSED, PAUSED_GAP, CANCELLED, RUNNING, RETRY, NOT_READY, WAITING, OK, UNCHANGED,
+    EMPTY, NO_SERVICE, RECOVERED, COVERED, NOT_YET, NOT_OWED, NOTHING_YET,
 ]  # fmt: skip
 
+#: What ended well, whether there were rows or not; a suspicious block is not among them.
+GOOD = (OK, EMPTY, NO_SERVICE, UNCHANGED)
+
 _RANK = {face: place for place, face in enumerate(WORST_FIRST)}
+
+#: How a source says that a window is not complete yet. That is not "no data": it is asked again.
+NOT_READY_CODES = ("not-ready", "http-202", "NotReady")
 
 #: What `blocks.crash` and the runner say of a process that died, hung or outgrew its memory.
 CRASH_CODES = ("crashed", "worker-lost", "worker-stopped", "deadline", "out-of-memory")
@@ -96,11 +105,14 @@ def of_parts(state: str, mark: str, *, superseded: bool, attempts: int, due_at: 
     if state == State.DONE:
         return {
             ScheduleBlock.Mark.EMPTY: EMPTY,
+            ScheduleBlock.Mark.NO_SERVICE: NO_SERVICE,
             ScheduleBlock.Mark.UNCHANGED: UNCHANGED,
             ScheduleBlock.Mark.SUSPICIOUS: SUSPICIOUS,
         }.get(mark, OK)
     if due_at < now - OVERDUE_AFTER:
         return OVERDUE
+    if error_code in NOT_READY_CODES:
+        return NOT_READY
     return RETRY if attempts and error_code else WAITING
 
 

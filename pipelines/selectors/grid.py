@@ -43,6 +43,7 @@ class GridRow:
     rows: int | None
     done: int
     owed: int
+    rejected: int = 0
     note: str = ""
     note_title: str = ""
     is_week: bool = False
@@ -67,6 +68,7 @@ class Grid:
     done: int
     missing: int
     failed: int
+    rejected: int
     undone: int
     trouble_start: datetime | None
     trouble_end: datetime | None
@@ -92,11 +94,14 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
             "due_at",
             "error_code",
             "rows",
+            "rejected",
             "stage",
             "message",
             "pipeline_id",
         )
     }
+    for block in blocks.values():
+        block.pipeline = pipeline  # its number for export asks for it
     cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
     owed = {window[0] for window in planner.owed_windows(pipeline, since, end)}
     windows = {start: (start, finish) for start, finish in clock.windows(cadence, pipeline.time_zone, since, end) if start >= since}
@@ -124,6 +129,7 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
         done=sum(row.done for row in rows),
         missing=sum(square.face == faces.MISSING for square in squares.values()),
         failed=sum(square.face in (faces.FAILED, faces.CRASHED) for square in squares.values()),
+        rejected=sum(row.rejected for row in rows),
         undone=sum(square.face.look not in ("ok", "unchanged", "suspicious", "due") for square in squares.values()),
         trouble_start=bad[0].starts_at if bad else None,
         trouble_end=bad[-1].ends_at if bad else None,
@@ -171,7 +177,11 @@ def _square(
         words = face.word.lower() + (f" at {block.stage}: {block.message[:120]}" if face.look in ("failed", "crashed") else "")
         if block.state == State.DONE and block.rows is not None:
             words += f", {block.rows:,} rows"
-        return Square(face, f"{label}: {words}", reverse("block", args=[block.pk]), shade(block.rows) if face == faces.OK else "", *window, *span)
+        if block.rejected:
+            words += f", {block.rejected:,} rejected"
+        return Square(
+            face, f"{label}: {words}", reverse("block", args=[block.pk]), shade(block.rows) if face == faces.OK else "", *window, *span, block
+        )
     if not is_owed:
         face = faces.NOT_OWED
     elif planner.due_at(pipeline, *window) > now:
@@ -189,10 +199,11 @@ def _row(label: str, cells: list[Square | None], blocks: dict[datetime, Schedule
     """A line with its sums. What isn't due yet, was never owed or is covered by a later reading doesn't count as owed."""
     present = [cell for cell in cells if cell is not None]
     due = [cell for cell in present if cell.face.look != "due"]
-    good = [cell for cell in due if cell.face in (faces.OK, faces.EMPTY, faces.UNCHANGED, faces.SUSPICIOUS)]
+    good = [cell for cell in due if cell.face in (*faces.GOOD, faces.SUSPICIOUS)]
     known = [blocks[cell.starts_at].rows for cell in good if cell.starts_at in blocks and blocks[cell.starts_at].rows is not None]
     done = [cell for cell in good if cell.face != faces.SUSPICIOUS]
-    return GridRow(label=label, cells=cells, rows=sum(known) if known else None, done=len(done), owed=len(due), **more)
+    rejected = sum(blocks[cell.starts_at].rejected for cell in present if cell.starts_at in blocks)
+    return GridRow(label, cells, rows=sum(known) if known else None, done=len(done), owed=len(due), rejected=rejected, **more)
 
 
 def _by_hour(squares, blocks, zone, first, last):

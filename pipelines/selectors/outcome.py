@@ -21,6 +21,7 @@ def outcome(block: ScheduleBlock, chain: Chain) -> list[str]:
     read, loaded, sent = (runs.get(stage) for stage in (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH))
     return [
         *(_of_reading(read, block) if read else []),
+        *_of_flags(block),
         *(_of_load(loaded, block) if loaded else []),
         *(_of_publication(sent, block, is_part=_is_part(read)) if sent else []),
     ]
@@ -37,6 +38,13 @@ def _of_reading(run: Run, block: ScheduleBlock) -> list[str]:
     column, since = block.pipeline.watermark_column, run.details.get("since", "")
     keys = "; all keys were compared with the table’s" if run.details.get("compares_keys") else ""
     return [f"It asked for rows whose {column} is at or after {moment_words(since)}, and for those that have none{keys}."]
+
+
+def _of_flags(block: ScheduleBlock) -> list[str]:
+    """What is odd about its rows, the most frequent first: "Odd among its rows: 12 outside city, 1 swapped coordinates."."""
+    kinds = sorted(block.flags.items(), key=lambda kind: (-kind[1], kind[0]))
+    told = ", ".join(f"{number:,} {name.replace('_', ' ').replace('-', ' ')}" for name, number in kinds if number)
+    return [f"Odd among its rows: {told}."] if told else []
 
 
 def _of_load(run: Run, block: ScheduleBlock) -> list[str]:
@@ -62,6 +70,10 @@ def _of_publication(run: Run, block: ScheduleBlock, *, is_part: bool) -> list[st
         lines.append(f"{rows_words(run.deleted)} {'was' if run.deleted == 1 else 'were'} deleted on {portal}.")
     if beyond := run.details.get("beyond", 0):
         lines.append(f"{rows_words(beyond)} besides those of this block {'was' if beyond == 1 else 'were'} sent along.")
+    if withheld := run.details.get("withheld", 0):
+        lines.append(f"{rows_words(withheld)} {'is' if withheld == 1 else 'are'} not for the public, by the pipeline’s release.")
+    if blanked := sum(run.details.get("blanked", {}).values()):
+        lines.append(f"{blanked:,} {'area was' if blanked == 1 else 'areas were'} left blank: fewer rows share them than the smallest group.")
     here, there = run.details.get("table_rows"), run.details.get("portal_rows")
     if here is None or there is None:
         return lines

@@ -41,6 +41,8 @@ def report(block: ScheduleBlock, *, since_run: int = 0, earlier: Iterable[Run] |
         "due_at": block.due_at.isoformat(),
         "superseded": block.superseded_at is not None,
         "upstream_status": block.upstream_status,
+        "rejected": block.rejected,
+        "flags": block.flags,
         "message": block.message,
         "error_code": block.error_code,
         "next_step": block.next_step,

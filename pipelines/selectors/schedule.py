@@ -156,7 +156,7 @@ class _Day:
 
     @property
     def done(self) -> int:
-        return sum(self.faces.get(face, 0) for face in (faces.OK, faces.EMPTY, faces.UNCHANGED))
+        return sum(self.faces.get(face, 0) for face in faces.GOOD)
 
 
 def _blocks_by_day(heads: list[DayHead], now: datetime) -> dict[int, dict[date, _Day]]:
@@ -267,4 +267,4 @@ def _standing(pipeline: Pipeline, seen: list[Face]) -> Face:
     loud = faces.worst(face for face in seen if face not in (faces.NOT_OWED, faces.NOT_YET, faces.COVERED))
     if loud == faces.NOT_OWED:
         return faces.OK if pipeline.newest_finish else faces.NOTHING_YET
-    return faces.OK if loud in (faces.OK, faces.UNCHANGED, faces.EMPTY, faces.RECOVERED) else loud
+    return faces.OK if loud in (*faces.GOOD, faces.RECOVERED) else loud

@@ -180,7 +180,10 @@ def _pipeline_json(one: Pipeline, now: datetime) -> JsonResponse:
             "stages": one.stages,
             "is_paused": one.is_paused,
             "next_due": planner.next_due(one, now),
-            "windows": [{"starts_at": cell.starts_at, "ends_at": cell.ends_at, "shown_as": cell.face.word, "page": cell.href} for cell in squares],
+            "windows": [
+                {"starts_at": cell.starts_at, "ends_at": cell.ends_at, "shown_as": cell.face.word, "page": cell.href, **_stored(cell)}
+                for cell in squares
+            ],
         },
         json_dumps_params={"indent": 1},
     )
@@ -190,9 +193,17 @@ def _grid_csv(one: Pipeline, grid: Grid) -> HttpResponse:
     squares = sorted((cell for row in grid.rows for cell in row.cells if cell), key=lambda cell: cell.starts_at)
     return csv_response(
         f"{one.slug}-blocks.csv",
-        ["starts_at", "ends_at", "window", "state"],
-        ([cell.starts_at, cell.ends_at, clock.window_text(cell.starts_at, cell.ends_at, one.time_zone), cell.face.word] for cell in squares),
+        ["starts_at", "ends_at", "window", "state", "rows", "rejected", "upstream_status"],
+        (
+            [cell.starts_at, cell.ends_at, clock.window_text(cell.starts_at, cell.ends_at, one.time_zone), cell.face.word, *_stored(cell).values()]
+            for cell in squares
+        ),
     )
+
+
+def _stored(cell: faces.Square) -> dict[str, int | None]:
+    """What the cell's block says in numbers; None where there is no block."""
+    return {name: getattr(cell.block, name, None) for name in ("rows", "rejected", "upstream_status")}
 
 
 # re-run: the preview is a page, the press is a POST to the same address
