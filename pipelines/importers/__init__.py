@@ -26,7 +26,7 @@ from django.db import transaction
 from catalog.audit import Actor
 from pipelines.importers import own
 from pipelines.importers.plan import PIPELINE, Plan, Problem, Report, Wanted, suggestion
-from pipelines.importers.settle import settle
+from pipelines.importers.settle import CheckJob, settle
 
 #: No configuration is longer; what is, was named by mistake.
 LARGEST_FILE = 20 << 20
@@ -46,17 +46,18 @@ class Refused(Exception):
         self.problems = problems
 
 
-def plan(paths: Iterable[str | Path], *, warehouse: str = "") -> Plan:
+def plan(paths: Iterable[str | Path], *, warehouse: str = "", check_job: CheckJob | None = None) -> Plan:
     """What these files would make, change and leave, and all that is wrong with them. Nothing stays written.
 
-    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say.
+    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say. `check_job` judges an upkeep job
+    (ValidationError), which an importer can't: who does the jobs stands beside it.
     """
     paths = [str(path) for path in paths]
     read = _read(paths)
     if warehouse:
         read = replace(read, wanted=tuple(_into(warehouse, wanted) for wanted in read.wanted))
     with transaction.atomic():
-        settled = settle(read)
+        settled = settle(read, check_job=check_job)
         transaction.set_rollback(True)
     # in the order of the files and their lines, as a person goes through them
     places = {path: place for place, path in enumerate(paths)}
@@ -74,7 +75,7 @@ def _into(warehouse: str, wanted: Wanted) -> Wanted:
     return replace(wanted, values={**wanted.values, "warehouse": warehouse}, next_steps=next_steps)
 
 
-def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
+def apply(planned: Plan, *, actor: Actor, reason: str = "", check_job: CheckJob | None = None) -> Report:
     """Do what the plan says, all or nothing, with an audit row for each object that was made or changed.
 
     The database may have changed since the plan was made, so everything is compared and checked again. Raises Refused.
@@ -82,7 +83,7 @@ def apply(planned: Plan, *, actor: Actor, reason: str = "") -> Report:
     if planned.problems:
         raise Refused(planned.problems)
     with transaction.atomic():
-        done = settle(Plan(planned.wanted), actor=actor, reason=reason)
+        done = settle(Plan(planned.wanted), actor=actor, reason=reason, check_job=check_job)
         if done.problems:
             transaction.set_rollback(True)
     if done.problems:

@@ -1,4 +1,4 @@
-"""The app's own YAML: providers, datasets and pipelines, each under its slug.
+"""The app's own YAML: providers, datasets, boundaries, pipelines and upkeep jobs, each under its slug (a job under its title).
 
 A file may be short; what it does not say takes its default (a title comes of the slug, a table of the slug with `_` for `-`,
 and without a portal nothing is published):
@@ -22,9 +22,24 @@ and without a portal nothing is published):
           - {kind: refresh, target: service_requests}
           - {kind: notify, secret: env:SLACK_HOOK}
 
+A pipeline may also say what its enrich stage adds and what leaves for the portal; the areas are a GeoJSON beside the file, and
+what is done now and then stands under upkeep:
+
+    boundaries:
+      council-districts: {key_property: district_n, file: council-districts.geojson}
+    pipelines:
+      bird-trips:
+        enrichments:
+          - {layer: council-districts, lon_column: start_lon, lat_column: start_lat, column: council_district_start}
+        private_columns: [trip_id, device_id, start_lon, start_lat]
+        release:
+          - {column: trip_id, from: trip_id, rule: surrogate}
+    upkeep:
+      Nightly heal: {kind: heal, cadence: daily, at_time: 02:00, time_zone: America/Chicago, pipelines: [bird-trips]}
+
 An import changes what the file names and leaves the rest: settings, columns and objects that are not named stay. So an export,
 which writes every setting, restores exactly what it saw, and a file of three lines changes one setting. A list (key, stages,
-the steps after a load) is one setting: it is as the file has it.
+the steps after a load, the enrichments) is one setting: it is as the file has it.
 
 A secret is `env:NAME` (stays in the environment), the word `sealed` (keep what is stored here), nothing (forget it), or the
 value itself, which is encrypted on its way in. Texts are taken as they stand: `07:00`, `17:00`, `1-2-3` and `no` need no quotes.
@@ -33,20 +48,33 @@ value itself, which is encrypted on its way in. Texts are taken as they stand: `
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, time
 from typing import Any
 
 import yaml
 from django.db import models
 
-from catalog.models import Dataset
+from catalog.models import BoundaryLayer, Dataset
 from pipelines.importers import plain
-from pipelines.importers.plan import DATASET, PIPELINE, PROVIDER, Plan, Problem, Step, Wanted, suggestion
-from pipelines.models import Pipeline, Provider
+from pipelines.importers.plan import (
+    BOUNDARY,
+    DATASET,
+    PIPELINE,
+    PLURAL,
+    PROVIDER,
+    SECTION,
+    UPKEEP,
+    Plan,
+    Problem,
+    Step,
+    Wanted,
+    suggestion,
+)
+from pipelines.models import Pipeline, Provider, UpkeepJob
 
 NAME = "Open Data Ops YAML"
-SECTIONS = {"providers": PROVIDER, "datasets": DATASET, "pipelines": PIPELINE}
+SECTIONS = {SECTION[kind]: kind for kind in (PROVIDER, DATASET, BOUNDARY, PIPELINE, UPKEEP)}
 HEADER = """\
 # Open Data Ops configuration, written by: python3 manage.py export_config
 # Read it back with: python3 manage.py import_config FILE… (with --dry-run it only says what would change).
@@ -103,11 +131,12 @@ class _Reader:
     def read(self, text: str) -> Plan:
         root = self._compose(text)
         if root is not None:
-            for section, at, node in self._pairs(root, "", "sections (providers, datasets, pipelines)"):
+            for section, at, node in self._pairs(root, "", f"sections ({', '.join(SECTIONS)})"):
                 if section not in SECTIONS:
                     self._problem(at, section, f"{section!r} is not a section.", suggestion(section, SECTIONS, what="The sections"))
                     continue
-                for slug, key, body in self._pairs(node, section, f"{section}, each under its slug", under_slugs=True):
+                each = f"{PLURAL[SECTIONS[section]]}, each under its {'title' if SECTIONS[section] == UPKEEP else 'slug'}"
+                for slug, key, body in self._pairs(node, section, each, under_slugs=True):
                     self._thing(SECTIONS[section], slug, key, body)
         return Plan(tuple(self.wanted), tuple(self.problems))
 
@@ -147,7 +176,7 @@ class _Reader:
 
     def _thing(self, kind: str, slug: str, key: yaml.Node, body: yaml.Node) -> None:
         """One object under its slug."""
-        where = f"{kind}s.{slug}"
+        where = f"{SECTION[kind]}.{slug}"
         before = len(self.problems)
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
@@ -155,7 +184,8 @@ class _Reader:
         known = plain.keys_of(kind)
         for name, at, node in self._pairs(body, where, f"settings of {kind} {slug}"):
             if name not in known:
-                self._problem(at, f"{where}.{name}", f"A {kind} has no setting {name!r}.", self._stranger(kind, name, known))
+                a = "An" if kind[0] in "aeiou" else "A"
+                self._problem(at, f"{where}.{name}", f"{a} {kind} has no setting {name!r}.", self._stranger(kind, name, known))
                 continue
             lines[name] = at.start_mark.line + 1
             try:
@@ -180,11 +210,18 @@ class _Reader:
         if kind == DATASET and name == "columns":
             return dict(self._columns(where, node, lines))
         if kind == PIPELINE and name == "after":
-            return tuple(self._steps(where, node, lines))
+            return tuple(self._steps(where, node, lines, name, plain.STEP_FIELDS, ("step", "step after a load", "kind: analyze")))
+        if kind == PIPELINE and name == "enrichments":
+            words = ("enrichment", "enrichment", "column: council_district")
+            return tuple(self._steps(where, node, lines, name, plain.ENRICHMENT_FIELDS, words))
+        if kind == UPKEEP and name == "pipelines":
+            return self._list(node)
+        if kind == BOUNDARY and name in plain.PARTS[BOUNDARY]:
+            return _text(node)
         field = plain.FIELDS[kind][name]
         if isinstance(field, models.JSONField):
             if field.get_default() == {}:
-                read: Callable[[yaml.Node], Any] = _text_or_nothing if name == "secrets" else _text_or_deeper
+                read: Callable[[yaml.Node], Any] = {"secrets": _text_or_nothing, "options": _deeper}.get(name, _text_or_deeper)
                 return {item: read(value) for item, value in self._named(where, node, lines, name)}
             return self._list(node)
         return _scalar(field, node)
@@ -204,24 +241,28 @@ class _Reader:
                     self._problem(error.node, f"{where}.{column}.{name}", error.message, error.next_step)
             yield column, words
 
-    def _steps(self, where: str, node: yaml.Node, lines: dict[str, int]) -> Iterator[Step]:
-        """The steps after a load. Raises _Unreadable where they are no list."""
+    def _steps(
+        self, where: str, node: yaml.Node, lines: dict[str, int], list_name: str, fields: Mapping[str, models.Field], words: tuple[str, str, str]
+    ) -> Iterator[Step]:
+        """The items of a list, each with settings of these fields. Raises _Unreadable where they are no list."""
+        one, called, example = words
         if _is_null(node):
             return
         if not isinstance(node, yaml.SequenceNode):
-            raise _Unreadable(node, f"{_kind_of(node)} stands where a list of steps is wanted.", "Begin each step with a dash, like - kind: analyze.")
+            raise _Unreadable(node, f"{_kind_of(node)} stands where a list of {one}s is wanted.", f"Begin each {one} with a dash, like - {example}.")
         _refuse_tag(node)
         for number, item in enumerate(node.value, start=1):
-            lines[f"after.{number}"] = item.start_mark.line + 1
+            lines[f"{list_name}.{number}"] = item.start_mark.line + 1
             values = {}
-            for name, at, value in self._pairs(item, f"{where}.{number}", "words of a step (such as kind: analyze)"):
-                if name not in plain.STEP_FIELDS:
-                    next_step = suggestion(name, plain.STEP_FIELDS, what="The settings of a step")
-                    self._problem(at, f"{where}.{number}.{name}", f"A step after a load has no setting {name!r}.", next_step)
+            article = "An" if called[0] in "aeiou" else "A"
+            for name, at, value in self._pairs(item, f"{where}.{number}", f"words of {article.lower()} {one} (such as {example})"):
+                if name not in fields:
+                    next_step = suggestion(name, fields, what=f"The settings of {article.lower()} {one}")
+                    self._problem(at, f"{where}.{number}.{name}", f"{article} {called} has no setting {name!r}.", next_step)
                     continue
-                lines[f"after.{number}.{name}"] = at.start_mark.line + 1
+                lines[f"{list_name}.{number}.{name}"] = at.start_mark.line + 1
                 try:
-                    values[name] = _scalar(plain.STEP_FIELDS[name], value)
+                    values[name] = _scalar(fields[name], value)
                 except _Unreadable as error:
                     self._problem(error.node, f"{where}.{number}.{name}", error.message, error.next_step)
             yield Step(values, line=item.start_mark.line + 1)
@@ -406,22 +447,31 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def document(pipelines: list[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
-    """{"providers": {slug: settings}, "datasets": …, "pipelines": …}: all, or some pipelines with what they refer to. No secret is in it."""
-    chosen = Pipeline.objects.select_related("provider", "dataset", "portal").prefetch_related("after_steps")
-    providers, datasets = Provider.objects.all(), Dataset.objects.all()
+    """{"providers": {slug: settings}, "datasets": …, "pipelines": …}: all, or some pipelines with what they refer to. No secret is in it.
+
+    Boundaries and upkeep jobs are there where there are any; the jobs only when all is told.
+    """
+    chosen = Pipeline.objects.select_related("provider", "dataset", "portal").prefetch_related("after_steps", "enrichments__layer")
+    providers, datasets, boundaries = Provider.objects.all(), Dataset.objects.all(), BoundaryLayer.objects.defer("content")
+    jobs = UpkeepJob.objects.prefetch_related("pipelines")
     if pipelines is not None:
         chosen = chosen.filter(slug__in=pipelines)
         providers = providers.filter(models.Q(pipelines__in=chosen) | models.Q(publishes__in=chosen)).distinct()
         datasets = datasets.filter(pipelines__in=chosen).distinct()
+        boundaries = boundaries.filter(enrichments__pipeline__in=chosen).distinct()
+        jobs = jobs.none()
     # by slug in Python: the order of letters must not depend on the database's collation
-    return {
-        section: {thing.slug: plain.plain(thing) for thing in sorted(things, key=lambda thing: thing.slug)}
+    told = {
+        section: {plain.slug_of(thing): plain.plain(thing) for thing in sorted(things, key=plain.slug_of)}
         for section, things in (
             ("providers", providers),
             ("datasets", datasets.prefetch_related("columns")),
+            ("boundaries", boundaries),
             ("pipelines", chosen),
+            ("upkeep", jobs),
         )
     }
+    return {section: things for section, things in told.items() if things or section in ("providers", "datasets", "pipelines")}
 
 
 def write(told: dict[str, dict[str, dict[str, Any]]]) -> str:

@@ -1,4 +1,4 @@
-"""A provider, dataset or pipeline as plain values: what an export writes and an import compares. No secret is among them."""
+"""Providers, datasets, pipelines … as plain values: what an export writes and an import compares. No secret is among them."""
 
 from __future__ import annotations
 
@@ -9,36 +9,71 @@ from urllib.parse import urlsplit
 
 from django.db import models
 
-from catalog.models import Dataset, DatasetColumn
+from catalog.models import BoundaryLayer, Dataset, DatasetColumn
 from pipelines import secrets
 from pipelines.connectors.redaction import MASK
-from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER
-from pipelines.models import AfterStep, Pipeline, Provider
+from pipelines.importers.plan import BOUNDARY, DATASET, KEEP, OPERATOR, PIPELINE, PROVIDER, UPKEEP
+from pipelines.models import AfterStep, Enrichment, Pipeline, Provider, RegisteredOperator, UpkeepJob
 
-MODELS: dict[str, type[models.Model]] = {PROVIDER: Provider, DATASET: Dataset, PIPELINE: Pipeline}
+#: Each kind after those that it refers to.
+MODELS: dict[str, type[models.Model]] = {
+    PROVIDER: Provider,
+    DATASET: Dataset,
+    BOUNDARY: BoundaryLayer,
+    PIPELINE: Pipeline,
+    UPKEEP: UpkeepJob,
+    OPERATOR: RegisteredOperator,
+}
 #: What is no setting but a state of the moment, or the name under which the object stands.
-_STATES = {"slug", "blocked_until", "dataset", "position", "name", "seen_at", "pipeline"}
+_STATES = {"slug", "blocked_until", "position", "seen_at"}
+_NAMES = {
+    DatasetColumn: {"dataset", "name"},
+    AfterStep: {"pipeline"},
+    Enrichment: {"pipeline"},
+    UpkeepJob: {"title"},
+    RegisteredOperator: {"operator_id", "mode"},
+}
 
 
 def setting_fields(model: type[models.Model]) -> dict[str, models.Field]:
     """The fields that a person sets, in the model's order; a new field of a model is exported and imported without more ado."""
-    skip = _STATES - {"dataset"} if model is Pipeline else _STATES
+    skip = _STATES | _NAMES.get(model, set())
     return {field.name: field for field in model._meta.concrete_fields if field.editable and not field.primary_key and field.name not in skip}
 
 
 FIELDS = {kind: setting_fields(model) for kind, model in MODELS.items()}
 COLUMN_FIELDS = setting_fields(DatasetColumn)
 STEP_FIELDS = setting_fields(AfterStep)
+ENRICHMENT_FIELDS = setting_fields(Enrichment)
 #: What stands under an object though it is no field of it.
-PARTS = {DATASET: "columns", PIPELINE: "after"}
+PARTS = {DATASET: ("columns",), BOUNDARY: ("file", "sha256"), PIPELINE: ("after", "enrichments"), UPKEEP: ("pipelines",)}
+#: JSON whose numbers stay numbers; elsewhere the models mean text.
+_EXACT = {"options"}
 
 
 def keys_of(kind: str) -> list[str]:
     """What may be written of an object of this kind."""
-    return [*FIELDS[kind], *([PARTS[kind]] if kind in PARTS else [])]
+    return [*FIELDS[kind], *PARTS.get(kind, ())]
 
 
-def plain(thing: Provider | Dataset | Pipeline) -> dict[str, Any]:
+def identity(kind: str, slug: str) -> dict[str, str]:
+    """The fields, with their values, by which the object that stands under `slug` is found."""
+    if kind == UPKEEP:
+        return {"title": slug}
+    if kind == OPERATOR:
+        operator_id, _, mode = slug.partition(" ")
+        return {"operator_id": operator_id, "mode": mode}
+    return {"slug": slug}
+
+
+def slug_of(thing: models.Model) -> str:
+    """Under what name it stands; the reverse of `identity`."""
+    if isinstance(thing, UpkeepJob):
+        return thing.title
+    return f"{thing.operator_id} {thing.mode}".rstrip() if isinstance(thing, RegisteredOperator) else thing.slug
+
+
+def plain(thing: models.Model) -> dict[str, Any]:
     """Every setting, as text, number, truth, list or mapping. A sealed secret is the word `sealed`, an address shows no password."""
     kind = next(kind for kind, model in MODELS.items() if isinstance(thing, model))
     told = {name: _value(thing, field) for name, field in FIELDS[kind].items()}
@@ -49,6 +84,11 @@ def plain(thing: Provider | Dataset | Pipeline) -> dict[str, Any]:
         told["columns"] = {column.name: plain_column(column) for column in columns_of(thing)}
     if kind == PIPELINE:
         told["after"] = [plain_step(step) for step in steps_of(thing)]
+        told["enrichments"] = [plain_enrichment(one) for one in enrichments_of(thing)]
+    if kind == BOUNDARY:
+        told |= {"file": geojson_name(thing.slug), "sha256": thing.sha256}
+    if kind == UPKEEP:
+        told["pipelines"] = sorted(pipeline.slug for pipeline in thing.pipelines.all()) if thing.pk else []
     return told
 
 
@@ -74,6 +114,20 @@ def plain_step(step: AfterStep) -> dict[str, Any]:
     return told
 
 
+def enrichments_of(pipeline: Pipeline) -> list[Enrichment]:
+    """The columns that the enrich stage adds, in order; sorted here, so that what was prefetched is used."""
+    return sorted(pipeline.enrichments.all(), key=lambda one: (one.position, one.pk)) if pipeline.pk else []
+
+
+def plain_enrichment(one: Enrichment) -> dict[str, Any]:
+    return {name: _value(one, field) for name, field in ENRICHMENT_FIELDS.items()}
+
+
+def geojson_name(slug: str) -> str:
+    """The name of a boundary layer's own file, beside an export."""
+    return f"{slug}.geojson"
+
+
 def plain_secret(stored: str) -> str:
     return stored if stored.startswith(secrets.ENV) else KEEP
 
@@ -97,7 +151,7 @@ def _value(thing: models.Model, field: models.Field) -> Any:
     if isinstance(field, models.DateField):
         return value.isoformat() if value is not None else None
     if isinstance(field, models.JSONField):
-        return _json(value)
+        return value if field.name in _EXACT else _json(value)
     return str(value) if isinstance(value, str) else value  # a choice is a str of its own class, which YAML would not write
 
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROVIDER, DATASET, PIPELINE = "provider", "dataset", "pipeline"
+BOUNDARY, UPKEEP, OPERATOR = "boundary", "upkeep job", "operator"
+#: Under what a file lists the things of a kind, and how a sentence names several of them.
+SECTION = {PROVIDER: "providers", DATASET: "datasets", BOUNDARY: "boundaries", PIPELINE: "pipelines", UPKEEP: "upkeep", OPERATOR: "operators"}
+PLURAL = {**SECTION, UPKEEP: "upkeep jobs"}
 #: Instead of a secret: keep the one that is stored here.
 KEEP = "sealed"
 
@@ -37,13 +41,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A provider, dataset or pipeline as a file has it; what it does not name stays as it is, or takes its default.
+    """A provider, dataset, pipeline … as a file has it; what it does not name stays as it is, or takes its default.
 
-    `values` go by the model's field names, in Python's types; a reference is a slug. Three need words:
+    `slug` is the name under which it stands: an upkeep job's title, an operator's id and mode. `values` go by the model's field
+    names, in Python's types; a reference is a slug. Some need words:
     a provider's `secrets` are {name: clear text, "env:NAME", KEEP, or None to forget it};
     a dataset's `columns` are {name: {"label", "type", "description", "is_published"}}, each of them optional, in their order;
     a pipeline's `after` are Steps in their order. They are all that it has, unless `keeps_steps`: then those that the file
-    does not name stay.
+    does not name stay;
+    a pipeline's `enrichments` are Steps in their order, known by their column, and all that it has;
+    a boundary's `file` is the name of its GeoJSON beside the file that names it, `sha256` the fingerprint of it;
+    an upkeep job's `pipelines` are slugs.
     `first` are values that only a new object takes: what a foreign file does not say, and a person may have changed since.
     Of what stands in `unread` the file holds something that could not be read, of which a Problem tells already.
     `lines` gives the line of each value, also of `secrets.NAME`, `parameters.NAME`, `columns.NAME` and `after.1`.
@@ -66,7 +74,7 @@ class Wanted:
 
     @property
     def path(self) -> str:
-        return f"{self.kind}s.{self.slug}"
+        return f"{SECTION[self.kind]}.{self.slug}"
 
     def problem(self, name: str, message: str, next_step: str) -> Problem:
         """A problem with the value of that name, on its line; name "" = with the whole object."""

@@ -1,15 +1,17 @@
 """What files want, against what the database has: every object is made or changed and checked, inside the caller's transaction.
 
 Whether it is kept is the caller's affair: a dry run goes through the very same steps and rolls back, so it promises nothing
-that the real import would not do. Providers and datasets come first, because pipelines refer to them.
+that the real import would not do. What others refer to comes first: providers and datasets before pipelines.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,43 +19,63 @@ from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 
-from catalog import audit
+from catalog import audit, boundaries
 from catalog.audit import Actor
-from catalog.models import Dataset, DatasetColumn
+from catalog.models import BoundaryLayer, Dataset, DatasetColumn
 from pipelines import secrets
 from pipelines.connectors.base import COLUMN_TYPES, REGISTRY
 from pipelines.connectors.redaction import MASK
-from pipelines.errors import SetupError
+from pipelines.errors import PipelineError, SetupError
 from pipelines.importers import plain
-from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER, Change, FieldChange, Plan, Problem, Step, Wanted, suggestion
-from pipelines.models import AfterStep, LoadMode, Pipeline, Provider, Stage
+from pipelines.importers.plan import (
+    BOUNDARY,
+    DATASET,
+    KEEP,
+    PIPELINE,
+    PLURAL,
+    PROVIDER,
+    UPKEEP,
+    Change,
+    FieldChange,
+    Plan,
+    Problem,
+    Step,
+    Wanted,
+    suggestion,
+)
+from pipelines.models import AfterStep, Cadence, Enrichment, LoadMode, Pipeline, Provider, Stage, UpkeepJob
 
-ORDER = (PROVIDER, DATASET, PIPELINE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AGAIN = "Correct the file and import it again."
+#: The settings of an upkeep job that say when its turn is.
+_TIMES = {"cadence", "at_time", "day", "time_zone", "is_active"}
 _MASKED = "The password in this address was taken out when it was exported."
 #: What Django says in more words than a terminal needs.
 _PLAINER = {"blank": "It is empty, and it is needed.", "null": "It is needed.", "unique": "Something else has it already."}
 
 
-def settle(plan: Plan, *, actor: Actor | None = None, reason: str = "") -> Plan:
+#: Judges an upkeep job: raises ValidationError by field.
+CheckJob = Callable[[UpkeepJob], None]
+
+
+def settle(plan: Plan, *, actor: Actor | None = None, reason: str = "", check_job: CheckJob | None = None) -> Plan:
     """The plan with its `changes`, and with the problems that only the database knows. Writes; call it inside a transaction.
 
     With an `actor` each object that was made or changed leaves an audit row. Where problems remain, roll back.
     """
-    return _Settling(plan, actor, reason).plan()
+    return _Settling(plan, actor, reason, check_job).plan()
 
 
 class _Settling:
-    def __init__(self, read: Plan, actor: Actor | None, reason: str):
-        self.read, self.actor, self.reason = read, actor, reason
+    def __init__(self, read: Plan, actor: Actor | None, reason: str, check_job: CheckJob | None):
+        self.read, self.actor, self.reason, self.check_job = read, actor, reason, check_job
         self.problems: list[Problem] = list(read.problems)
         self.notes: list[str] = list(read.notes)
         self.changes: list[Change] = []
         self.broken: set[tuple[str, str]] = set()
 
     def plan(self) -> Plan:
-        for kind in ORDER:
+        for kind in plain.MODELS:
             for wanted in self._once(kind):
                 before = len(self.problems)
                 if wanted.is_readable:
@@ -61,7 +83,7 @@ class _Settling:
                 # what was not even read has its problem already; a reference to it must not be a second one
                 if len(self.problems) > before or not wanted.is_readable or wanted.unread:
                     self.broken.add((kind, wanted.slug))
-        return Plan(self.read.wanted, tuple(self.problems), tuple(self.notes), tuple(self.changes), self.read.warnings)
+        return replace(self.read, problems=tuple(self.problems), notes=tuple(self.notes), changes=tuple(self.changes))
 
     def _once(self, kind: str) -> Iterable[Wanted]:
         """The wanted objects of a kind; of two with one slug the first, and a problem, unless both may ask for it and agree."""
@@ -82,7 +104,7 @@ class _Settling:
 
     def slugs(self, kind: str) -> list[str]:
         """All that a reference may name: what is stored and what these files make."""
-        stored = plain.MODELS[kind].objects.order_by("slug").values_list("slug", flat=True)
+        stored = plain.MODELS[kind].objects.order_by("slug").values_list("slug", flat=True)  # of a kind that is referred to
         return sorted({*stored, *(wanted.slug for wanted in self.read.wanted if wanted.kind == kind)})
 
 
@@ -106,9 +128,12 @@ class _Settled:
         self.model = plain.MODELS[wanted.kind]
         self.faulty: set[str] = set(wanted.unread)
         self.steps: list[AfterStep] = []
+        self.enrichments: list[Enrichment] = []
+        self.works_on: list[Pipeline] = []
+        self.geojson = b""
 
     def settle(self) -> None:
-        stored = self.model.objects.select_for_update().filter(slug=self.wanted.slug).first()
+        stored = self.model.objects.select_for_update().filter(**plain.identity(self.wanted.kind, self.wanted.slug)).first()
         if stored is None:
             self.wanted = replace(self.wanted, values={**self.wanted.first, **self.wanted.values})
         wanted = self.wanted
@@ -123,8 +148,8 @@ class _Settled:
         for name, value in wanted.values.items():
             if name == "secrets":
                 self._secrets(thing, value)
-            elif name == plain.PARTS.get(wanted.kind):
-                continue  # lines of their own, once this is stored
+            elif name in plain.PARTS.get(wanted.kind, ()):
+                continue  # things of their own, once this is stored
             elif isinstance(field := plain.FIELDS[wanted.kind][name], models.ForeignKey):
                 self._refer(thing, field, value)
             elif name == "base_url" and before.get("base_url") == value:
@@ -134,7 +159,15 @@ class _Settled:
         if raw:
             self._keep_secrets_at_home(thing, raw["base_url"])
         self._defaults(thing, is_new=stored is None)
-        {PROVIDER: self._check_provider, DATASET: self._check_dataset, PIPELINE: self._check_pipeline}[wanted.kind](thing)
+        checks: Mapping[str, Callable[[Any], None]] = {
+            PROVIDER: self._check_provider,
+            DATASET: self._check_dataset,
+            BOUNDARY: self._check_areas,
+            PIPELINE: self._check_pipeline,
+            UPKEEP: self._check_upkeep,
+        }
+        if wanted.kind in checks:
+            checks[wanted.kind](thing)
         self._check_fields(thing, is_new=stored is None)
         if self.faulty:
             return
@@ -143,7 +176,10 @@ class _Settled:
             self._note_change("unchanged" if stored and not changed else "changed" if stored else "created", changed)
 
     def _fresh(self) -> models.Model:
-        return self.model(slug=self.wanted.slug, title=self.wanted.slug.replace("-", " ").replace("_", " ").capitalize())
+        names = plain.identity(self.wanted.kind, self.wanted.slug)
+        if "slug" in names:
+            names["title"] = self.wanted.slug.replace("-", " ").replace("_", " ").capitalize()
+        return self.model(**names)
 
     def _defaults(self, thing: models.Model, *, is_new: bool) -> None:
         """What a short file need not say of a new pipeline."""
@@ -160,17 +196,20 @@ class _Settled:
     # values that need more than their type
 
     def _refer(self, thing: models.Model, field: models.ForeignKey, slug: str | None) -> None:
-        kind = next(kind for kind, model in plain.MODELS.items() if model is field.related_model)
+        setattr(thing, field.name, self._named(field.name, field.related_model, slug))
+
+    def _named(self, place: str, model: type[models.Model], slug: str | None) -> Any:
+        """What a reference at `place` means; None for none, and with a fault for one that is not there."""
+        kind = next(kind for kind, one in plain.MODELS.items() if one is model)
         if not slug:
-            setattr(thing, field.name, None)
-        elif (kind, slug) in self.settling.broken:
-            self.faulty.add(field.name)  # told where it stands
+            return None
+        if (kind, slug) in self.settling.broken:
+            self.faulty.add(place.partition(".")[0])  # told where it stands
             self.settling.broken.add((self.wanted.kind, self.wanted.slug))
-        elif found := field.related_model.objects.filter(slug=slug).first():
-            setattr(thing, field.name, found)
-        else:
-            what = f"The {kind}s"
-            self._fault(field.name, f"There is no {kind} {slug!r}.", suggestion(slug, self.settling.slugs(kind), what=what))
+            return None
+        if (found := model.objects.filter(slug=slug).first()) is None:
+            self._fault(place, f"There is no {kind} {slug!r}.", suggestion(slug, self.settling.slugs(kind), what=f"The {PLURAL[kind]}"))
+        return found
 
     def _secrets(self, provider: Provider, given: dict[str, str | None]) -> None:
         """Put the secrets into the provider: sealed, by reference, kept or forgotten. What is not named stays."""
@@ -310,6 +349,108 @@ class _Settled:
                 self._fault(name, f"{system.slug} is of the kind {system.kind}, which can't be {verb}.", next_step)
         if "after" in self.wanted.values:
             self._make_steps(pipeline)
+        if "enrichments" in self.wanted.values:
+            self._make_enrichments(pipeline)
+
+    def _check_upkeep(self, job: UpkeepJob) -> None:
+        if self.settling.check_job and job.kind and job.cadence in Cadence.values:
+            try:
+                self.settling.check_job(job)
+            except ValidationError as error:
+                for name, messages in error.message_dict.items():
+                    self._fault(name, messages[0], _AGAIN)
+        chosen = [self._named("pipelines", Pipeline, slug) for slug in self.wanted.values.get("pipelines", ())]
+        self.works_on = [pipeline for pipeline in chosen if pipeline]
+
+    # the areas of a boundary layer
+
+    def _check_areas(self, layer: BoundaryLayer) -> None:
+        """Find the layer's GeoJSON, in `self.geojson`: the file beside the one that names it, else what is stored already."""
+        said = self.wanted.values
+        file, sha256 = said.get("file", ""), said.get("sha256", "")
+        content = self._beside(file) if file and not (layer.pk and sha256 == layer.sha256) else None
+        if "file" in self.faulty:
+            return
+        if content is None and not layer.pk:
+            name = file or plain.geojson_name(layer.slug)
+            self._fault(
+                "file",
+                f"The areas of {layer.slug} are not here: there is no {name} beside this file.",
+                f"Put {name} there and write file: {name}, or upload it under Boundaries first.",
+            )
+            return
+        if content is None and sha256 and sha256 != layer.sha256:
+            what = f"There is no {file} beside this file" if file else "It does not name the file"
+            self._fault("sha256", f"{what}, and the areas that are stored here are others.", "Put it there, or take the line sha256 out.")
+            return
+        try:
+            self.geojson = boundaries.content_of(layer) if content is None else content
+            if not layer.key_property:
+                found = boundaries.properties_of(self.geojson)
+                near = boundaries.likely_key(found)
+                self._fault("key_property", "It does not say which property names an area.", f"Write key_property: {near or 'and its name'}")
+                return
+            boundaries.parse(self.geojson, layer.key_property, layer.label_property)
+        except PipelineError as error:
+            self._fault("file", error.message, error.next_step)
+
+    def _beside(self, name: str) -> bytes | None:
+        """The bytes of the file of that name in the folder of the file that names it; None if there is none."""
+        if Path(name).name != name or name.startswith("."):
+            self._fault("file", f"{name!r} is no name of a file beside this one.", "Write its name only, like council-districts.geojson.")
+            return None
+        try:
+            with Path(self.wanted.file).with_name(name).open("rb") as file:
+                return file.read(boundaries.MOST_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._fault("file", f"{name} can't be read: {error.strerror}.", "Let the user who runs this command read it.")
+            return None
+
+    def _store_areas(self, layer: BoundaryLayer, before: dict[str, Any]) -> list[FieldChange]:
+        """Keep the layer as its module does; what that changes beside the layer's own words."""
+        if before == {**plain.plain(layer), "sha256": hashlib.sha256(self.geojson).hexdigest()}:
+            return []
+        actor = self.settling.actor or Actor("dry run")
+        kept = boundaries.store(
+            layer.slug,
+            layer.title,
+            layer.key_property,
+            self.geojson,
+            actor,
+            label_property=layer.label_property,
+            reason=self.settling.reason,
+        )
+        layer.pk, layer.sha256 = kept.pk, kept.sha256
+        return [FieldChange("sha256", before["sha256"], kept.sha256)] if before and before["sha256"] != kept.sha256 else []
+
+    # the columns that the enrich stage adds
+
+    def _make_enrichments(self, pipeline: Pipeline) -> None:
+        """What the pipeline will have, in `self.enrichments`: one a column, each in the place of the one that is stored."""
+        stored = {one.column: one for one in plain.enrichments_of(pipeline)}
+        for number, step in enumerate(self.wanted.values["enrichments"], start=1):
+            place = f"enrichments.{number}"
+            column = step.values.get("column", "")
+            if column in [one.column for one in self.enrichments]:
+                self._fault(f"{place}.column", f"The column {column!r} stands here twice.", "Keep one of the two, or name another column.")
+                continue
+            one = stored.get(column) or Enrichment()
+            for name, value in step.values.items():
+                setattr(one, name, self._named(f"{place}.{name}", plain.MODELS[BOUNDARY], value) if name == "layer" else value)
+            needed = [name for name in plain.ENRICHMENT_FIELDS if not getattr(one, plain.ENRICHMENT_FIELDS[name].attname)]
+            for name in needed:
+                # of a layer that is named and not there a problem tells already
+                if not step.values.get(name):
+                    self._fault(place, f"This enrichment does not say its {name}.", f"Write {name} there.")
+            if "enrichments" not in self.faulty:
+                try:
+                    one.clean_fields(exclude=["pipeline"])
+                except ValidationError as error:
+                    for name, messages in error.message_dict.items():
+                        self._fault(f"{place}.{name}", f"The {name} of this enrichment: {messages[0]}", _AGAIN)
+            self.enrichments.append(one)
 
     # the steps after a load
 
@@ -419,7 +560,7 @@ class _Settled:
 
     def _example(self, thing: models.Model, name: str) -> str:
         if name == "kind":
-            return suggestion("", REGISTRY, what="The kinds")
+            return "Write kind: heal, for example." if isinstance(thing, UpkeepJob) else suggestion("", REGISTRY, what="The kinds")
         if name == "base_url" and thing.kind in REGISTRY:
             return f"Write it like {name}: {thing.connector_class.address_hint or 'https://data.example.gov'}"
         return f"Write {name} under {self.wanted.path}."
@@ -435,12 +576,20 @@ class _Settled:
         changes = self._differences(thing, before, raw) if before else []
         try:
             with transaction.atomic():
-                if changes or not before:
+                if isinstance(thing, UpkeepJob) and any(change.name in _TIMES for change in changes):
+                    thing.next_at = None  # the tick plans it anew
+                if self.wanted.kind == BOUNDARY:
+                    changes += self._store_areas(thing, before)
+                elif changes or not before:
                     thing.save()
                 if self.wanted.kind == DATASET and "columns" in self.wanted.values:
                     changes += self._columns(thing)
                 if self.wanted.kind == PIPELINE and "after" in self.wanted.values:
                     changes += self._store_steps(thing, before.get("after", []))
+                if self.wanted.kind == PIPELINE and "enrichments" in self.wanted.values:
+                    changes += self._store_enrichments(thing, before.get("enrichments", []))
+                if self.wanted.kind == UPKEEP and "pipelines" in self.wanted.values:
+                    changes += self._store_works_on(thing, before.get("pipelines", []))
         except IntegrityError as error:
             self._fault("", f"The database refuses it: {str(error).splitlines()[0]}", "Somebody may have made it just now; import again.")
             return None
@@ -451,7 +600,8 @@ class _Settled:
     @staticmethod
     def _differences(thing: models.Model, before: dict[str, Any], raw: dict[str, Any]) -> list[FieldChange]:
         after = plain.plain(thing)
-        skip = ("secrets", *plain.PARTS.values())
+        kind = next(kind for kind, model in plain.MODELS.items() if isinstance(thing, model))
+        skip = ("secrets", *plain.PARTS.get(kind, ()))
         told = [FieldChange(name, before[name], after[name]) for name in after if name not in skip and before[name] != after[name]]
         if not raw:
             return told
@@ -516,14 +666,34 @@ class _Settled:
             after[number]["secret"] += " (a new value)"
         return [FieldChange("after", before, after)] if before != after else []
 
+    def _store_enrichments(self, pipeline: Pipeline, before: list[dict[str, Any]]) -> list[FieldChange]:
+        """Write the enrichments in their order, and take away those that the file's list no longer has."""
+        pipeline.enrichments.exclude(pk__in=[one.pk for one in self.enrichments if one.pk]).delete()
+        after = [plain.plain_enrichment(one) for one in self.enrichments]
+        if before == after:
+            return []
+        for position, one in enumerate(self.enrichments):
+            one.pipeline, one.position = pipeline, position
+            one.save()
+        return [FieldChange("enrichments", before, after)]
+
+    def _store_works_on(self, job: UpkeepJob, before: list[str]) -> list[FieldChange]:
+        """Write which pipelines a job works on."""
+        after = sorted({pipeline.slug for pipeline in self.works_on})
+        if before == after:
+            return []
+        job.pipelines.set(self.works_on)
+        return [FieldChange("pipelines", before, after)]
+
     def _note_change(self, verb: str, fields: tuple[FieldChange, ...]) -> None:
         wanted = self.wanted
         self.settling.changes.append(Change(wanted.kind, wanted.slug, verb, wanted.file, wanted.line, fields))
-        if self.settling.actor and verb != "unchanged":
+        # a boundary's own module has told of it already
+        if self.settling.actor and verb != "unchanged" and wanted.kind != BOUNDARY:
             audit.write(
                 self.settling.actor,
                 "create" if verb == "created" else "change",
-                kind=wanted.kind,
+                kind=wanted.kind.split()[0],
                 target=wanted.slug,
                 reason=self.settling.reason,
                 result=f"imported from {wanted.file}",
