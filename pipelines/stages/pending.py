@@ -80,14 +80,14 @@ def withdraw(block: ScheduleBlock) -> None:
 
 
 def write_csv(path: Path, chunks: Iterable[tuple[int, list[dict[str, Any]]]], names: list[str]) -> tuple[int, int]:
-    """Write chunks of rows as a CSV file with a header; returns how many rows, and the last sequence number."""
+    """Write chunks of rows as a CSV file with a header; returns how many rows, and the highest sequence number."""
     number = seq = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv_dialects.writer(file)
         writer.writerow(names)
         for upto, rows in chunks:
             writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
-            number, seq = number + len(rows), upto
+            number, seq = number + len(rows), max(seq, upto)
     return number, seq
 
 

@@ -1,8 +1,12 @@
-"""Publish: warehouse → portal. Rows go in chunks by key, each acknowledged before the next, so that a broken one goes on where it stopped."""
+"""Publish: warehouse → portal. Rows go in chunks by key, each acknowledged before the next, so that a broken one goes on where it stopped.
+
+What leaves of a row is the release's business (`release.py`): here are only rows as the public gets them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +14,16 @@ from typing import Any
 from django.db.models import Q
 
 from catalog.models import DatasetEvent
-from pipelines import blocks, warehouse
+from pipelines import blocks
 from pipelines.blocks import Counts, Outcome
 from pipelines.connectors.base import Column, Connector, Published, SourceState
-from pipelines.errors import DataError, NotReady, SetupError, TransientError
+from pipelines.errors import DataError, NotReady, TransientError
 from pipelines.faults import faultpoint
 from pipelines.models import Pipeline, PortalMode, Run, RunState, ScheduleBlock, Stage, State
 from pipelines.stages import outside, pending
 from pipelines.stages.columns import compare
-from pipelines.stages.load import warehouse_of
 from pipelines.stages.note import Note
+from pipelines.stages.release import Shop, shop
 from pipelines.warehouse.tables import Scope
 
 
@@ -27,11 +31,11 @@ def publish(run: Run, note: Note) -> Outcome:
     """Send the rows that the portal has not seen; all of them when forced. rows_in = published + unchanged."""
     block = run.block
     pipeline = block.pipeline
-    columns = public_columns(pipeline)
-    if not columns:
+    ours = shop(pipeline)
+    if not ours.columns:
         return Outcome(Counts(), message="Nothing was ever loaded, so there is nothing to publish.", mark=block.mark)
     portal = outside.connector(pipeline.portal, note.event)
-    job = Publication(run, note, portal, columns)
+    job = Publication(run, note, portal, ours)
     try:
         outcome = job.carry_out()
     except TransientError as error:
@@ -49,13 +53,18 @@ class Publication:
     run: Run
     note: Note
     portal: Connector
-    columns: tuple[Column, ...]
+    shop: Shop
 
     def __post_init__(self):
         self.pipeline = self.run.block.pipeline
-        self.dsn = warehouse_of(self.pipeline)
-        self.engine = warehouse.engine(self.dsn)
+        self.dsn, self.engine = self.shop.dsn, self.shop.engine
         self.scope, self.after = _whose(self.run.block, self.portal, forced=self.run.is_forced)
+        #: Cells of areas that are left blank, by column: fewer rows than the smallest group share them.
+        self.blanked: Counter[str] = Counter()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.shop.columns
 
     @property
     def replaces(self) -> bool:
@@ -63,32 +72,55 @@ class Publication:
 
     def carry_out(self) -> Outcome:
         pipeline, portal = self.pipeline, self.portal
-        portal.preflight(pipeline.portal_resource, columns=self.columns, key=tuple(pipeline.key), replaces=self.replaces)
+        there = portal.preflight(pipeline.portal_resource, columns=self.columns, key=self.shop.key, replaces=self.replaces)
+        self.shop.guard_portal(there)
         described = notice_portal(pipeline, portal.described, self.run, self.note)
-        waiting = self.engine.count(self.dsn, pipeline.table, self.scope, after=self.after)
+        waiting = self.shop.count(self.scope, after=self.after)
         gone = self.deleted()
+        withheld = self.withheld(self.after)
+        if self.shop.k and (waiting or gone or withheld):
+            # one row more or less may show or hide an area in all the others
+            self.after, waiting = 0, self.shop.count(self.scope)
         if self.replaces:
-            sent = self.replace() if waiting or gone or self.differs() else 0
+            sent = self.replace() if waiting or gone or withheld or self.differs() else 0
             deleted = gone if sent else 0
         else:
             # first, for a resume point behind rows that were sent must not lie behind deletions that were not
             deleted = self.delete(gone)
+            self.take_back(withheld)
             sent = self.send(waiting) if waiting or portal.publishes_whole else 0
             if deleted:
                 blocks.note_published(self.run, max(self.last_deleted, blocks.bookkeeper(self.run.block).published_seq))
         held = _held_by_warehouse(self.run.block)
         rows_in = max(held, sent)
-        table_rows, portal_rows = _compare(self.run, portal, self.note)
+        table_rows, portal_rows = _compare(self.run, portal, self.shop, self.note)
         message = f"{sent:,} rows sent, {rows_in - sent:,} were there already" if sent else "Nothing new to send"
-        message += f", {deleted:,} deleted" * bool(deleted) + f"; {pipeline.portal.title} has {portal_rows:,} rows now"
+        hidden = self.withheld(0)
+        message += f", {deleted:,} deleted" * bool(deleted) + f", {hidden:,} of them not for the public" * bool(hidden)
+        message += f", {self.blanked.total():,} areas left blank (fewer than {self.shop.k} rows)" * bool(self.blanked)
+        message += f"; {pipeline.portal.title} has {portal_rows:,} rows now"
         counts = Counts(rows_in=rows_in, rows_out=sent, unchanged=rows_in - sent, published=sent, deleted=deleted)
         # what earlier readings had left to send, or a portal that is replaced whole, brings rows besides those of this block
         details = {"portal_rows": portal_rows, "table_rows": table_rows, "beyond": rows_in - held, "portal": described}
+        if self.shop.release:
+            details |= {"withheld": hidden, "blanked": dict(self.blanked)}
         return Outcome(counts, message=message, details=details)
 
     def differs(self) -> bool:
         """Whether the portal holds another number of rows than the table: rows without a key leave no trace when they are deleted."""
-        return self.portal.published_count(self.pipeline.portal_resource) != self.engine.count(self.dsn, self.pipeline.table, Scope())
+        return self.portal.published_count(self.pipeline.portal_resource) != self.shop.count(Scope())
+
+    def withheld(self, after: int) -> int:
+        """How many rows of the scope, of those written after `after`, the release does not publish."""
+        hidden = self.shop.withheld(self.scope)
+        return self.engine.count(self.dsn, self.pipeline.table, hidden, after=after) if hidden else 0
+
+    def take_back(self, number: int) -> None:
+        """Take off the portal what is no longer for the public there: a rider's trip may turn out to be the operator's own."""
+        if not number or not self.portal.can_delete:
+            return
+        for _, keys in self.shop.withheld_keys(self.scope, self.after, run_id=self.run.pk):
+            self._delete(keys)
 
     def deleted(self) -> int:
         """How many rows were deleted in the warehouse that the portal may still have."""
@@ -108,25 +140,29 @@ class Publication:
 
     def delete(self, number: int) -> int:
         """Take off the portal what the warehouse deleted. Returns how many. Raises DataError when some are still there."""
-        title, resource = self.pipeline.portal.title, self.pipeline.portal_resource
+        title = self.pipeline.portal.title
         if not number:
             return 0
         if not self.portal.can_delete:
             self.note.warn(f"{number:,} rows were deleted here, and {title} can't delete single rows: they stay there. Replace all rows instead.")
             return 0
         for _, keys in self._tombstones():
-            blocks.renew(self.run)
-            reply = self.portal.delete(resource, keys)
-            faultpoint("publish.deleted")
-            if reply.errors:
-                words = json.dumps(dict(reply.reply))[:500]
-                raise DataError(
-                    f"{title} did not delete {reply.errors:,} of {len(keys):,} rows. It said: {words}",
-                    code="portal-refused",
-                    next_step="Look at these rows on the portal, then re-run from publish.",
-                )
+            self._delete([self.shop.key_of(key) for key in keys])
         self.note.log(f"{number:,} rows deleted on {title}")
         return number
+
+    def _delete(self, keys: list[dict[str, Any]]) -> None:
+        blocks.renew(self.run)
+        title = self.pipeline.portal.title
+        reply = self.portal.delete(self.pipeline.portal_resource, keys)
+        faultpoint("publish.deleted")
+        if reply.errors:
+            words = json.dumps(dict(reply.reply))[:500]
+            raise DataError(
+                f"{title} did not delete {reply.errors:,} of {len(keys):,} rows. It said: {words}",
+                code="portal-refused",
+                next_step="Look at these rows on the portal, then re-run from publish.",
+            )
 
     def replace(self) -> int:
         """Exchange all rows of the portal's dataset for the table's, in one request. Returns how many."""
@@ -141,9 +177,7 @@ class Publication:
         return rows
 
     def chunks(self, scope: Scope, after: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        return self.engine.rows_after(
-            self.dsn, self.pipeline.table, self.columns, scope, after=after, chunk=self.pipeline.publish_chunk, run_id=self.run.pk
-        )
+        return self.shop.chunks(scope, after, run_id=self.run.pk, blanked=self.blanked)
 
     def send(self, waiting: int) -> int:
         """Send every row of the scope in chunks; each acknowledged one moves the resume point. Raises DataError for rows the portal refuses."""
@@ -191,23 +225,6 @@ def notice_portal(pipeline: Pipeline, state: SourceState | None, run: Run, note:
     return now
 
 
-def public_columns(pipeline: Pipeline) -> tuple[Column, ...]:
-    """The columns that may leave: those of the table that the dictionary does not keep inside. Raises SetupError when the key may not."""
-    dsn = warehouse_of(pipeline)
-    have = warehouse.engine(dsn).table_columns(dsn, pipeline.table)
-    told = {column.name: column for column in pipeline.dataset.columns.all()}
-    # a column that nobody described is withheld: better a gap than a leak
-    columns = tuple(Column(name=name, type=told[name].type, label=told[name].label) for name in have if name in told and told[name].is_published)
-    withheld = [name for name in pipeline.key if name not in {column.name for column in columns}]
-    if have and withheld:
-        raise SetupError(
-            f"The key {', '.join(withheld)} is not to be published, and without it the portal can't tell rows apart.",
-            code="key-withheld",
-            next_step="Publish the key column, or drop the publish stage.",
-        )
-    return columns
-
-
 def _held_by_warehouse(block: ScheduleBlock) -> int:
     """Rows of this block that the warehouse holds, by its last load."""
     last = block.runs.filter(stage=Stage.LOAD, state=RunState.DONE).first()
@@ -241,16 +258,15 @@ def _accepted(reply: Published, rows: int, before: int, portal: str) -> None:
         )
 
 
-def _compare(run: Run, portal: Connector, note: Note) -> tuple[int, int]:
-    """How many rows the table has, and how many the portal, read back.
+def _compare(run: Run, portal: Connector, ours: Shop, note: Note) -> tuple[int, int]:
+    """How many rows the table has for the public, and how many the portal, read back.
 
     Raises TransientError when the portal has fewer than the warehouse and nobody else is on the way.
     """
     pipeline = run.block.pipeline
     # asked before and after the counts: a block that publishes meanwhile explains any difference
     others = _others_on_the_way(run)
-    dsn = warehouse_of(pipeline)
-    here = warehouse.engine(dsn).count(dsn, pipeline.table, Scope())
+    here = ours.count(Scope())
     there = portal.published_count(pipeline.portal_resource)
     if there < here and not others and not _others_on_the_way(run):
         raise TransientError(

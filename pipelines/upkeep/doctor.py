@@ -38,6 +38,7 @@ from pipelines.connectors.addresses import AllowList, address
 from pipelines.connectors.base import Column, Connector
 from pipelines.errors import PipelineError, SetupError
 from pipelines.models import AfterStep, Pipeline, Provider, Pulse, ScheduleBlock, Stage
+from pipelines.stages.release import public_key
 from pipelines.upkeep import after
 from pipelines.warehouse import mysql, postgres
 
@@ -555,7 +556,7 @@ def _publications(
     def ask(pipeline: Pipeline) -> str:
         ours = columns(pipeline)
         portal = _hurried(connect(pipeline.portal))
-        portal.preflight(pipeline.portal_resource, columns=ours, key=tuple(pipeline.key))
+        portal.preflight(pipeline.portal_resource, columns=ours, key=public_key(pipeline))
         what = f"{len(ours)} columns" if ours else "what will be loaded (nothing is yet)"
         return f"{pipeline.portal.title} would take {what} as {pipeline.portal_resource}"
 

@@ -51,11 +51,24 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Only:
+    """Rows whose value of a column, as text, is one of `values` ("" stands for no value too); `is_not`: all the others."""
+
+    column: str
+    values: tuple[str, ...]
+    is_not: bool = False
+
+
+@dataclass(frozen=True)
 class Scope:
-    """Whose rows: those of one block, of one pipeline, or (both None) of the whole table."""
+    """Whose rows: those of one block, of one pipeline, or (both None) of the whole table; of these, the ones that `only` names.
+
+    What was deleted is told without regard to `only`: its values are gone.
+    """
 
     block_id: int | None = None
     pipeline_id: int | None = None
+    only: Only | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 from pipelines.connectors.base import Column
@@ -23,11 +24,15 @@ CHART_SECONDS = 20
 
 def where(scope: Scope, *, block: str = "_odo_block", pipeline: str = "_odo_pipeline") -> str:
     """The scope as a condition."""
+    whose = "true"
     if scope.block_id is not None:
-        return f"{block} = {int(scope.block_id)}"
-    if scope.pipeline_id is not None:
-        return f"{pipeline} = {int(scope.pipeline_id)}"
-    return "true"
+        whose = f"{block} = {int(scope.block_id)}"
+    elif scope.pipeline_id is not None:
+        whose = f"{pipeline} = {int(scope.pipeline_id)}"
+    if scope.only is None:
+        return whose
+    listed = ", ".join(literal(value) for value in scope.only.values)
+    return f"{whose} and coalesce(cast({name(scope.only.column)} as char), '') {'not ' * scope.only.is_not}in ({listed})"
 
 
 def count(dsn: str, table: str, scope: Scope, *, after: int = 0) -> int:
@@ -76,7 +81,7 @@ def deleted_after(dsn: str, table: str, scope: Scope, *, after: int, chunk: int,
         if not key:
             return
         # the keys of a chunk are looked for in the table by their own index
-        mine = where(scope, block="d.block_id", pipeline="d.pipeline_id")
+        mine = where(replace(scope, only=None), block="d.block_id", pipeline="d.pipeline_id")
         while True:
             cursor.execute(
                 f"select d.seq, d.row_key from _odo_deleted d where d.table_name = {literal(table)} and {mine} and d.seq > {int(after)}"
@@ -160,12 +165,13 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
         asked = [*groups, *map(_measure, question.measures)]
         places = ", ".join(map(str, range(1, len(groups) + 1)))
         grouped = f" group by {places} order by {places}" if groups else ""
-        cursor.execute(f"select {', '.join(asked)} from {name(table)} where {_all_of(question.where)}{grouped} limit {int(question.limit)}")
+        cursor.execute(f"select {', '.join(asked)} from {name(table)} where {_all_of(question.where)}{grouped} limit {int(question.limit) + 1}")
         called = [each.name for each in (*question.by, *question.measures)]
         instants = {each.name for each in question.measures if each.kind in ("min", "max") and kinds.get(each.column) == "instant"}
         instants |= {by.name for by in question.by if not by.part and kinds[by.column] == "instant"}
         return [
-            {label: _measured(value, is_instant=label in instants) for label, value in zip(called, row, strict=True)} for row in cursor.fetchall()
+            {label: _measured(value, is_instant=label in instants) for label, value in zip(called, row, strict=True)}
+            for row in question.whole(cursor.fetchall())
         ]
 
 

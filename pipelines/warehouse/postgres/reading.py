@@ -17,11 +17,15 @@ from pipelines.warehouse.tables import Scope
 
 def where(scope: Scope) -> Composable:
     """The scope as a condition."""
+    whose = SQL("true")
     if scope.block_id is not None:
-        return SQL("_odo_block = {}").format(Literal(scope.block_id))
-    if scope.pipeline_id is not None:
-        return SQL("_odo_pipeline = {}").format(Literal(scope.pipeline_id))
-    return SQL("true")
+        whose = SQL("_odo_block = {}").format(Literal(scope.block_id))
+    elif scope.pipeline_id is not None:
+        whose = SQL("_odo_pipeline = {}").format(Literal(scope.pipeline_id))
+    if scope.only is None:
+        return whose
+    sign = SQL("<> all" if scope.only.is_not else "= any")
+    return SQL("{} and coalesce({}::text, '') {} ({})").format(whose, Identifier(scope.only.column), sign, Literal(list(scope.only.values)))
 
 
 def count(dsn: str, table: str, scope: Scope, *, after: int = 0) -> int:
@@ -142,12 +146,12 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
             Identifier(SCHEMA, table),
             _all_of(question.where),
             SQL(" group by {0} order by {0}").format(places) if groups else SQL(""),
-            Literal(question.limit),
+            Literal(question.limit + 1),
         )
         cursor.execute("select set_config('statement_timeout', %s, true)", [f"{question.seconds}s"])
         cursor.execute(query)
         names = [each.name for each in (*question.by, *question.measures)]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return [dict(zip(names, row, strict=True)) for row in question.whole(cursor.fetchall())]
 
 
 def _group(by: By, kind: str, offsets: Offsets) -> Composable:
