@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
+from typing import Any
 
 from pipelines.errors import SetupError
 
@@ -60,7 +61,7 @@ class Measure:
 class Question:
     """`measures` for each group of `by`, of the rows that pass `where`; `offsets` say how the clock of the groups goes.
 
-    The engine breaks off after `seconds`, and answers with `limit` groups at most.
+    The engine breaks off after `seconds`, and refuses to answer with more than `limit` groups: a part would look like the whole.
     """
 
     by: tuple[By, ...]
@@ -84,6 +85,12 @@ class Question:
                 code="no-column",
                 next_step="Look at its columns and types, and name the right table in the pipeline.",
             )
+
+    def whole(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows, of which the engine asked for one more than the limit. Raises SetupError when it came."""
+        if len(rows) > self.limit:
+            raise SetupError(f"The answer has more than {self.limit:,} groups.", code="too-many-groups", next_step="Ask for a shorter span.")
+        return rows
 
     def _wanted(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(column, the types that it may have, () = any) of all that is asked."""
