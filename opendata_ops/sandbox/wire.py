@@ -57,12 +57,17 @@ class Request:
 
 @dataclass
 class Reply:
-    """One answer. A `body` of bytes is sent with its length; an iterator of bytes is sent in chunks."""
+    """One answer. A `body` of bytes is sent with its length; an iterator of bytes is sent in chunks.
+
+    `before` goes onto the wire first, as an interim answer does; a `fault` of the answer's own says how it is delivered.
+    """
 
     status: int = 200
     body: bytes | Iterable[bytes] = field(default=b"", repr=False)
     content_type: str = "application/json;charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
+    before: bytes = b""
+    fault: Fault | None = None
 
     @classmethod
     def of(cls, value: Any, status: int = 200, **headers: str) -> Reply:
@@ -316,9 +321,13 @@ class _Handler(BaseHTTPRequestHandler):
                 traceback.print_exc()
                 reply = Reply(500, owner.error_body(500))
         asked.status = reply.status
+        if reply.fault:
+            fault, asked.fault = reply.fault, reply.fault.kind
+        if reply.before:
+            self._write(reply.before)
         self._deliver(reply, fault)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = serve
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = serve
 
     def _read_body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
