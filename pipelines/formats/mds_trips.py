@@ -1,0 +1,464 @@
+"""Pages of MDS trips, of any version from 0.2 to 2.1 → one internal trip, as the CSV that the later stages read.
+
+A page is cut into its trips without being decoded, and each trip is decoded, judged (`mds_rules`) and written before the next:
+memory is the bytes of one page, and the ids of the block's trips. A page that strict readers refuse (NaN, broken letters) is read
+whole by Python's own, so that one bad trip does not hide the others.
+
+Which hour a trip belongs to is told by its end. What ended outside the block's hour is rejected: from 0.3 on an operator is asked
+for exactly that hour, and one that answers with other trips is wrong, or has not understood. 0.2 can only be asked with a wider
+window, for it leaves out what began before the window; there `asked` says how wide, and a trip that ended inside it but in another
+hour belongs to that hour's block, which asks for it as well. It is counted as `elsewhere` and is no news.
+
+Of two trips with one id the first stays. The same values again are a duplicate; other values are rejected, for nobody can say which
+are right, and both are then there to be looked at.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from pipelines.errors import DataError
+from pipelines.formats.mds_rules import SECONDS_END, Problem, Rules, mend, odd_fields, version_of
+from pipelines.formats.standard import Refused, Tally
+
+#: The internal trip. Times are UTC in whole seconds, lengths in metres and seconds, money in the currency's smallest unit.
+TRIP_COLUMNS = (
+    ("provider_id", "text"),
+    ("provider_name", "text"),
+    ("trip_id", "text"),
+    ("device_id", "text"),
+    ("vehicle_id", "text"),
+    ("vehicle_type", "text"),
+    ("propulsion", "text"),
+    ("start_time", "instant"),
+    ("end_time", "instant"),
+    ("start_lon", "number"),
+    ("start_lat", "number"),
+    ("end_lon", "number"),
+    ("end_lat", "number"),
+    ("duration_s", "number"),
+    ("distance_m", "number"),
+    ("accuracy_m", "number"),
+    ("cost_standard", "number"),
+    ("cost_actual", "number"),
+    ("currency", "text"),
+    ("published_at", "instant"),
+    ("parking", "text"),
+    ("trip_type", "text"),
+)
+NAMES = tuple(name for name, _ in TRIP_COLUMNS)
+
+# what may be odd about a trip; the words are the keys of the block's flags
+ZERO, NEGATIVE, LONG, BACKWARD = "zero distance", "negative distance", "long distance", "end before start"
+OUTSIDE, SWAPPED, TWICE = "outside the hour", "swapped coordinates", "duplicate id"
+NOT_RIDER, NOWHERE, DAYLONG = "not a rider's trip", "no coordinates", "lasts a day or more"
+#: Sixty miles: what upstream's monthly report called a long distance.
+LONG_METRES = 96_560.64
+DAY_SECONDS = 86_400
+
+#: So many kinds of misfits are told apart in a report; the names of unknown keys are somebody else's, and may have no end.
+MOST_KINDS = 200
+OTHERS = "of other kinds"
+
+#: What a page may hold at its top, where trips stand below `data` and where they do not.
+_ENVELOPE = {False: {"version", "data", "links"}, True: {"version", "trips", "links", "last_updated", "ttl"}}
+_UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+#: The number that people read, the type, and the propulsion types joined by commas.
+Vehicle = tuple[str | None, str | None, str | None]
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the block and the operator's settings say of the trips.
+
+    `version` is the one that is asked for, or "". The hour is half-open, in aware times; without it no trip is outside.
+    `operator` names the operator where a trip does not (2.x), unless `operators` knows its id better. `extent` is the city's
+    [west, south, east, north], by which swapped coordinates are told where both could be.
+    """
+
+    version: str = ""
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    operator: str = ""
+    operators: Mapping[str, str] = field(default_factory=dict)
+    integer_ids: bool = False
+    extent: tuple[float, float, float, float] | None = None
+
+
+class TripReader:
+    """The trips of one block, page after page. `tally` and `report` say what became of them."""
+
+    columns = TRIP_COLUMNS
+
+    def __init__(self, terms: Terms, vehicles: Mapping[str, Vehicle] | None = None):
+        self.terms = terms
+        self.vehicles = vehicles or {}
+        self.tally = Tally()
+        self._hour = (_epoch(terms.starts_at), _epoch(terms.ends_at)) if terms.starts_at and terms.ends_at else None
+        # by operator and trip: a mark of the values, to tell the same trip again from another with its id
+        self._seen: dict[tuple[str, str], int] = {}
+        self._misfits: dict[tuple[str, str], _Misfit] = {}
+        self._fit = 0
+        self._versions: Counter[str] = Counter()
+        self._judged_by: set[str] = set()
+
+    def convert(self, page: Path, target: Path, about: Mapping[str, Any]) -> Iterator[Refused]:
+        """Write the rows of one page to `target` (CSV, UTF-8, a header) and yield the trips that are refused.
+
+        `about["asked"]` may be the span of end times that was asked for, [from, until] in ISO, where it is wider than the hour;
+        `about["version"]` the version that was asked for. Raises DataError for a file that is no page of trips.
+        """
+        body = page.read_bytes()
+        trips, rules, is_strict = self._open(page.name, body, str(about.get("version") or self.terms.version))
+        asked = tuple(_epoch(datetime.fromisoformat(moment)) for moment in about["asked"]) if about.get("asked") else None
+        # only then can a cell hold what no text may hold
+        looks_closer = not is_strict or b"\\u0000" in body
+        with target.open("w", encoding="utf-8", newline="") as file:
+            write = csv.writer(_LineEnds(file), lineterminator="\r\n").writerow
+            write(NAMES)
+            for number, raw in enumerate(trips, start=1):
+                self.tally.rows_in += 1
+                row = self._row_of(raw, rules, asked, looks_closer, page.name, number)
+                if type(row) is tuple:
+                    write(row)
+                elif row:
+                    self.tally.rejected += 1
+                    yield row
+
+    def report(self) -> dict[str, Any]:
+        """What did not fit the version's schema, and what we minded beside it: kinds, how many trips, and where the first stands."""
+        kinds = sorted(self._misfits.items(), key=lambda item: (-item[1].trips, item[0]))
+        return {
+            "versions": sorted(self._judged_by),
+            "said": dict(sorted(self._versions.items())),
+            "trips": self.tally.rows_in,
+            "fit": self._fit,
+            "misfits": [
+                {"field": name, "what": what, "trips": found.trips, "refused": found.refused, "fits_schema": found.fits, "first": found.first}
+                for (name, what), found in kinds
+            ],
+        }
+
+    # a page
+
+    def _open(self, name: str, body: bytes, asked: str) -> tuple[Iterable[Any], Rules, bool]:
+        """The trips of a page (undecoded, where it is strict JSON), the rules of its version, and whether it is strict JSON."""
+        is_strict = True
+        try:
+            envelope = _decode(body, type=dict[str, msgspec.Raw])
+            said = _decode(envelope["version"]) if "version" in envelope else ""
+            held = envelope
+            if "data" in envelope:
+                held = _decode(envelope["data"], type=dict[str, msgspec.Raw])
+                envelope |= {f"data.{key}": value for key, value in held.items() if key != "trips"}
+            trips = _decode(held["trips"], type=list[msgspec.Raw]) if "trips" in held else None
+        except _UNDECODED:
+            is_strict = False
+            envelope, said, trips = _loosely(name, body)
+        if trips is None:
+            raise DataError(
+                f"{name} is not a page of MDS trips: it has no list of trips.",
+                code="bad-mds-page",
+                next_step="Look at the raw file; if the provider answers with something else for this hour, tell the provider.",
+            )
+        rules = self._rules(name, said, asked, is_flat="data" not in envelope)
+        self._look_at_envelope(name, set(envelope), said, rules, is_strict)
+        return trips, rules, is_strict
+
+    def _rules(self, name: str, said: Any, asked: str, *, is_flat: bool) -> Rules:
+        """By the version that was asked for, if the page has its form: what an operator says of itself is often wrong. Else by what it says."""
+        for version in (asked, said):
+            if (rules := version_of(version)) and rules.is_flat == is_flat:
+                return rules
+        raise DataError(
+            f"{name} is written in the form of MDS {'2.x' if is_flat else '0.2 to 1.2'}, says version {said!r}, and version {asked!r} was asked for.",
+            code="mds-version",
+            next_step="Set the provider's version to the one that it really answers with.",
+        )
+
+    def _look_at_envelope(self, name: str, keys: set[str], said: Any, rules: Rules, is_strict: bool) -> None:
+        self._versions[str(said)] += 1
+        self._judged_by.add(rules.version)
+        problems = [Problem("(page)", f"key {key!r} is not one that this version has") for key in sorted(keys - _ENVELOPE[rules.is_flat])]
+        if "links" in keys and not rules.is_flat and rules.version not in ("0.2", "0.3"):
+            problems.append(Problem("(page)", "has links, which this version forbids"))
+        if not (type(said) is str and rules.said.fullmatch(said)):
+            problems.append(Problem("(page)", f"says version {str(said)[:20]!r}"))
+        if not is_strict:
+            problems.append(Problem("(page)", "is not strict JSON"))
+        for problem in problems:
+            self._note(problem, name, refused=False)
+
+    # a trip
+
+    def _row_of(self, raw: Any, rules: Rules, asked: tuple[int, int] | None, looks_closer: bool, page: str, number: int) -> Row | Refused | None:
+        """The row of a trip, why it is refused, or None of one that is counted and not written."""
+        tally = self.tally
+        trip = raw
+        if type(raw) is msgspec.Raw:
+            try:
+                trip = _decode(raw)
+            except _UNDECODED:
+                record = {"(undecoded)": bytes(raw).decode("utf-8", "backslashreplace")}
+                return self._refuse([Problem("", "The trip cannot be decoded", is_error=True)], record, page, number)
+        if type(trip) is not dict:
+            return self._refuse([Problem("", "The trip is not an object", is_error=True)], {"(not an object)": trip}, page, number)
+        sent, problems = trip, []
+        if odd := odd_fields(trip, rules):
+            trip, problems = mend(trip, odd, rules, integer_ids=self.terms.integer_ids)
+        ended = trip.get("end_time")
+        if self._hour and ended is not None:
+            ended = _epoch_of(ended)
+            if not self._hour[0] <= ended < self._hour[1]:
+                if asked and asked[0] <= ended < asked[1]:
+                    tally.elsewhere += 1
+                    return None
+                tally.flags[OUTSIDE] += 1
+                problems = [*problems, Problem("end_time", f"is {OUTSIDE}", is_error=True, fits=True)]
+        if any(problem.is_error for problem in problems):
+            return self._refuse(problems, sent, page, number)
+        row = self._flat_row(trip, problems) if rules.is_flat else _routed_row(trip, rules.propulsion)
+        if looks_closer and (name := _no_text(row)):
+            return self._refuse([*problems, Problem(name, "holds a character that is no text", is_error=True)], sent, page, number)
+        key, mark = (row[0], row[2]), hash(row)
+        if (before := self._seen.get(key)) is not None:
+            tally.flags[TWICE] += 1
+            if before == mark:
+                tally.duplicates += 1
+                return None
+            words = "came before in this hour, with other values"
+            return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], sent, page, number)
+        self._seen[key] = mark
+        tally.rows_out += 1
+        if problems:
+            for problem in problems:
+                self._note(problem, f"{page} trip {number:,}", refused=False)
+        else:
+            self._fit += 1
+        self._flag(row)
+        return row
+
+    def _flat_row(self, trip: dict[str, Any], problems: list[Problem]) -> Row:
+        """The row of a 2.x trip, with what `/vehicles` says of its vehicle."""
+        start, end = trip["start_location"], trip["end_location"]
+        vehicle = self.vehicles.get(trip["device_id"])
+        if vehicle is None:
+            vehicle = _UNKNOWN_VEHICLE
+            problems.append(Problem("device_id", "is of no vehicle that /vehicles told us", fits=True))
+        terms, operator, get = self.terms, trip["provider_id"], trip.get
+        published, kind = get("publication_time"), get("trip_type")
+        accuracy = start.get("horizontal_accuracy")
+        return (
+            operator,
+            terms.operators.get(operator) or terms.operator or None,
+            trip["trip_id"],
+            trip["device_id"],
+            *vehicle,
+            _instant(trip["start_time"]),
+            _instant(trip["end_time"]),
+            start["lng"],
+            start["lat"],
+            end["lng"],
+            end["lat"],
+            trip["duration"],
+            trip["distance"],
+            accuracy if type(accuracy) in (int, float) else None,
+            get("standard_cost"),
+            get("actual_cost"),
+            get("currency"),
+            None if published is None else _instant(published),
+            " ".join(filter(None, (get("parking_category"), get("parking_verification_url")))) or None,
+            (",".join(kind) if type(kind) is list else kind) or None,
+        )
+
+    def _flag(self, row: Row) -> None:
+        """Count what is odd about a trip that is taken."""
+        flags = self.tally.flags
+        start_lon, start_lat, end_lon, end_lat, seconds, metres = row[9:15]
+        if metres <= 0:
+            flags[NEGATIVE if metres else ZERO] += 1
+        elif metres >= LONG_METRES:
+            flags[LONG] += 1
+        if row[8] < row[7]:
+            flags[BACKWARD] += 1
+        if seconds >= DAY_SECONDS:
+            flags[DAYLONG] += 1
+        if start_lon is None or end_lon is None:
+            flags[NOWHERE] += 1
+        elif self._is_swapped(start_lon, start_lat) or self._is_swapped(end_lon, end_lat):
+            flags[SWAPPED] += 1
+        if row[21] and row[21] != "rider":
+            flags[NOT_RIDER] += 1
+
+    def _is_swapped(self, lon: float, lat: float) -> bool:
+        """Whether a point makes sense only the other way round: on the globe, or in the city where we know its extent."""
+        if extent := self.terms.extent:
+            west, south, east, north = extent
+            return not (west <= lon <= east and south <= lat <= north) and west <= lat <= east and south <= lon <= north
+        return not -90 <= lat <= 90 and -90 <= lon <= 90
+
+    # what is told
+
+    def _refuse(self, problems: list[Problem], record: dict[str, Any], page: str, number: int) -> Refused:
+        for problem in problems:
+            self._note(problem, f"{page} trip {number:,}", refused=True)
+        errors = [problem for problem in problems if problem.is_error]
+        name = errors[0].field
+        reason = ", ".join(f"{problem.field} {problem.words}".strip() for problem in errors)
+        value = json.dumps(record[name], ensure_ascii=False) if name in record else ""
+        key = " · ".join(str(record[part]) for part in ("provider_id", "trip_id") if part in record)
+        return Refused(number, reason, name, value, key, record)
+
+    def _note(self, problem: Problem, where: str, *, refused: bool) -> None:
+        kind = (problem.field, problem.words)
+        if kind not in self._misfits and len(self._misfits) >= MOST_KINDS:
+            kind = (OTHERS, "")
+        found = self._misfits.setdefault(kind, _Misfit(where, problem.fits))
+        found.trips += 1
+        found.refused += refused and problem.is_error
+        if not problem.is_error:
+            self.tally.warnings[" ".join(kind).strip()] += 1
+
+
+@dataclass
+class _Misfit:
+    first: str
+    fits: bool
+    trips: int = 0
+    refused: int = 0
+
+
+_decode = msgspec.json.decode
+_UNKNOWN_VEHICLE: Vehicle = (None, None, None)
+
+
+def _routed_row(trip: dict[str, Any], propulsion: str) -> Row:
+    """The row of a trip of 0.2 to 1.2."""
+    features = trip["route"]["features"]
+    start, end = features[0]["geometry"]["coordinates"], features[-1]["geometry"]["coordinates"]
+    get = trip.get
+    published = get("publication_time")
+    return (
+        trip["provider_id"],
+        trip["provider_name"],
+        trip["trip_id"],
+        trip["device_id"],
+        trip["vehicle_id"],
+        trip["vehicle_type"],
+        ",".join(trip[propulsion]),
+        _instant(trip["start_time"]),
+        _instant(trip["end_time"]),
+        start[0],
+        start[1],
+        end[0],
+        end[1],
+        trip["trip_duration"],
+        trip["trip_distance"],
+        get("accuracy"),
+        get("standard_cost"),
+        get("actual_cost"),
+        get("currency"),
+        None if published is None else _instant(published),
+        get("parking_verification_url"),
+        None,
+    )
+
+
+def _loosely(name: str, body: bytes) -> tuple[dict[str, Any], Any, list[Any] | None]:
+    """What a strict reader refuses, as Python reads it: a NaN is the text "NaN", a byte that is no letter a surrogate. Raises DataError."""
+    try:
+        page = json.loads(body.decode("utf-8-sig", "surrogateescape"), parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{name} is not JSON: {error}.", code="bad-json-page", next_step="Run the block again from extract, so that the page is fetched anew."
+        ) from error
+    if type(page) is not dict:
+        return {}, "", None
+    held = page.get("data", page)
+    trips = held.get("trips") if type(held) is dict else None
+    return page, page.get("version", ""), trips if type(trips) is list else None
+
+
+def read_vehicles(pages: Iterable[Path]) -> dict[str, Vehicle]:
+    """What the pages of `/vehicles` say: device id to its vehicle. Of a device that is told twice, the last. Raises DataError."""
+    found: dict[str, Vehicle] = {}
+    for path in pages:
+        try:
+            page = _decode(path.read_bytes())
+        except _UNDECODED as error:
+            raise DataError(f"{path.name} is not JSON: {error}.", code="bad-json-page", next_step="Run the block again from extract.") from error
+        held = page.get("data", page) if type(page) is dict else page
+        vehicles = held.get("vehicles") if type(held) is dict else None
+        if type(vehicles) is not list:
+            raise DataError(
+                f"{path.name} is not a page of MDS vehicles: it has no list of vehicles.",
+                code="bad-mds-page",
+                next_step="Look at the raw file, and tell the provider.",
+            )
+        for vehicle in vehicles:
+            if type(vehicle) is dict and type(device := vehicle.get("device_id")) is str:
+                propulsions = vehicle.get("propulsion_types", vehicle.get("propulsion_type"))
+                if type(propulsions) is list:
+                    propulsions = ",".join(map(str, propulsions))
+                found[device] = (_text(vehicle.get("vehicle_id")), _text(vehicle.get("vehicle_type")), _text(propulsions))
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return None if value in (None, "") else str(value)
+
+
+def _no_text(row: Row) -> str:
+    """The name of the first cell that no text file may hold (a NUL, or bytes that were no UTF-8), or ""."""
+    for name, cell in zip(NAMES, row, strict=True):
+        if type(cell) is str and ("\x00" in cell or any("\ud800" <= letter <= "\udfff" for letter in cell)):
+            return name
+    return ""
+
+
+# times
+
+
+def _epoch(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _epoch_of(told: float) -> int:
+    """Whole seconds since 1970 of a time in seconds or milliseconds, fractions cut."""
+    return int(told) if told < SECONDS_END else int(told // 1000)
+
+
+@lru_cache(maxsize=4096)
+def _hour_text(hours: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:")
+
+
+_IN_HOUR = tuple(f"{second // 60:02}:{second % 60:02}Z" for second in range(3600))
+
+
+def _instant(told: float) -> str:
+    """2020-02-11T15:08:25Z of 1581433705000 or of 1581433705.9."""
+    seconds = int(told) if told < SECONDS_END else int(told // 1000)
+    return _hour_text(seconds // 3600) + _IN_HOUR[seconds % 3600]
+
+
+class _LineEnds:
+    """A file for csv.writer: told to end lines with CR LF, it quotes both of them in cells (told LF, it leaves a bare CR as it is)."""
+
+    def __init__(self, file: TextIO):
+        self._write = file.write
+
+    def write(self, line: str) -> int:
+        return self._write(line[:-2] + "\n")
