@@ -1,6 +1,6 @@
 """Publish: warehouse → portal. Rows go in chunks by key, each acknowledged before the next, so that a broken one goes on where it stopped.
 
-What leaves of a row is the release's business (`release.py`): here are only rows as the public gets them.
+What leaves of a row is the release's business (`release.py`, `offer.py`): here are only rows as the public gets them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.models import Pipeline, PortalMode, Run, RunState, ScheduleBlock,
 from pipelines.stages import outside, pending
 from pipelines.stages.columns import compare
 from pipelines.stages.note import Note
-from pipelines.stages.release import Shop, shop
+from pipelines.stages.offer import Offer, offer
 from pipelines.warehouse.tables import Scope
 
 
@@ -31,7 +31,7 @@ def publish(run: Run, note: Note) -> Outcome:
     """Send the rows that the portal has not seen; all of them when forced. rows_in = published + unchanged."""
     block = run.block
     pipeline = block.pipeline
-    ours = shop(pipeline)
+    ours = offer(pipeline)
     if not ours.columns:
         return Outcome(Counts(), message="Nothing was ever loaded, so there is nothing to publish.", mark=block.mark)
     portal = outside.connector(pipeline.portal, note.event)
@@ -53,18 +53,18 @@ class Publication:
     run: Run
     note: Note
     portal: Connector
-    shop: Shop
+    offer: Offer
 
     def __post_init__(self):
         self.pipeline = self.run.block.pipeline
-        self.dsn, self.engine = self.shop.dsn, self.shop.engine
+        self.dsn, self.engine = self.offer.dsn, self.offer.engine
         self.scope, self.after = _whose(self.run.block, self.portal, forced=self.run.is_forced)
         #: Cells of areas that are left blank, by column: fewer rows than the smallest group share them.
         self.blanked: Counter[str] = Counter()
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        return self.shop.columns
+        return self.offer.columns
 
     @property
     def replaces(self) -> bool:
@@ -72,15 +72,15 @@ class Publication:
 
     def carry_out(self) -> Outcome:
         pipeline, portal = self.pipeline, self.portal
-        there = portal.preflight(pipeline.portal_resource, columns=self.columns, key=self.shop.key, replaces=self.replaces)
-        self.shop.guard_portal(there)
+        there = portal.preflight(pipeline.portal_resource, columns=self.columns, key=self.offer.key, replaces=self.replaces)
+        self.offer.guard_portal(there)
         described = notice_portal(pipeline, portal.described, self.run, self.note)
-        waiting = self.shop.count(self.scope, after=self.after)
+        waiting = self.offer.count(self.scope, after=self.after)
         gone = self.deleted()
         withheld = self.withheld(self.after)
-        if self.shop.k and (waiting or gone or withheld):
+        if self.offer.k and (waiting or gone or withheld):
             # one row more or less may show or hide an area in all the others
-            self.after, waiting = 0, self.shop.count(self.scope)
+            self.after, waiting = 0, self.offer.count(self.scope)
         if self.replaces:
             sent = self.replace() if waiting or gone or withheld or self.differs() else 0
             deleted = gone if sent else 0
@@ -93,33 +93,33 @@ class Publication:
                 blocks.note_published(self.run, max(self.last_deleted, blocks.bookkeeper(self.run.block).published_seq))
         held = _held_by_warehouse(self.run.block)
         rows_in = max(held, sent)
-        table_rows, portal_rows = _compare(self.run, portal, self.shop, self.note)
+        table_rows, portal_rows = _compare(self.run, portal, self.offer, self.note)
         message = f"{sent:,} rows sent, {rows_in - sent:,} were there already" if sent else "Nothing new to send"
         hidden = self.withheld(0)
         message += f", {deleted:,} deleted" * bool(deleted) + f", {hidden:,} of them not for the public" * bool(hidden)
-        message += f", {self.blanked.total():,} areas left blank (fewer than {self.shop.k} rows)" * bool(self.blanked)
+        message += f", {self.blanked.total():,} areas left blank (fewer than {self.offer.k} rows)" * bool(self.blanked)
         message += f"; {pipeline.portal.title} has {portal_rows:,} rows now"
         counts = Counts(rows_in=rows_in, rows_out=sent, unchanged=rows_in - sent, published=sent, deleted=deleted)
         # what earlier readings had left to send, or a portal that is replaced whole, brings rows besides those of this block
         details = {"portal_rows": portal_rows, "table_rows": table_rows, "beyond": rows_in - held, "portal": described}
-        if self.shop.release:
+        if self.offer.release:
             details |= {"withheld": hidden, "blanked": dict(self.blanked)}
         return Outcome(counts, message=message, details=details)
 
     def differs(self) -> bool:
         """Whether the portal holds another number of rows than the table: rows without a key leave no trace when they are deleted."""
-        return self.portal.published_count(self.pipeline.portal_resource) != self.shop.count(Scope())
+        return self.portal.published_count(self.pipeline.portal_resource) != self.offer.count(Scope())
 
     def withheld(self, after: int) -> int:
         """How many rows of the scope, of those written after `after`, the release does not publish."""
-        hidden = self.shop.withheld(self.scope)
+        hidden = self.offer.withheld(self.scope)
         return self.engine.count(self.dsn, self.pipeline.table, hidden, after=after) if hidden else 0
 
     def take_back(self, number: int) -> None:
         """Take off the portal what is no longer for the public there: a rider's trip may turn out to be the operator's own."""
         if not number or not self.portal.can_delete:
             return
-        for _, keys in self.shop.withheld_keys(self.scope, self.after, run_id=self.run.pk):
+        for _, keys in self.offer.withheld_keys(self.scope, self.after, run_id=self.run.pk):
             self._delete(keys)
 
     def deleted(self) -> int:
@@ -147,7 +147,7 @@ class Publication:
             self.note.warn(f"{number:,} rows were deleted here, and {title} can't delete single rows: they stay there. Replace all rows instead.")
             return 0
         for _, keys in self._tombstones():
-            self._delete([self.shop.key_of(key) for key in keys])
+            self._delete([self.offer.key_of(key) for key in keys])
         self.note.log(f"{number:,} rows deleted on {title}")
         return number
 
@@ -177,7 +177,7 @@ class Publication:
         return rows
 
     def chunks(self, scope: Scope, after: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        return self.shop.chunks(scope, after, run_id=self.run.pk, blanked=self.blanked)
+        return self.offer.chunks(scope, after, run_id=self.run.pk, blanked=self.blanked)
 
     def send(self, waiting: int) -> int:
         """Send every row of the scope in chunks; each acknowledged one moves the resume point. Raises DataError for rows the portal refuses."""
@@ -258,7 +258,7 @@ def _accepted(reply: Published, rows: int, before: int, portal: str) -> None:
         )
 
 
-def _compare(run: Run, portal: Connector, ours: Shop, note: Note) -> tuple[int, int]:
+def _compare(run: Run, portal: Connector, ours: Offer, note: Note) -> tuple[int, int]:
     """How many rows the table has for the public, and how many the portal, read back.
 
     Raises TransientError when the portal has fewer than the warehouse and nobody else is on the way.

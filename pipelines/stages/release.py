@@ -10,7 +10,8 @@ value as well. Further words of a column: "area": true (blanked where fewer than
 and "key": true (names the row on the portal; without it, what is made of the whole key of the table). An empty list releases the
 table's columns as they are.
 
-Rules run on plain values: an instant is an aware datetime in UTC, a local time a naive one, a number and a text are texts.
+Pure: what reads a table and keeps the key of the public ids is `offer.py`. Rules run on plain values: an instant is an aware
+datetime in UTC, a local time a naive one, a number and a text are texts.
 """
 
 from __future__ import annotations
@@ -19,26 +20,18 @@ import hashlib
 import hmac
 import json
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import reduce
-from secrets import token_hex
-from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django.db import transaction
-
-from catalog.models import Dataset
-from pipelines import secrets, warehouse
 from pipelines.connectors.base import COLUMN_TYPES, Column
 from pipelines.errors import DataError, SetupError
-from pipelines.models import Pipeline, ScheduleBlock
-from pipelines.stages.load import warehouse_of
-from pipelines.warehouse.tables import Only, Scope
+from pipelines.models import Pipeline
+from pipelines.warehouse.tables import Only
 
 Row = dict[str, Any]
 
@@ -121,7 +114,7 @@ def problems(pipeline: Pipeline) -> list[str]:
     """What is wrong with the pipeline's release and its private columns, a sentence each; [] for nothing. Asks no database."""
     rules, private = pipeline.release, pipeline.private_columns
     if not isinstance(rules, list) or not all(isinstance(entry, dict) for entry in rules):
-        return ["A release is a list of columns, each an object like {\"column\": …, \"from\": …, \"rule\": …}."]
+        return ['A release is a list of columns, each an object like {"column": …, "from": …, "rule": …}.']
     found = [words for entry in rules for words in _entry_problems(entry)]
     if found or not rules:
         return found
@@ -136,7 +129,7 @@ def problems(pipeline: Pipeline) -> list[str]:
     key = _key_entries(columns, list(pipeline.key))
     if pipeline.key and columns and not key:
         found.append(f"No released column is made of {', '.join(pipeline.key)}, the key: without it the portal can't tell rows apart.")
-    elif stray := [entry["column"] for entry in key if not set(_sources(entry)) <= set(pipeline.key)]:
+    elif stray := [entry["column"] for entry in key if not set(sources_of(entry)) <= set(pipeline.key)]:
         found.append(f"{stray[0]} is to be the key on the portal, and is made of columns beside the table's key: a deletion could not name it.")
     if pipeline.release_k and not any(entry.get("area") for entry in columns):
         found.append('The smallest group blanks areas, and no released column is one: give it "area": true.')
@@ -158,20 +151,20 @@ def _entry_problems(entry: Mapping[str, Any]) -> list[str]:
     kind = entry.get("type", "text")
     if kind not in COLUMN_TYPES:
         return [f"{name}: {kind!r} is not one of {', '.join(COLUMN_TYPES)}."]
-    steps = _steps(entry)
+    steps = steps_of(entry)
     if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
         return [f"{name}: “rules” is a list of rules, each an object."]
-    found = []
+    found = [f"{name}: a column with “rules” has no {word!r}." for word in entry if "rules" in entry and word not in COLUMN_WORDS]
     for step in steps:
         if step.get("rule") not in RULES:
             return [f"{name}: there is no rule {step.get('rule')!r}. There are {', '.join(RULES)}."]
-        known = {"rule", RULES[step["rule"]][0], *(["kind"] if step["rule"] == "surrogate" else []), *(COLUMN_WORDS if "rule" in entry else [])}
+        known = {"rule", RULES[step["rule"]][0], *(["kind"] if step["rule"] == "surrogate" else []), *(COLUMN_WORDS if "rules" not in entry else [])}
         found += [f"{name}: the rule {step['rule']} has no {word!r}." for word in step if word not in known]
         if words := _option_problem(step):
             found.append(f"{name}: {words}")
     if [step["rule"] for step in steps[1:] if step["rule"] in ("surrogate", "constant")]:
         found.append(f"{name}: a surrogate or a constant comes first.")
-    sources, first = _sources(entry), steps[0]["rule"]
+    sources, first = sources_of(entry), steps[0]["rule"]
     if first != "constant" and (not sources or not all(isinstance(source, str) and source for source in sources)):
         found.append(f"{name}: say “from” which column it is made.")
     if len(sources) > 1 and first != "surrogate":
@@ -204,8 +197,8 @@ def _option_problem(step: Mapping[str, Any]) -> str:
 
 def _leak(entry: Mapping[str, Any], private: Iterable[str]) -> str:
     """What of a private column this entry would let out, in words; "" for nothing."""
-    if hidden := [name for name in _sources(entry) if name in set(private)]:
-        for step in _steps(entry):
+    if hidden := [name for name in sources_of(entry) if name in set(private)]:
+        for step in steps_of(entry):
             finest = {"round_minutes": step.get("minutes", 0) >= FINEST_MINUTES, "round_decimals": step.get("decimals", 99) <= FINEST_DECIMALS}
             if RULES[step["rule"]][1] and finest.get(step["rule"], True):
                 return ""
@@ -216,11 +209,11 @@ def _leak(entry: Mapping[str, Any], private: Iterable[str]) -> str:
     return ""
 
 
-def _steps(entry: Mapping[str, Any]) -> Any:
+def steps_of(entry: Mapping[str, Any]) -> Any:
     return entry.get("rules", [{"rule": "as_is", **entry}])
 
 
-def _sources(entry: Mapping[str, Any]) -> list[str]:
+def sources_of(entry: Mapping[str, Any]) -> list[str]:
     source = entry.get("from", [])
     return [source] if isinstance(source, str) else list(source)
 
@@ -230,9 +223,9 @@ def _key_entries(columns: list[Mapping[str, Any]], key: list[str]) -> list[Mappi
     if marked := [entry for entry in columns if entry.get("key")]:
         return marked
     for entry in columns:
-        if key and sorted(_sources(entry)) == sorted(key) and _steps(entry)[0]["rule"] == "surrogate":
+        if key and sorted(sources_of(entry)) == sorted(key) and steps_of(entry)[0]["rule"] == "surrogate":
             return [entry]
-    plain = {_sources(entry)[0]: entry for entry in columns if _sources(entry) and all(step["rule"] == "as_is" for step in _steps(entry))}
+    plain = {sources_of(entry)[0]: entry for entry in columns if sources_of(entry) and all(step["rule"] == "as_is" for step in steps_of(entry))}
     return [plain[name] for name in key] if key and all(name in plain for name in key) else []
 
 
@@ -289,7 +282,7 @@ def compiled(rules: list[dict[str, Any]], types: Mapping[str, str], *, key: Iter
     made = tuple(
         Released(
             Column(name=entry["column"], type=entry.get("type", "text"), label=entry.get("label", "")),
-            tuple(_sources(entry)),
+            tuple(sources_of(entry)),
             _maker(entry, types, secret),
             is_area=bool(entry.get("area")),
             is_key=any(entry is one for one in keys),
@@ -304,7 +297,7 @@ def compiled(rules: list[dict[str, Any]], types: Mapping[str, str], *, key: Iter
 
 
 def _maker(entry: Mapping[str, Any], types: Mapping[str, str], secret: str) -> Callable[[tuple[Any, ...]], Any]:
-    sources, steps = _sources(entry), _steps(entry)
+    sources, steps = sources_of(entry), steps_of(entry)
     for name in sources:
         if name not in types:
             raise _no_column(name, entry["column"])
@@ -436,198 +429,7 @@ def _plain(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-# a pipeline's release, and its rows
-
-
-@dataclass(frozen=True)
-class Shop:
-    """The rows of a pipeline's table as the public gets them: read here by the publish stage, and by a reconciliation.
-
-    Without a `release` the `columns` are the table's, as they are.
-    """
-
-    pipeline: Pipeline
-    release: Release | None
-    columns: tuple[Column, ...]
-    dsn: str
-
-    @property
-    def engine(self) -> ModuleType:
-        return warehouse.engine(self.dsn)
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The columns that name a row on the portal."""
-        return self.release.key if self.release else tuple(self.pipeline.key)
-
-    @property
-    def k(self) -> int:
-        """The smallest group whose area is told; 0 where all are."""
-        return self.pipeline.release_k if self.release and self.release.areas else 0
-
-    def public(self, scope: Scope) -> Scope:
-        """The rows of a scope that are published."""
-        return replace(scope, only=self.release.only) if self.release else scope
-
-    def withheld(self, scope: Scope) -> Scope | None:
-        """The rows of a scope that are not; None where all are."""
-        return replace(scope, only=replace(self.release.only, is_not=True)) if self.release and self.release.only else None
-
-    def count(self, scope: Scope, *, after: int = 0) -> int:
-        """How many rows of the scope are published, of those written after `after`."""
-        return self.engine.count(self.dsn, self.pipeline.table, self.public(scope), after=after)
-
-    def chunks(self, scope: Scope, after: int, *, run_id: int = 0, blanked: Counter[str] | None = None) -> Iterator[tuple[int, list[Row]]]:
-        """(last sequence number, rows as the public gets them) in chunks; `blanked` counts the cells that the smallest group blanks, by column."""
-        if self.release is None:
-            yield from self._read(self.columns, scope, after, run_id)
-            return
-        for part in self._groups(scope):
-            yield from self._released(part, after, run_id, Counter() if blanked is None else blanked)
-
-    def _groups(self, scope: Scope) -> Iterator[Scope]:
-        """The scope in the parts within which areas are counted: of a pipeline with windows, its blocks."""
-        if not self.k or self.pipeline.is_snapshot or scope.block_id is not None:
-            yield scope
-            return
-        same = {"pipeline__table": self.pipeline.table, "pipeline__warehouse": self.pipeline.warehouse}
-        for block_id in ScheduleBlock.objects.filter(**same).order_by("pk").values_list("pk", flat=True).iterator(chunk_size=5_000):
-            yield Scope(block_id=block_id)
-
-    def _released(self, scope: Scope, after: int, run_id: int, blanked: Counter[str]) -> Iterator[tuple[int, list[Row]]]:
-        too_few = self._too_few(scope, run_id)
-        for seq, rows in self._read(self.release.reads, self.public(scope), after, run_id):
-            made = [self.release.row(row) for row in rows]
-            for name, values in too_few.items():
-                for row in made:
-                    if row[name] in values:
-                        row[name] = None
-                        blanked[name] += 1
-            yield seq, made
-
-    def _too_few(self, scope: Scope, run_id: int) -> dict[str, set[str]]:
-        """Column to the areas that fewer rows than the smallest group have: counted in all rows of the scope, whichever are sent."""
-        if not self.k:
-            return {}
-        counts: dict[str, Counter[str]] = {one.column.name: Counter() for one in self.release.areas}
-        names = {name for one in self.release.areas for name in one.sources}
-        reads = tuple(column for column in self.release.reads if column.name in names)
-        for _, rows in self._read(reads, self.public(scope), 0, run_id):
-            for one in self.release.areas:
-                counts[one.column.name].update(one.make(tuple(row[name] for name in one.sources)) for row in rows)
-        return {name: {value for value, rows in found.items() if value is not None and rows < self.k} for name, found in counts.items()}
-
-    def _read(self, columns: tuple[Column, ...], scope: Scope, after: int, run_id: int) -> Iterator[tuple[int, list[Row]]]:
-        pipeline = self.pipeline
-        return self.engine.rows_after(self.dsn, pipeline.table, columns, scope, after=after, chunk=pipeline.publish_chunk, run_id=run_id)
-
-    def withheld_keys(self, scope: Scope, after: int, *, run_id: int = 0) -> Iterator[tuple[int, list[Row]]]:
-        """The portal's keys of the rows that are not published, in chunks like those of `chunks`."""
-        if hidden := self.withheld(scope):
-            for seq, rows in self._read(self.key_columns, hidden, after, run_id):
-                yield seq, [self.key_of(row) for row in rows]
-
-    @property
-    def key_columns(self) -> tuple[Column, ...]:
-        """What is to be read of a row to know its key on the portal."""
-        if self.release is None:
-            return tuple(column for column in self.columns if column.name in self.pipeline.key)
-        names = {name for one in self.release.made if one.is_key for name in one.sources}
-        return tuple(column for column in self.release.reads if column.name in names)
-
-    def key_of(self, row: Row) -> Row:
-        """The key on the portal of a row, told by its key in the table."""
-        return self.release.key_of(row) if self.release else {name: row[name] for name in self.pipeline.key}
-
-    def guard_portal(self, there: Iterable[Column]) -> None:
-        """Raise SetupError if the portal's dataset has a column that is private here: whoever filled it once may fill it again."""
-        private = {name.lower() for name in self.pipeline.private_columns} - {column.name.lower() for column in self.columns}
-        if forbidden := [column.name for column in there if column.name.lower() in private]:
-            raise SetupError(
-                f"The portal dataset {self.pipeline.portal_resource} has a column {forbidden[0]}, which is private and must never leave.",
-                code="private-column",
-                next_step=f"Delete the column {forbidden[0]} of {self.pipeline.portal_resource} on the portal, with its values.",
-            )
-
-
-def shop(pipeline: Pipeline, *, secret: str | None = None) -> Shop:
-    """What the pipeline shows the public. Raises SetupError for a release that is wrong, or that would let a private column out.
-
-    Without rules: the columns of the table that the dictionary does not keep inside. `secret` makes the public ids; None: the
-    pipeline's own, which is made if there is none yet.
-    """
-    dsn = warehouse_of(pipeline)
-    have = warehouse.engine(dsn).column_types(dsn, pipeline.table)
-    if not pipeline.release:
-        columns = _as_they_are(pipeline, list(have))
-        if leaving := [column.name for column in columns if column.name in pipeline.private_columns]:
-            raise _private(f"The private column {leaving[0]} would be published as it is.", leaving[0])
-        return Shop(pipeline, None, columns, dsn)
-    for words in problems(pipeline):
-        leak = next((name for name in pipeline.private_columns if f"private column {name}:" in words), "")
-        raise _private(words, leak) if leak else SetupError(words, code="release-wrong", next_step="Correct the pipeline's release in the admin.")
-    if not have:
-        return Shop(pipeline, None, (), dsn)
-    names = [step["rule"] for entry in pipeline.release if "only" not in entry for step in _steps(entry)]
-    if secret is None:
-        secret = surrogate_key(pipeline) if "surrogate" in names else ""
-    made = compiled(pipeline.release, {**have, LOADED_AT: "instant"}, key=pipeline.key, secret=secret)
-    return Shop(pipeline, made, made.columns, dsn)
-
-
-def public_columns(pipeline: Pipeline) -> tuple[Column, ...]:
-    """The columns that leave; () before the first load. Writes nothing, so it may be asked where no id is made. Raises SetupError."""
-    return shop(pipeline, secret="").columns
-
-
 def public_key(pipeline: Pipeline) -> tuple[str, ...]:
     """The columns that name a row on the portal."""
     entries = [entry for entry in pipeline.release if "only" not in entry]
     return tuple(entry["column"] for entry in _key_entries(entries, list(pipeline.key))) if entries else tuple(pipeline.key)
-
-
-def _private(words: str, column: str) -> SetupError:
-    return SetupError(
-        words,
-        code="private-column",
-        next_step=f"Give the pipeline a release that hides {column}, or leave it out of what is published. Nothing was sent.",
-    )
-
-
-def _as_they_are(pipeline: Pipeline, have: list[str]) -> tuple[Column, ...]:
-    told = {column.name: column for column in pipeline.dataset.columns.all()}
-    # a column that nobody described is withheld: better a gap than a leak
-    columns = tuple(Column(name=name, type=told[name].type, label=told[name].label) for name in have if name in told and told[name].is_published)
-    withheld = [name for name in pipeline.key if name not in {column.name for column in columns}]
-    if have and withheld:
-        raise SetupError(
-            f"The key {', '.join(withheld)} is not to be published, and without it the portal can't tell rows apart.",
-            code="key-withheld",
-            next_step="Publish the key column, or drop the publish stage.",
-        )
-    return columns
-
-
-def surrogate_key(pipeline: Pipeline) -> str:
-    """The key that makes the pipeline's public ids; made when it is first needed, and never changed after.
-
-    All pipelines of a dataset share one: a vehicle that comes by two feeds is one vehicle for the public. So a pipeline without
-    a key takes that of the dataset's oldest pipeline that has one. A pipeline that is moved to another dataset keeps its own,
-    for with another its rows would stand on the portal twice. Raises SetupError where the key can't be opened.
-    """
-    if not pipeline.surrogate_key:
-        with transaction.atomic():
-            # two blocks of the dataset may need it at the same moment; one makes it
-            Dataset.objects.select_for_update(no_key=True).get(pk=pipeline.dataset_id)
-            mates = Pipeline.objects.filter(dataset=pipeline.dataset_id).exclude(surrogate_key="").order_by("pk")
-            own = mates.filter(pk=pipeline.pk).values_list("surrogate_key", flat=True).first()
-            sealed = own or mates.values_list("surrogate_key", flat=True).first() or secrets.seal(token_hex(32))
-            Pipeline.objects.filter(pk=pipeline.pk).update(surrogate_key=sealed)
-        pipeline.surrogate_key = sealed
-    try:
-        return secrets.reveal(pipeline.surrogate_key)
-    except SetupError as error:
-        raise SetupError(
-            f"The key of the public ids of {pipeline.slug} can't be opened: {error.message}", code=error.code, next_step=error.next_step
-        ) from error
-

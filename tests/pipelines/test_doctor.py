@@ -23,7 +23,7 @@ from pipelines.connectors.base import Column
 from pipelines.errors import SetupError, TransientError
 from pipelines.models import AfterRun, AfterStep, Pipeline, Provider, Pulse, Run, ScheduleBlock
 from pipelines.stages import outside
-from pipelines.stages.release import public_columns
+from pipelines.stages.offer import public_columns
 from pipelines.upkeep import doctor
 from tests.mariadb import mariadb, mariadb_server
 

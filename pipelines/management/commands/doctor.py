@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pipelines import planner
 from pipelines.management.base import DONE, FAILED, OpsCommand
 from pipelines.stages import outside
-from pipelines.stages.release import public_columns
+from pipelines.stages.offer import public_columns
 from pipelines.upkeep import doctor
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.connectors.base import Column
@@ -162,10 +162,13 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
         question.check(table, kinds)
         run(cursor, _time_limit(cursor, question.seconds))
         groups = [_group(by, kinds[by.column], question.offsets) for by in question.by]
-        asked = [*groups, *map(_measure, question.measures)]
-        places = ", ".join(map(str, range(1, len(groups) + 1)))
-        grouped = f" group by {places} order by {places}" if groups else ""
-        cursor.execute(f"select {', '.join(asked)} from {name(table)} where {_all_of(question.where)}{grouped} limit {int(question.limit) + 1}")
+        rows = f"{name(table)} where {_all_of(question.where)}"
+        if question.told_apart:
+            rows, asked = _in_two_steps(question, groups, rows)
+        else:
+            asked = [*groups, *map(_measure, question.measures)]
+        grouped = f" group by {_places(len(groups))} order by {_places(len(groups))}" if groups else ""
+        cursor.execute(f"select {', '.join(asked)} from {rows}{grouped} limit {int(question.limit) + 1}")
         called = [each.name for each in (*question.by, *question.measures)]
         instants = {each.name for each in question.measures if each.kind in ("min", "max") and kinds.get(each.column) == "instant"}
         instants |= {by.name for by in question.by if not by.part and kinds[by.column] == "instant"}
@@ -173,6 +176,21 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
             {label: _measured(value, is_instant=label in instants) for label, value in zip(called, row, strict=True)}
             for row in question.whole(cursor.fetchall())
         ]
+
+
+def _in_two_steps(question: Question, groups: list[str], rows: str) -> tuple[str, list[str]]:
+    """(from where, what) to ask, with the groups split by the column whose values are told apart: several times faster than DISTINCT, which sorts."""
+    inner = [*(f"{group} as g{place}" for place, group in enumerate(groups)), f"{name(question.told_apart)} as apart"]
+    outer = [f"g{place}" for place in range(len(groups))]
+    for place, measure in enumerate(question.measures):
+        inner.append(f"{_measure(replace(measure, kind='count') if measure.kind == 'distinct' else measure)} as m{place}")
+        shapes = {"count": f"cast(coalesce(sum(m{place}), 0) as signed)", "distinct": f"count(case when m{place} > 0 then 1 end)"}
+        outer.append(shapes.get(measure.kind, f"{measure.kind}(m{place})"))
+    return f"(select {', '.join(inner)} from {rows} group by {_places(len(groups) + 1)}) p", outer
+
+
+def _places(number: int) -> str:
+    return ", ".join(map(str, range(1, number + 1)))
 
 
 def _measured_kind(column: str, held: Held) -> str:
