@@ -340,7 +340,7 @@ def fail(run: Run, error: PipelineError) -> ScheduleBlock:
         _close(run, run_state, error.message, code=error.code, next_step=error.next_step)
         _ask_after(run)
         # only a server that says "later" speaks for all of its datasets; one that moved, or isn't ready, for itself
-        if isinstance(error, TransientError) and error.retry_after and error.code.startswith("http-"):
+        if isinstance(error, TransientError) and error.retry_after and error.code.startswith(("http-", "rate-limited")):
             _block_provider(run, error.retry_after)
     block.refresh_from_db()
     return block

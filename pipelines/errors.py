@@ -5,7 +5,8 @@ PipelineError
 │   └── NotReady        nothing is wrong: the source says that the window is not complete yet
 └── PermanentError      trying again cannot help: a person must change something
     ├── SetupError      the configuration, a credential or a permission is wrong
-    └── DataError       what arrived is not what was promised
+    ├── DataError       what arrived is not what was promised
+    └── NoService       nothing is wrong: the source says that it had nothing to do with the window
 LeaseLost               another worker holds the block now: this one must stop and write nothing
 
 Stages and connectors raise these and never catch them; `runner.py` alone decides what happens next.
@@ -48,6 +49,10 @@ class SetupError(PermanentError):
 
 class DataError(PermanentError):
     """What arrived breaks its own promise: wrong columns, wrong counts, not the format it claims."""
+
+
+class NoService(PermanentError):
+    """The source says, long after the window, that it did not operate then: an end without rows, which extract makes of it."""
 
 
 class LeaseLost(Exception):

@@ -94,11 +94,15 @@ class FetchRequest:
     page_size: int = 50_000
     in_flight: int = 3
     format: str = "csv"
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """One file that a source gave, already whole on local disk at `path`; the caller moves it into the lake."""
+    """One file that a source gave, already whole on local disk at `path`; the caller moves it into the lake.
+
+    A file whose metadata has a `role` helps to read the others; its `rows` are none of the request's.
+    """
 
     name: str
     path: Path
@@ -139,6 +143,8 @@ class Connector(ABC):
     can_replace: ClassVar[bool] = False
     #: What it sends of a column is of the type that it says: the files may be copied as such, and only what is odd is judged apart.
     vouches_for_types: ClassVar[bool] = False
+    #: The source can say how many rows a request has before it gives them (`count`). What it can't say is not compared.
+    can_count: ClassVar[bool] = True
     #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
     publishes_whole: ClassVar[bool] = False
     #: "https://data.example.gov", "/srv/drop": what the address field asks for
@@ -165,6 +171,20 @@ class Connector(ABC):
         Where the account has a password, the question fails if it is wrong.
         """
 
+    @property
+    def web_address(self) -> str:
+        """The address of the account, without a slash at its end: https unless the allow-list names its host. Raises SetupError."""
+        address = self.account.base_url.strip().rstrip("/")
+        if "://" not in address:
+            address = f"https://{address}"
+        if address.lower().startswith("http://") and not self.door.lists(address):
+            raise SetupError(
+                f"the address of provider {self.account.slug} begins with http://, which everyone on the way can read and change",
+                code="plain-http",
+                next_step=f"Write https:// in the address of provider {self.account.slug}.",
+            )
+        return address
+
     def _cannot_fetch(self) -> SetupError:
         return SetupError(
             f"provider {self.account.slug} is of the kind {self.label!r}, and nothing can be fetched from one",
@@ -190,11 +210,14 @@ class Connector(ABC):
         raise self._cannot_fetch()
 
     def count(self, resource: str, request: FetchRequest) -> int:
-        """How many rows the source says that the request has."""
+        """How many rows the source says that the request has. Only a kind that `can_count` is asked."""
         raise self._cannot_fetch()
 
-    def fetch(self, resource: str, request: FetchRequest, *, rows: int, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
-        """Yield the files of the request in order; `rows` is what `count` said. Memory is one chunk of one page."""
+    def fetch(self, resource: str, request: FetchRequest, *, rows: int | None, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
+        """Yield the files of the request in order; `rows` is what `count` said, None of a kind that can't count.
+
+        Memory is one chunk of one page. Raises PipelineError; NoService where the source did not operate in the window.
+        """
         raise self._cannot_fetch()
 
     # a publisher

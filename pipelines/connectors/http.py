@@ -23,7 +23,7 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import certifi
 import requests
@@ -83,6 +83,18 @@ class Reply:
     body: bytes = field(repr=False)
     request_id: str = ""
     json: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How one provider wants to be asked: at most so many `attempts` (0: as the door has it), `delay` seconds before each of them.
+
+    `answers` are codes that usually pass ("http-202") and here are an answer: they are raised at once, not tried again.
+    """
+
+    attempts: int = 0
+    delay: float = 0.0
+    answers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -212,18 +224,21 @@ class Door:
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
         payload: Any = None,
+        form: Mapping[str, str] | None = None,
         repeatable: bool = False,
         expect: str = "any",
         read_timeout: float | None = None,
+        manners: Manners | None = None,
     ) -> Reply:
         """One request whose answer is small. Raises PipelineError.
 
-        `expect` is "json" (its value is then in `Reply.json`), "csv", "xml", "zip", "text" or "any".
+        `expect` is "json" (its value is then in `Reply.json`), "csv", "xml", "zip", "text" or "any". The body is `payload` as
+        JSON, or `form` as a web form sends it.
         """
 
         return self._walk(
-            method, url, self._held(expect), params=params, headers=headers, auth=auth, payload=payload, read_timeout=read_timeout,
-            repeatable=repeatable or method in ("GET", "HEAD"),
+            method, url, self._held(expect), params=params, headers=headers, auth=auth, payload=payload, form=form, read_timeout=read_timeout,
+            repeatable=repeatable or method in ("GET", "HEAD"), manners=manners,
         )  # fmt: skip
 
     def upload(
@@ -264,6 +279,8 @@ class Door:
         expect: str = "csv",
         on_bytes: Callable[[int], None] | None = None,
         watch: Callable[[], Callable[[bytes], None]] | None = None,
+        read_timeout: float | None = None,
+        manners: Manners | None = None,
     ) -> Downloaded:
         """Stream the answer to a file that appears at `path` only when it is whole. Raises PipelineError.
 
@@ -293,7 +310,10 @@ class Door:
             return Downloaded(path, size, digest.hexdigest(), response.headers, _request_id(response.headers), body.proven)
 
         method = "GET" if payload is None else "POST"
-        return self._walk(method, url, store, params=params, headers=headers, auth=auth, payload=payload, repeatable=True)
+        return self._walk(
+            method, url, store, params=params, headers=headers, auth=auth, payload=payload, repeatable=True, read_timeout=read_timeout,
+            manners=manners,
+        )  # fmt: skip
 
     def _held(self, expect: str) -> Callable[[requests.Response], Reply]:
         """Take an answer into memory."""
@@ -331,27 +351,33 @@ class Door:
         headers: Mapping[str, str] | None,
         auth: tuple[str, str] | None,
         payload: Any = None,
+        form: Mapping[str, str] | None = None,
         file: BinaryIO | None = None,
         repeatable: bool,
         read_timeout: float | None = None,
         deadline: float | None = None,
+        manners: Manners | None = None,
     ) -> Receive:
         """One call: as many attempts as are worth it and fit in the deadline."""
-        request = self._prepare(method, url, params, headers, auth, payload, file)
+        request = self._prepare(method, url, params, headers, auth, payload, file, form)
         seconds = deadline or self.deadline
+        manners = manners or Manners()
+        attempts = (manners.attempts or self.attempts) if repeatable else 1
         started = time.monotonic()
 
         def attempt() -> Receive:
+            if manners.delay:
+                self._sleep(manners.delay)
             if file:
                 file.seek(0)
             with on_the_clock(started, seconds, read_timeout or self.read_timeout):
                 return self._once(request, receive)
 
         retrying = Retrying(
-            retry=retry_if_exception(_worth_repeating),
-            stop=stop_after_attempt(self.attempts if repeatable else 1) | stop_before_delay(seconds),
+            retry=retry_if_exception(lambda error: _worth_repeating(error) and error.code not in manners.answers),
+            stop=stop_after_attempt(attempts) | stop_before_delay(seconds),
             wait=_pause,
-            before_sleep=self._announce,
+            before_sleep=lambda state: self._announce(state, attempts),
             sleep=self._sleep,
             reraise=True,
         )
@@ -367,9 +393,9 @@ class Door:
         self.tell("debug", f"{method} {request.url} answered in {time.monotonic() - started:.2f} s")
         return received
 
-    def _announce(self, state: RetryCallState) -> None:
+    def _announce(self, state: RetryCallState, attempts: int) -> None:
         message, nap = state.outcome.exception().message, state.upcoming_sleep
-        self.tell("warning", f"{message}; attempt {state.attempt_number + 1} of {self.attempts} follows in {nap:.1f} s")
+        self.tell("warning", f"{message}; attempt {state.attempt_number + 1} of {attempts} follows in {nap:.1f} s")
 
     def _once(self, request: requests.PreparedRequest, receive: Callable[[requests.Response], Receive]) -> Receive:
         """One attempt, with redirects inside the same host followed by hand."""
@@ -423,6 +449,7 @@ class Door:
         auth: tuple[str, str] | None,
         payload: Any,
         file: BinaryIO | None,
+        form: Mapping[str, str] | None,
     ) -> requests.PreparedRequest:
         """The request as it will be sent. Raises SetupError for an address or a header that cannot be used."""
         self._place(url)
@@ -439,6 +466,9 @@ class Door:
             except ValueError:
                 raise DataError("a value that is not a finite number cannot be sent as JSON", code="not-strict-json") from None
             sent["Content-Type"] = "application/json"
+        if form is not None:
+            body = urlencode(dict(form)).encode()
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
         try:
             request = requests.Request(method, url, headers=dict(sent), params=dict(params or {}), data=body).prepare()
         except requests.exceptions.InvalidHeader:
@@ -450,8 +480,9 @@ class Door:
             ) from None
         except (requests.RequestException, ValueError):
             raise self._bad_address(url) from None
-        # what the redactor would mask in the address or in a header is a secret
-        bare = request.url + "".join(f"\n{name}: {value}" for name, value in sent.items())
+        # what the redactor would mask in the address, in a header or in a log-in is a secret
+        login = form or (payload if isinstance(payload, Mapping) else {})
+        bare = request.url + "".join(f"\n{name}: {value}" for name, value in [*sent.items(), *login.items()])
         if self.redact(bare) != bare and request.url.lower().startswith("http:") and not self.lists(request.url):
             raise self._failure(
                 SetupError,
@@ -541,7 +572,9 @@ class Door:
     def _refuse(self, response: requests.Response) -> NoReturn:
         """Raise what a status other than success means."""
         status, host = response.status_code, _host(response.url)
-        said = self._said(response)
+        # An interim status has no body. Reading its end would give the connection back to the pool, and the real answer that
+        # may still follow on it would be taken for the answer to the next question.
+        said = self._said(response) if status >= 200 else ""
         if status in PASSING:
             reason = f"{status} {response.reason or ''}".strip()
             raise self._failure(
@@ -741,7 +774,8 @@ def _sentence(said: Any) -> str:
         return ""
     inner = said.get("error")
     source = inner if isinstance(inner, dict) else said
-    text = source.get("message") or (inner if isinstance(inner, str) else "") or ""
+    # MDS and OAuth: a word in "error", the sentence in "error_description"
+    text = source.get("message") or source.get("error_description") or (inner if isinstance(inner, str) else "") or ""
     code = source.get("errorCode") or source.get("code") or source.get("__type")
     text = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())[:300]
     return f"{text} ({code})" if text and isinstance(code, str) else text

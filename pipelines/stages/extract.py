@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,10 +14,10 @@ from catalog import lake
 from catalog.models import CatalogEntry, Layer
 from pipelines import blocks
 from pipelines.blocks import Counts, Outcome
-from pipelines.connectors.base import Connector, FetchRequest, SourceState
-from pipelines.errors import SetupError, TransientError
+from pipelines.connectors.base import Connector, FetchedFile, FetchRequest, SourceState
+from pipelines.errors import NoService, SetupError, TransientError
 from pipelines.faults import faultpoint
-from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage
+from pipelines.models import Pipeline, RawNames, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside, volume
 from pipelines.stages.columns import describe_columns, notice_columns, wanted
 from pipelines.stages.metadata import describe_dataset
@@ -24,7 +25,10 @@ from pipelines.stages.note import Note
 
 
 def extract(run: Run, note: Note) -> Outcome:
-    """Fetch the block's rows. Rows in are what the source counts, rows out what lies in the lake; they must be equal."""
+    """Fetch the block's rows. Rows in are what the source counts, rows out what lies in the lake; they must be equal.
+
+    A source that can't count gives what it gives. One that did not operate in the window ends the block without rows.
+    """
     block = run.block
     pipeline = block.pipeline
     source = outside.connector(pipeline.provider, note.event)
@@ -53,10 +57,14 @@ def extract(run: Run, note: Note) -> Outcome:
         page_size=pipeline.page_size,
         in_flight=pipeline.pages_in_flight,
         format=pipeline.format if pipeline.format in ("csv", "json") else "csv",
+        asked_at=timezone.now(),
     )
     usual, moved = volume.history(block, reading.kind), volume.source_changed(pipeline, before)
     fetch = _Fetch(run, note, source, told)
-    fetch.rows(request, reading)
+    try:
+        fetch.rows(request, reading)
+    except NoService as error:
+        return _no_service(block, error)
     if reading.compares_keys:
         # only the key columns, of every row: what the warehouse has besides is gone at the source
         fetch.keys(
@@ -70,7 +78,7 @@ def extract(run: Run, note: Note) -> Outcome:
     mark, message = volume.judge(block, fetch.read, history=usual, source_changed=moved, read=reading.kind)
     return Outcome(
         Counts(rows_in=fetch.read, rows_out=fetch.read, bytes=fetch.bytes),
-        message=message or f"{fetch.read:,} rows in {fetch.files} file{'s' * (fetch.files != 1)}{reading.words}",
+        message=message or f"{fetch.read:,} rows in {fetch.files} file{'s' * (fetch.files != 1)}{fetch.helpers}{reading.words}",
         mark=mark,
         details={
             "source_version": version,
@@ -143,12 +151,19 @@ class _Fetch:
         self.pipeline = run.block.pipeline
         self.entries: list[CatalogEntry] = []
         self.read = self.bytes = self.files = 0
+        #: files that help to read the others, by their role
+        self.roles: Counter[str] = Counter()
+
+    @property
+    def helpers(self) -> str:
+        """The further files in words, " and 2 of vehicles"; "" where there are none."""
+        return "".join(f" and {number:,} of {role}" for role, number in self.roles.items())
 
     def rows(self, request: FetchRequest, reading: Reading) -> None:
         """Every row of the request. Raises TransientError when the source moved meanwhile."""
         where = "in all" if reading.kind == "all" else "for this window" if reading.kind == "window" else f"since {reading.since}"
         self.read = self._bring(request, where, self.told, "")
-        self.files = len(self.entries)
+        self.files = len(self.entries) - self.roles.total()
 
     def keys(self, request: FetchRequest) -> None:
         """The keys of every row."""
@@ -157,38 +172,51 @@ class _Fetch:
         self.note.log(f"{keys:,} keys to compare with the warehouse's")
 
     def _bring(self, request: FetchRequest, where: str, told: list[list[str]], prefix: str) -> int:
-        pipeline, block, note = self.pipeline, self.run.block, self.note
-        rows = self.source.count(pipeline.resource, request)
-        note.log(f"{pipeline.resource} of {pipeline.provider.title} has {rows:,} rows {where}")
+        pipeline, note = self.pipeline, self.note
+        rows = None
+        if self.source.can_count:
+            rows = self.source.count(pipeline.resource, request)
+            note.log(f"{pipeline.resource} of {pipeline.provider.title} has {rows:,} rows {where}")
         note.progress(0, rows)
         read = 0
         for fetched in self.source.fetch(pipeline.resource, request, rows=rows, workdir=note.workdir, progress=note.progress):
             faultpoint("extract.page")
-            metadata = {**fetched.metadata, "columns": told, "vouched": self.source.vouches_for_types}
-            self.entries.append(
-                lake.shelve(
-                    dataset=pipeline.dataset,
-                    source=pipeline.slug,
-                    layer=Layer.RAW,
-                    window=(block.starts_at, block.ends_at),
-                    file=fetched.path,
-                    name=prefix + fetched.name,
-                    sha256=fetched.sha256,
-                    bytes=fetched.bytes,
-                    rows=fetched.rows,
-                    origin=fetched.origin,
-                    metadata={**metadata, "role": "keys"} if prefix else metadata,
-                    run_id=self.run.pk,
-                )
-            )
-            # the lake linked or uploaded the file; its copy here would pile up
-            fetched.path.unlink(missing_ok=True)
-            read += fetched.rows
+            self.entries.append(self._shelved(fetched, told, prefix))
+            if role := fetched.metadata.get("role"):
+                self.roles[role] += 1
+            else:
+                read += fetched.rows
             self.bytes += fetched.bytes
-            note.log(f"{prefix}{fetched.name}: {fetched.rows:,} rows, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
+            note.log(f"{prefix}{fetched.name}: {fetched.rows:,} {role or 'rows'}, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
         if rows:
             _unmoved(self.source.count(pipeline.resource, request), rows, read)
         return read
+
+    def _shelved(self, fetched: FetchedFile, told: list[list[str]], prefix: str) -> CatalogEntry:
+        """Move a file into the lake."""
+        pipeline, block, name = self.pipeline, self.run.block, prefix + fetched.name
+        metadata = {**fetched.metadata, "columns": told, "vouched": self.source.vouches_for_types}
+        place = ""
+        if pipeline.raw_names == RawNames.ATD_MDS:
+            place = lake.atd_mds_place(pipeline.provider.slug, block.starts_at, pipeline.time_zone, name)
+        entry = lake.shelve(
+            dataset=pipeline.dataset,
+            source=pipeline.slug,
+            layer=Layer.RAW,
+            window=(block.starts_at, block.ends_at),
+            file=fetched.path,
+            name=name,
+            sha256=fetched.sha256,
+            bytes=fetched.bytes,
+            rows=fetched.rows,
+            origin=fetched.origin,
+            metadata={**metadata, "role": "keys"} if prefix else metadata,
+            run_id=self.run.pk,
+            place=place,
+        )
+        # the lake linked or uploaded the file; its copy here would pile up
+        fetched.path.unlink(missing_ok=True)
+        return entry
 
 
 def version_of(state: SourceState, pipeline: Pipeline) -> str:
@@ -219,6 +247,14 @@ def _unchanged(block: ScheduleBlock, state: SourceState) -> Outcome:
         is_final=True,
         details={"evidence_run": found.pk if found else None},
     )
+
+
+def _no_service(block: ScheduleBlock, error: NoService) -> Outcome:
+    """The source did not operate in the window: nothing follows. It is suspicious where the window had rows before, which stay."""
+    if block.rows:
+        words = f"{error.message}; the window had {block.rows:,} rows before. {volume.LEFT}"
+        return Outcome(Counts(), message=words, mark=ScheduleBlock.Mark.SUSPICIOUS, is_final=True)
+    return Outcome(Counts(), message=f"{error.message}. {error.next_step}", mark=ScheduleBlock.Mark.NO_SERVICE, is_final=True)
 
 
 def _unmoved(now: int, rows: int, read: int) -> None:
