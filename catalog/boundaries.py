@@ -6,7 +6,6 @@ a point on a border is inside, and where areas meet or overlap the one with the 
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hashlib
 import json
@@ -37,6 +36,9 @@ LONGEST_KEY = 200
 NAMED = 5
 #: Layers whose areas a process keeps in memory: a block needs three, and the processes that work them off are many.
 KEPT = 8
+#: Points that are looked up at once: the pairs to be tested stay in the processor's cache, and memory is flat.
+PIECE = 50_000
+MOST_STRIPS = 512
 #: What a GeoJSON of old may say of its coordinates, where it means longitude and latitude (NAD83 is within two metres of it).
 DEGREES = re.compile(r"(CRS84|CRS83|WGS ?84|[:/]4326|[:/]4269)$", re.IGNORECASE)
 SIMPLIFY = "Draw it simpler (for example: mapshaper areas.json -simplify 20% keep-shapes -o format=geojson) and upload it again."
@@ -165,6 +167,37 @@ def _shape(geometry: Any) -> tuple[shapely.Geometry, str]:
     return (made, "") if shapely.is_valid(made) else _repaired(made)
 
 
+def _all_at_once(geometries: list[Any]) -> np.ndarray | None:
+    """The shapes of a file without a fault, at a tenth of the price; None where one of them has to be looked at by itself."""
+    points: list = []
+    ring_of, polygon_of, shape_of = [], [], []  # of each point, of each ring, of each polygon
+    rings = polygons = 0
+    try:
+        for place, geometry in enumerate(geometries):
+            if geometry["type"] not in ("Polygon", "MultiPolygon"):
+                return None
+            for told in [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]:
+                for ring in told:
+                    if len(ring) < 3:
+                        return None
+                    points += ring
+                    ring_of += [rings] * len(ring)
+                    polygon_of.append(polygons)
+                    rings += 1
+                shape_of.append(place)
+                polygons += 1
+        corners = np.array(points)
+        if corners.dtype.kind not in "fi" or corners.ndim != 2 or len(set(shape_of)) != len(geometries):
+            return None
+        if not (np.abs(corners[:, :2]) <= (180, 90)).all():
+            return None
+        outlines = shapely.linearrings(corners[:, :2].astype(float), indices=ring_of)
+        shapes = shapely.multipolygons(shapely.polygons(outlines, indices=polygon_of), indices=shape_of)
+    except (KeyError, TypeError, ValueError, shapely.errors.GEOSException):
+        return None
+    return shapes if len(shapes) == len(geometries) and shapely.is_valid(shapes).all() else None
+
+
 def _ring(told: Any) -> np.ndarray:
     number = (int, float)
     if not isinstance(told, list) or not all(
@@ -205,6 +238,7 @@ def parse(geojson: bytes, key_property: str, label_property: str = "") -> Areas:
     found: dict[str, tuple[str, shapely.Geometry]] = {}
     places: dict[str, int] = {}
     features = _features(geojson)
+    sound = _all_at_once([feature.get("geometry") if isinstance(feature, dict) else None for feature in features])
     for number, feature in enumerate(features, 1):
         told = _properties(feature)
         key, name = _key(told.get(key_property)), f"Feature {number:,}"
@@ -219,7 +253,7 @@ def parse(geojson: bytes, key_property: str, label_property: str = "") -> Areas:
             continue
         places[key] = number
         try:
-            shape, why = _shape(feature.get("geometry"))
+            shape, why = _shape(feature.get("geometry")) if sound is None else (sound[number - 1], "")
         except _Odd as error:
             codes.append("boundary-projected" if "projected" in str(error) else "boundary-shape")
             wrong.append(f"{name} {error}")
@@ -261,6 +295,10 @@ class Areas:
     """The areas of a layer in the order of their keys, ready for look-ups. One thread at a time may ask an object of this class.
 
     `keys` and `labels` are texts, `geometries` an array of (Multi)Polygons, `repaired` what was mended of the file, in words.
+
+    The layer is cut into upright strips about as wide as its areas. Points are sorted by strip and latitude, so that all points that
+    an area's box may hold in a strip stand side by side, and all such pairs are tested in one call. Measured beside an STRtree and
+    beside a sweep polygon by polygon, it is the fastest or near it from 200 points to a million, for 10 areas as for 4,633.
     """
 
     def __init__(self, keys: Sequence[str], labels: Sequence[str], geometries: Iterable[shapely.Geometry], repaired: tuple[str, ...] = ()):
@@ -268,9 +306,7 @@ class Areas:
         self.geometries = np.array(list(geometries), dtype=object)
         self.bounds = shapely.bounds(self.geometries)
         self._answers = np.array([*self.keys, None], dtype=object)
-        corners = shapely.get_num_coordinates(self.geometries).mean()
-        # measured: the tree tests each point against its candidates corner by corner; the sweep has a price a polygon, whatever it finds
-        self._sweep_from = round(20 * len(self.keys) / (0.7 + 0.05 * corners))
+        self._cut()
 
     def __len__(self):
         return len(self.keys)
@@ -287,53 +323,60 @@ class Areas:
     def index(self, lon: Any, lat: Any) -> np.ndarray:
         """The place of each point's area in `keys`; `len(self)` for none. `lon` and `lat` are degrees, arrays of one length."""
         lon, lat = numbers(lon), numbers(lat)
-        with np.errstate(invalid="ignore"):
-            good = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
-        whole = bool(good.all())
-        if not whole:
-            lon, lat = lon[good], lat[good]
-        found = self._by_sweep(lon, lat) if len(lon) > self._sweep_from else self._by_tree(lon, lat)
-        if whole:
-            return found
-        answer = np.full(len(good), len(self), dtype=np.intp)
-        answer[good] = found
-        return answer
-
-    def _by_tree(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         found = np.full(len(lon), len(self), dtype=np.intp)
-        points, areas = self._tree.query(shapely.points(lon, lat), predicate="intersects")
-        np.minimum.at(found, points, areas)
+        west, south, east, north = self.extent
+        # a comparison with NaN is false
+        near = np.flatnonzero((lon >= west) & (lon <= east) & (lat >= south) & (lat <= north))
+        for begin in range(0, len(near), PIECE):
+            piece = near[begin : begin + PIECE]
+            found[piece] = self._found(lon[piece], lat[piece])
         return found
 
-    @functools.cached_property
-    def _tree(self) -> shapely.STRtree:
-        return shapely.STRtree(self.geometries)
-
-    def _by_sweep(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-        """The points from west to east; each polygon then looks at the stretch of them that its box spans."""
-        order = np.argsort(lon)
-        lon, lat = lon[order], lat[order]
-        nobody = len(self)
-        swept = np.full(len(lon), nobody, dtype=np.intp)
-        first, last = np.searchsorted(lon, self.bounds[:, 0], "left"), np.searchsorted(lon, self.bounds[:, 2], "right")
-        for place, geometry in enumerate(self._prepared):
-            begin, end = first[place], last[place]
-            if begin == end:
-                continue
-            _, south, _, north = self.bounds[place]
-            stretch = lat[begin:end]
-            # who has an area already keeps it: the polygons come in the order of their keys
-            near = np.flatnonzero((stretch >= south) & (stretch <= north) & (swept[begin:end] == nobody)) + begin
-            if near.size:
-                swept[near[shapely.intersects_xy(geometry, lon[near], lat[near])]] = place
-        found = np.empty_like(swept)
-        found[order] = swept
-        return found
-
-    @functools.cached_property
-    def _prepared(self) -> np.ndarray:
+    def _cut(self) -> None:
+        """The strips, and for each area the stretch of latitudes that it has in each of its strips."""
         shapely.prepare(self.geometries)
-        return self.geometries
+        west, south, east, north = self.extent
+        usual = max(float(np.median(self.bounds[:, 2] - self.bounds[:, 0])), 1e-9)
+        self._strips = int(np.clip(round((east - west) / usual), 1, MOST_STRIPS))
+        self._west, self._south, self._width = west, south, max((east - west) / self._strips, 1e-9)
+        # one number says strip and latitude: strips lie further apart than the layer is high
+        self._height = (north - south) * 1.01 + 1e-9
+        first, last = self._strip(self.bounds[:, 0]), self._strip(self.bounds[:, 2])
+        number = last - first + 1
+        self._area = np.repeat(np.arange(len(self)), number)
+        strip = np.repeat(first, number) + _counted_up(number)
+        self._from, self._to = (self._place(strip, self.bounds[self._area, side]) for side in (1, 3))
+
+    # both only ever grow with their argument, so rounding takes no point off a border
+
+    def _strip(self, lon: np.ndarray) -> np.ndarray:
+        return np.clip((lon - self._west) / self._width, 0, self._strips - 1).astype(np.intp)
+
+    def _place(self, strip: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        return strip * self._height + (lat - self._south)
+
+    def _found(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """As `index`, for points within the extent."""
+        place = self._place(self._strip(lon), lat)
+        order = np.argsort(place)
+        place = place[order]
+        begin = np.searchsorted(place, self._from, "left")
+        number = np.searchsorted(place, self._to, "right") - begin
+        area = np.repeat(self._area, number)
+        point = order[np.repeat(begin, number) + _counted_up(number)]
+        x = lon[point]
+        near = (x >= self.bounds[area, 0]) & (x <= self.bounds[area, 2])
+        area, point = area[near], point[near]
+        inside = shapely.intersects_xy(self.geometries[area], lon[point], lat[point])
+        found = np.full(len(lon), len(self), dtype=np.intp)
+        np.minimum.at(found, point[inside], area[inside])
+        return found
+
+
+def _counted_up(numbers: np.ndarray) -> np.ndarray:
+    """0, 1, … for each of the numbers: [2, 3] gives [0, 1, 0, 1, 2]."""
+    ends = np.cumsum(numbers)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - numbers, numbers)
 
 
 def numbers(values: Any) -> np.ndarray:

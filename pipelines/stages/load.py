@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,8 @@ from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Merged, Re
 EXAMPLES = 1_000
 #: The latest layer that has files is the one to load.
 LAYERS = (Layer.READY, Layer.STANDARD, Layer.RAW)
+#: Which stage puts files there.
+MADE_BY = {Layer.READY: Stage.ENRICH, Layer.STANDARD: Stage.STANDARDIZE, Layer.RAW: Stage.EXTRACT}
 
 
 def load(run: Run, note: Note) -> Outcome:
@@ -287,26 +289,31 @@ def newer_is_loaded(block: ScheduleBlock) -> bool:
     return later.exists()
 
 
-def files_of(block: ScheduleBlock) -> list[CatalogEntry]:
-    """The live files of the block's last layer, in the order of their names. Raises DataError when they are of two fetches."""
+def files_of(block: ScheduleBlock, layers: Sequence[str] = LAYERS) -> list[CatalogEntry]:
+    """The live files of the first of these layers that has any, in the order of their names. Raises DataError when they are of two passes.
+
+    A layer whose stage the pipeline no longer has is passed over: its files are of another time.
+    """
     live = CatalogEntry.objects.live().filter(source=block.pipeline.slug, window_start=block.starts_at)
-    for layer in LAYERS:
+    for layer in layers:
+        stage = MADE_BY[layer]
+        if stage != Stage.EXTRACT and stage not in block.pipeline.stages:
+            continue
         if found := list(live.filter(layer=layer).order_by("id_base", "id_ext")):
-            if layer == Layer.RAW:
-                _of_one_fetch(block, found)
+            _of_one_pass(block, found, stage)
             return found
     return []
 
 
-def _of_one_fetch(block: ScheduleBlock, entries: list[CatalogEntry]) -> None:
-    """A fetch that broke off has already put some of its files in the place of the last good one's: together they are nobody's data."""
-    good = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
+def _of_one_pass(block: ScheduleBlock, entries: list[CatalogEntry], stage: str) -> None:
+    """A stage that broke off has already put some of its files in the place of the last good one's: together they are nobody's data."""
+    good = block.runs.filter(stage=stage, state=RunState.DONE).first()
     brought = good.details.get("entries") if good else None
     if brought is not None and set(brought) != {entry.pk for entry in entries}:
         raise DataError(
-            "A later fetch of this window broke off and replaced some of its files.",
+            f"A later {'fetch' if stage == Stage.EXTRACT else stage} of this window broke off and replaced some of its files.",
             code="mixed-files",
-            next_step="Run the block again from extract.",
+            next_step=f"Run the block again from {stage}.",
         )
 
 
