@@ -12,7 +12,10 @@ ROLES = (VIEWER, OPERATOR, STEWARD)
 
 APPS = ("catalog", "pipelines", "perfmet")
 #: What a steward edits. Never deletes: history points there, and a pipeline can be paused.
-EDITED = {"catalog": ("dataset", "datasetcolumn"), "pipelines": ("provider", "pipeline", "afterstep")}
+EDITED = {
+    "catalog": ("dataset", "datasetcolumn", "boundarylayer"),
+    "pipelines": ("provider", "pipeline", "afterstep", "enrichment", "upkeepjob", "registeredoperator"),
+}
 
 
 def permissions_of(role: str) -> Q:

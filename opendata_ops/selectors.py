@@ -21,6 +21,8 @@ from pipelines.selectors.faces import Face
 from pipelines.selectors.promises import LatePromise, late_promises, promise_words
 from pipelines.selectors.trouble import Trouble
 from pipelines.selectors.trouble import troubles as all_troubles
+from pipelines.selectors.upkeep import RunLine
+from pipelines.selectors.upkeep import failures as upkeep_failures
 
 #: The tick comes once a minute, the canary is asked with it: three missed ones are a silence.
 SILENT_AFTER = timedelta(minutes=3)
@@ -80,7 +82,7 @@ class Need:
 _RANK = {"failed": 0, "crashed": 0, "suspicious": 1, "late": 2, "paused": 3}
 
 
-def needs(pipelines: list[Pipeline], troubles: list[Trouble], failures: list[Failure], now: datetime) -> list[Need]:
+def needs(pipelines: list[Pipeline], troubles: list[Trouble], failures: list[Failure], upkeep: list[RunLine], now: datetime) -> list[Need]:
     """Everything that needs a person, worst first, then oldest. Asks nothing."""
     by_pk = {pipeline.pk: pipeline for pipeline in pipelines}
     # a pipeline that was made between the two questions is told of next time
@@ -88,12 +90,13 @@ def needs(pipelines: list[Pipeline], troubles: list[Trouble], failures: list[Fai
     found += [_late_need(promise) for promise in late_promises(pipelines, now)]
     found += [_paused_need(pipeline) for pipeline in pipelines if pipeline.is_paused]
     found += [_after_need(failure) for failure in failures]
+    found += [_upkeep_need(line) for line in upkeep]
     return sorted(found, key=lambda need: (_RANK.get(need.face.look, 4), need.since or now, need.title))
 
 
 def needs_count(now: datetime) -> int:
-    """How many things need a person: the number beside "Today". Three queries."""
-    return len(needs(list(schedule.pipelines_with_newest()), all_troubles(now), after_failures(), now))
+    """How many things need a person: the number beside "Today". Four queries."""
+    return len(needs(list(schedule.pipelines_with_newest()), all_troubles(now), after_failures(), upkeep_failures(), now))
 
 
 def _trouble_need(pipeline: Pipeline, trouble: Trouble) -> Need:
@@ -146,6 +149,11 @@ def _after_need(failure: Failure) -> Need:
         act_href=reverse("after_retry", args=[failure.line.pk]),
         is_act=True,
     )
+
+
+def _upkeep_need(line: RunLine) -> Need:
+    page = reverse("upkeep_job", args=[line.run.job_id])
+    return Need(faces.FAILED, line.run.job.title, page, line.run.asked_at, "Upkeep", line.run.message, "", "Look, and run it again", page)
 
 
 def _late_need(promise: LatePromise) -> Need:
@@ -208,10 +216,10 @@ class Board:
 
 
 def board(now: datetime) -> Board:
-    """The first page in eight queries: pipelines, troubles, steps after loads, days, today's runs, running blocks and their runs, what is due."""
+    """The first page in nine queries: pipelines, troubles, what failed beside them, days, today's runs, running blocks, what is due."""
     pipelines = list(schedule.pipelines_with_newest())
     troubles = all_troubles(now)
-    needed = needs(pipelines, troubles, after_failures(), now)
+    needed = needs(pipelines, troubles, after_failures(), upkeep_failures(), now)
     lines = schedule.pipeline_lines(pipelines, now)
     running = today.running()
     soon = today.due_soon(pipelines, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
+from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -21,9 +22,10 @@ from pipelines import blocks, clock, planner, secrets
 from pipelines.connectors import base as connectors
 from pipelines.errors import PipelineError, SetupError
 from pipelines.forms import CLEAR, PARAMETER, SECRET, AfterStepForm, PipelineForm, ProviderForm, ReasonForm, provider_form
-from pipelines.models import AfterRun, AfterStep, ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock
+from pipelines.models import AfterRun, AfterStep, ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock, UpkeepJob, UpkeepRun
 from pipelines.selectors import after, manners, tables
 from pipelines.stages import outside
+from pipelines.upkeep import jobs
 
 #: An action on more blocks than this belongs on a pipeline's page, where a preview shows them.
 MOST_AT_ONCE = 500
@@ -457,3 +459,57 @@ class RejectedRowAdmin(ReadOnlyAdmin):
     @admin.display(description="the row as it came")
     def row_as_it_came(self, row) -> str:
         return format_html("<pre>{}</pre>", json.dumps(row.raw, indent=1, ensure_ascii=False))
+
+
+class UpkeepJobForm(forms.ModelForm):
+    """A job's kind is one of those that there are, and its options are those that the kind knows."""
+
+    class Meta:
+        model = UpkeepJob
+        fields = ["title", "kind", "pipelines", "options", "cadence", "at_time", "day", "time_zone", "is_active"]
+        help_texts = {"options": 'Names and values, like {"days": 35}. Empty: {}, which is what the kind does by default.'}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        known = [(name, f"{kind.label}: {', '.join(option.name for option in kind.options) or 'no options'}") for name, kind in jobs.kinds().items()]
+        self.fields["kind"] = forms.ChoiceField(choices=sorted(known), help_text="Behind each, the options that it knows.")
+        self.fields["pipelines"].queryset = Pipeline.objects.order_by("title")
+
+    def clean(self):
+        cleaned = super().clean()
+        given = {name: cleaned[name] for name in ("kind", "options", "cadence", "day") if name in cleaned}
+        if len(given) == 4:
+            jobs.check(UpkeepJob(title=cleaned.get("title", ""), **given))
+        return cleaned
+
+
+@admin.register(UpkeepJob)
+class UpkeepJobAdmin(Audited, admin.ModelAdmin):
+    audit_kind, audit_name = "upkeep", "title"
+    form = UpkeepJobForm
+    list_display = ["title", "kind", "rhythm", column("next_at", "next"), "is_active"]
+    list_filter = ["kind", "is_active"]
+    filter_horizontal = ["pipelines"]
+    readonly_fields = ["next_at"]
+
+    @admin.display(description="when")
+    def rhythm(self, job) -> str:
+        return jobs.rhythm(job)
+
+    def save_model(self, request, obj, form, change):
+        # by what it says now: a time of yesterday's schedule would be kept once more
+        obj.next_at = jobs.next_time(obj, timezone.now()) if obj.is_active else None
+        super().save_model(request, obj, form, change)
+
+    def has_delete_permission(self, request, obj=None):
+        return False  # it is switched off: what it did is history
+
+
+@admin.register(UpkeepRun)
+class UpkeepRunAdmin(ReadOnlyAdmin):
+    list_display = [
+        column("asked_at", "asked"), "job", "state", "trigger", "asked_by", column("finished_at", "ended"), column("message", "what became of it"),
+    ]  # fmt: skip
+    list_filter = ["state", "job"]
+    list_select_related = ["job"]
+    show_full_result_count = False

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, blocks, machinery, rebuild, schedule
+from pipelines.views import accept, after, blocks, machinery, rebuild, schedule, upkeep
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
@@ -25,5 +25,8 @@ urlpatterns = [
     path("blocks/<int:pk>/<slug:verb>/confirm/", blocks.block_confirm, name="block_confirm"),
     path("after/<int:pk>/retry/", after.retry, name="after_retry"),
     path("import-logs/", machinery.import_logs, name="import_logs"),
+    path("upkeep/", upkeep.jobs, name="upkeep"),
+    path("upkeep/<int:pk>/", upkeep.job, name="upkeep_job"),
+    path("upkeep/<int:pk>/run/", upkeep.run, name="upkeep_run"),
     path("workers/", machinery.workers, name="workers"),
 ]

@@ -29,6 +29,8 @@ SECTIONS = {
     "block": "runs",
     "block_confirm": "runs",
     "lake_file": "lake",
+    "upkeep_job": "upkeep",
+    "upkeep_run": "upkeep",
 }
 
 

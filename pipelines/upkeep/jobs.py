@@ -174,6 +174,21 @@ def _is_its_day(job: UpkeepJob, day: date) -> bool:
     return True
 
 
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def rhythm(job: UpkeepJob) -> str:
+    """When it is done, in words: "every day at 02:00 (America/Chicago)", "on day 3 of the month at 07:40 (UTC)"."""
+    at = f"{job.at_time or datetime.min.time():%H:%M} ({job.time_zone})"
+    return {
+        Cadence.MANUAL: "only by hand",
+        Cadence.HOURLY: f"every hour, {job.at_time.minute if job.at_time else 0} minutes past",
+        Cadence.DAILY: f"every day at {at}",
+        Cadence.WEEKLY: f"every {WEEKDAYS[(job.day - 1) % 7]} at {at}",
+        Cadence.MONTHLY: f"on day {job.day} of the month at {at}",
+    }[Cadence(job.cadence)]
+
+
 def plan(now: datetime) -> int:
     """Give every active job that has none its next time. Returns how many got one; a job is not begun by having been made."""
     fresh = 0

@@ -43,7 +43,10 @@ def test_a_steward_edits_the_configuration_and_deletes_nothing(person):
     accounts.add_to(person, "viewer")
     seen = may(person)
     accounts.add_to(person, "steward")
-    nouns = ("catalog.{}_dataset", "catalog.{}_datasetcolumn", "pipelines.{}_provider", "pipelines.{}_pipeline", "pipelines.{}_afterstep")
+    nouns = [
+        *("catalog.{}_dataset", "catalog.{}_datasetcolumn", "catalog.{}_boundarylayer", "pipelines.{}_provider", "pipelines.{}_pipeline"),
+        *("pipelines.{}_afterstep", "pipelines.{}_enrichment", "pipelines.{}_upkeepjob", "pipelines.{}_registeredoperator"),
+    ]
     assert may(person) - seen == {noun.format(verb) for noun in nouns for verb in ("add", "change")}
     assert not [one for one in may(person) if "delete" in one]
 

@@ -63,11 +63,11 @@ def test_every_page_stands_with_data_and_without(client, name, nothing, saturday
 
 
 @pytest.mark.django_db
-def test_the_shell_asks_four_times(saturday, rf):
+def test_the_shell_asks_five_times(saturday, rf):
     made = world.build(saturday)
     request = rf.get("/")
     request.user = made.viewer
-    with asks(4):
+    with asks(5):
         shell = context.shell(request)["shell"]
         assert shell.needs == 7
 

@@ -143,16 +143,16 @@ def test_the_commands_that_the_empty_page_names_exist():
     assert {"run", "status", "demo", "import_config"} <= set(get_commands())
 
 
-def test_today_asks_the_database_thirteen_times_however_large_the_city(client, city):
+def test_today_asks_the_database_fourteen_times_however_large_the_city(client, city):
     client.force_login(city.operator)
     client.get(reverse("today"))
-    with asks(13):
+    with asks(14):
         client.get(reverse("today"))
     feeds, source = city.pipelines["requests"].dataset, city.pipelines["requests"].provider
     for number in range(5):
         one = world.pipeline(f"more-{number}", f"More {number}", source, feeds, city.now)
         ScheduleBlock.objects.bulk_create([world.block(one, window, State.FAILED, message="no") for window in world.windows(one, city.now, 20)])
-    with asks(13):
+    with asks(14):
         client.get(reverse("today"))
 
 

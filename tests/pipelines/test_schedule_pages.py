@@ -118,7 +118,7 @@ def test_earlier_and_later_pages_meet_without_a_hole(city):
 def test_the_page_of_blocks_asks_a_fixed_number_of_times(operator, city):
     address = reverse("pipeline", args=["scooters-zipwheel"])
     operator.get(address)
-    with asks(13):
+    with asks(14):
         assert operator.get(address).status_code == 200
 
 
@@ -335,7 +335,7 @@ def test_a_damaged_address_of_runs_still_answers(viewer, query):
 
 def test_runs_ask_a_fixed_number_of_times(viewer):
     viewer.get(reverse("runs"))
-    with asks(10):
+    with asks(11):
         viewer.get(reverse("runs"))
 
 

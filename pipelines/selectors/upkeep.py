@@ -1,0 +1,136 @@
+"""The upkeep jobs as pages and the command tell them: what each does, how it went, when it comes next. Fixed numbers of queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import OuterRef, Prefetch, Subquery
+
+from pipelines.models import Pipeline, UpkeepJob, UpkeepRun
+from pipelines.selectors import faces
+from pipelines.selectors.faces import Face
+from pipelines.upkeep import jobs
+
+HISTORY = 50
+
+_FACES = {
+    UpkeepRun.State.WAITING: faces.WAITING,
+    UpkeepRun.State.RUNNING: faces.RUNNING,
+    UpkeepRun.State.DONE: faces.OK,
+    UpkeepRun.State.FAILED: faces.FAILED,
+}
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One time that a job was done, or was tried."""
+
+    run: UpkeepRun
+
+    @property
+    def face(self) -> Face:
+        return _FACES[UpkeepRun.State(self.run.state)]
+
+    @property
+    def seconds(self) -> float | None:
+        return (self.run.finished_at - self.run.started_at).total_seconds() if self.run.finished_at and self.run.started_at else None
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job with its newest run; `works_on` are the titles of its pipelines, none for all."""
+
+    job: UpkeepJob
+    last: RunLine | None
+    works_on: list[str]
+
+    @property
+    def face(self) -> Face:
+        if self.last and self.last.run.state in jobs.OPEN:
+            return self.last.face
+        if not self.job.is_active:
+            return faces.PAUSED
+        return self.last.face if self.last else faces.NOTHING_YET
+
+    @property
+    def label(self) -> str:
+        kind = jobs.kinds().get(self.job.kind)
+        return kind.label if kind else self.job.kind
+
+    @property
+    def about(self) -> str:
+        kind = jobs.kinds().get(self.job.kind)
+        return kind.about if kind else f"There is no upkeep job of the kind {self.job.kind}: it fails until its kind is corrected."
+
+    @property
+    def rhythm(self) -> str:
+        return jobs.rhythm(self.job)
+
+    @property
+    def next_at(self) -> datetime | None:
+        return self.job.next_at if self.job.is_active else None
+
+    @property
+    def options(self) -> list[tuple[str, Any]]:
+        """What is set, or stands by default: label and value."""
+        kind = jobs.kinds().get(self.job.kind)
+        return [(option.label, self.job.options.get(option.name, option.default)) for option in kind.options] if kind else []
+
+
+def job_lines(**filters: Any) -> list[JobLine]:
+    """All jobs, or those that fit, by title. Three queries."""
+    newest = UpkeepRun.objects.filter(job=OuterRef("pk")).order_by("-pk").values("pk")[:1]
+    named = Prefetch("pipelines", queryset=Pipeline.objects.order_by("title"))
+    found = list(UpkeepJob.objects.filter(**filters).annotate(newest=Subquery(newest)).prefetch_related(named))
+    runs = UpkeepRun.objects.in_bulk([job.newest for job in found if job.newest])
+    return [JobLine(job, RunLine(runs[job.newest]) if job.newest in runs else None, [one.title for one in job.pipelines.all()]) for job in found]
+
+
+def history(job: UpkeepJob | None = None, limit: int = HISTORY) -> list[RunLine]:
+    """The newest runs, of one job or of all. One query."""
+    runs = UpkeepRun.objects.select_related("job")
+    return [RunLine(run) for run in (runs.filter(job=job) if job else runs)[:limit]]
+
+
+def failures() -> list[RunLine]:
+    """Active jobs whose newest run failed. One query."""
+    newest = UpkeepRun.objects.filter(job=OuterRef("job")).order_by("-pk").values("pk")[:1]
+    failed = UpkeepRun.objects.filter(state=UpkeepRun.State.FAILED, job__is_active=True, pk=Subquery(newest))
+    return [RunLine(run) for run in failed.select_related("job")]
+
+
+def run_json(run: UpkeepRun | None) -> dict[str, Any] | None:
+    """A run as JSON; None for none."""
+    if run is None:
+        return None
+    return {
+        "run": run.pk,
+        "state": run.state,
+        "trigger": run.trigger,
+        "asked_by": run.asked_by,
+        "asked_because": run.asked_because,
+        "asked_at": run.asked_at.isoformat(),
+        "started_at": run.started_at and run.started_at.isoformat(),
+        "finished_at": run.finished_at and run.finished_at.isoformat(),
+        "message": run.message,
+        "details": run.details,
+    }
+
+
+def job_json(line: JobLine) -> dict[str, Any]:
+    """A job with its newest run as JSON."""
+    job = line.job
+    return {
+        "job": job.pk,
+        "title": job.title,
+        "kind": job.kind,
+        "state": line.face.word.lower(),
+        "rhythm": line.rhythm,
+        "next_at": line.next_at and line.next_at.isoformat(),
+        "is_active": job.is_active,
+        "options": job.options,
+        "pipelines": [one.slug for one in job.pipelines.all()],
+        "last": run_json(line.last.run if line.last else None),
+    }
