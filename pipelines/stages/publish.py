@@ -94,9 +94,9 @@ class Publication:
         held = _held_by_warehouse(self.run.block)
         rows_in = max(held, sent)
         table_rows, portal_rows = _compare(self.run, portal, self.offer, self.note)
-        message = f"{sent:,} rows sent, {rows_in - sent:,} were there already" if sent else "Nothing new to send"
         hidden = self.withheld(0)
-        message += f", {deleted:,} deleted" * bool(deleted) + f", {hidden:,} of them not for the public" * bool(hidden)
+        message = f"{sent:,} rows sent, {max(rows_in - sent - hidden, 0):,} were there already" if sent else "Nothing new to send"
+        message += f", {deleted:,} deleted" * bool(deleted) + f", {hidden:,} are not for the public" * bool(hidden)
         message += f", {self.blanked.total():,} areas left blank (fewer than {self.offer.k} rows)" * bool(self.blanked)
         message += f"; {pipeline.portal.title} has {portal_rows:,} rows now"
         counts = Counts(rows_in=rows_in, rows_out=sent, unchanged=rows_in - sent, published=sent, deleted=deleted)

@@ -118,7 +118,8 @@ def test_a_private_column_can_only_leave_hidden(column):
                        [{"rule": "round_minutes", "minutes": 5}], [{"rule": "round_decimals", "decimals": 4}]):  # fmt: skip
         [said] = words(*open_rules)
         assert f"private column {column}:" in said and "out would let out" in said
-    for hidden in ([id_of], [{"rule": "round_minutes", "minutes": 15}, {"rule": "part", "part": "hour"}], [{"rule": "round_decimals", "decimals": 3}]):
+    quarter = [{"rule": "round_minutes", "minutes": 15}, {"rule": "part", "part": "hour"}]
+    for hidden in ([id_of], quarter, [{"rule": "round_decimals", "decimals": 3}]):
         assert words(*hidden) == []
 
 
