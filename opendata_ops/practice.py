@@ -6,6 +6,7 @@ so that a newcomer has something to find and to repair: the README's tour tells 
 
 from __future__ import annotations
 
+import json
 from datetime import time, timedelta
 from typing import Any
 
@@ -14,12 +15,29 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from catalog import boundaries
 from catalog.audit import Actor
-from catalog.models import Dataset, DatasetColumn, RefreshRate
+from catalog.models import BoundaryLayer, Dataset, DatasetColumn, RefreshRate
 from opendata_ops import accounts
-from opendata_ops.sandbox import city
+from opendata_ops.sandbox import areas, city, mds
 from pipelines import clock, planner, secrets
-from pipelines.models import AfterStep, Cadence, Gone, LoadMode, Pipeline, PortalMode, Provider, ScheduleBlock, State, Trigger
+from pipelines.formats.mds_trips import TRIP_COLUMNS
+from pipelines.models import (
+    STAGE_ORDER,
+    AfterStep,
+    Cadence,
+    Enrichment,
+    Gone,
+    LoadMode,
+    Pipeline,
+    PortalMode,
+    Provider,
+    ScheduleBlock,
+    State,
+    Trigger,
+)
+from pipelines.stages import release
+from pipelines.upkeep import presets
 
 #: Who may log in. The passwords are public: a practice city listens on this machine only.
 PEOPLE = (
@@ -27,7 +45,7 @@ PEOPLE = (
     (accounts.OPERATOR, "otto", "practice-operator"),
     (accounts.STEWARD, "stella", "practice-steward"),
 )
-SOURCE, PORTAL = "practice-source", "practice-portal"
+SOURCE, PORTAL, OPERATOR = "practice-source", "practice-portal", "practice-{}"
 #: The pipeline that publishes to a dataset that the portal does not have, until a steward corrects it.
 BROKEN = city.INSPECTIONS
 BROKEN_TARGET = "pub0-insq"
@@ -36,8 +54,14 @@ ACTOR = Actor("demo")
 CHARTS = {city.PET_LICENCES.id: {"chart_rows": "species", "chart_columns": "license_issue_date"}}
 
 
+#: Days of trips that are owed at first: an hour is three pipelines, and its operators need thirty hours until it is complete.
+TRIP_DAYS = 2
+#: The areas that a trip's ends are looked up in: column → the layer.
+TRIP_AREAS = {"council_district": "council-districts", "census_geoid": "census-tracts", "cell": "trip-cells"}
+
+
 @transaction.atomic
-def create(source_url: str, portal_url: str) -> list[tuple[str, str, str]]:
+def create(source_url: str, portal_url: str, scooters_url: str) -> list[tuple[str, str, str]]:
     """Make the practice city's configuration, or bring its addresses up to date. Returns (role, user name, password)."""
     source, _ = Provider.objects.update_or_create(
         slug=SOURCE,
@@ -66,7 +90,115 @@ def create(source_url: str, portal_url: str) -> list[tuple[str, str, str]]:
     )
     for told in city.DATASETS:
         _pipeline(told, source, portal)
+    _trips([_operator(told, scooters_url) for told in city.OPERATORS], portal)
     return [_person(*person) for person in PEOPLE]
+
+
+def _operator(told: city.Operator, scooters_url: str) -> Provider:
+    """The provider of an operator, with its log-in; its addresses are brought up to date."""
+    base_url = f"{scooters_url}/{told.slug}"
+    addresses = {"token_url": f"{base_url}/oauth/token"} if isinstance(told.auth, mds.OAuth) else {}
+    provider, is_new = Provider.objects.get_or_create(
+        slug=OPERATOR.format(told.slug),
+        defaults={
+            "title": f"{told.fleet.name} scooters (practice)",
+            "kind": "mds",
+            "base_url": base_url,
+            "parameters": {"version": told.version, "provider_id": told.fleet.provider_id, "provider_name": told.fleet.name, **addresses},
+            "time_zone": city.ZONE,
+            "max_parallel": 2,
+            "contact": f"data@{told.slug}.example",
+        },
+    )
+    if is_new:
+        match told.auth:
+            case mds.Bearer(token):
+                kind, hidden = "bearer", {"token": token}
+            case mds.Basic(user, password):
+                kind, hidden = "basic", {"auth_data": json.dumps({"username": user, "password": password})}
+            case mds.OAuth():
+                kind, hidden = "oauth", {"auth_data": json.dumps(dict(told.auth.form))}
+        provider.parameters["auth_type"] = kind
+        provider.secrets = {name: secrets.seal(value) for name, value in hidden.items()}
+    provider.base_url = base_url
+    provider.parameters.update(addresses)
+    provider.full_clean()
+    provider.save()
+    return provider
+
+
+def _trips(operators: list[Provider], portal: Provider) -> None:
+    """One dataset and one table that all operators feed, hour by hour, and what the public gets of it."""
+    told = city.TRIPS
+    layers = {slug: _layer(slug) for slug in areas.LAYERS}
+    slug = "shared-micromobility-trips"
+    if Dataset.objects.filter(slug=slug).exists():
+        return
+    dataset = Dataset.objects.create(
+        slug=slug,
+        title=told.title,
+        description=told.description,
+        department=told.steward,
+        steward=told.steward,
+        steward_email="opendata@practice.city",
+        licence=told.licence,
+        refresh_rate=RefreshRate.HOURLY,
+        tags=", ".join(told.tags),
+    )
+    enriched = [(f"{column}_{end}", "text") for column in TRIP_AREAS for end in ("start", "end")]
+    # these leave under another name at most; all else is hidden by the release, or not in it
+    as_they_are = {entry["from"] for entry in release.ATD_TRIPS if entry.get("rule") in ("as_is", "blank_as")} - set(release.ATD_PRIVATE)
+    DatasetColumn.objects.bulk_create(
+        DatasetColumn(dataset=dataset, position=n, name=name, type=kind, is_published=name in as_they_are)
+        for n, (name, kind) in enumerate((*TRIP_COLUMNS, *enriched))
+    )
+    starts_on = timezone.now().astimezone(clock.zone(city.ZONE)).date() - timedelta(days=TRIP_DAYS)
+    for operator, provider in zip(city.OPERATORS, operators, strict=True):
+        pipeline = _saved(
+            Pipeline(
+                slug=f"trips-{operator.slug}",
+                title=f"Scooter trips, {operator.fleet.name}",
+                provider=provider,
+                dataset=dataset,
+                resource="trips",
+                format="mds_trips",
+                stages=STAGE_ORDER,
+                cadence=Cadence.HOURLY,
+                settle_minutes=presets.SETTLE_MINUTES,
+                window_column="end_time",
+                key=["provider_id", "trip_id"],
+                table="trips",
+                time_zone=city.ZONE,
+                starts_on=starts_on,
+                portal=portal,
+                portal_resource=told.target_id,
+                release=release.ATD_TRIPS,
+                private_columns=release.ATD_PRIVATE,
+                # the many small hours go last, so that the first page shows some of everything
+                priority=-1,
+            )
+        )
+        ends = [(column, end) for column in TRIP_AREAS for end in ("start", "end")]
+        Enrichment.objects.bulk_create(
+            Enrichment(
+                pipeline=pipeline,
+                position=n,
+                layer=layers[TRIP_AREAS[column]],
+                column=f"{column}_{end}",
+                lon_column=f"{end}_lon",
+                lat_column=f"{end}_lat",
+            )
+            for n, (column, end) in enumerate(ends)
+        )
+    presets.make(actor=ACTOR, reason="the practice city was made")
+
+
+def _layer(slug: str) -> BoundaryLayer:
+    """The boundary layer of the practice city, uploaded once: a steward may change it."""
+    title, key, _ = areas.LAYERS[slug]
+    if (layer := BoundaryLayer.objects.filter(slug=slug).first()) is not None:
+        return layer
+    return boundaries.store(slug, title, key, areas.geojson(slug), ACTOR, reason="the practice city was made")
 
 
 def _pipeline(told: city.CityDataset, source: Provider, portal: Provider) -> None:

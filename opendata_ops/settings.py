@@ -123,7 +123,7 @@ OUTBOUND_ALLOW = env.list("OUTBOUND_ALLOW", default=[])
 if (VAR_DIR / "practice.json").exists():
     # the practice city of `demo` is made of servers on this machine: commands in another terminal may reach them too
     _port = json.loads((VAR_DIR / "practice.json").read_text())["port"]
-    OUTBOUND_ALLOW += [f"127.0.0.1:{_port}", f"127.0.0.1:{_port + 1}"]
+    OUTBOUND_ALLOW += [f"127.0.0.1:{_port + place}" for place in range(3)]
 
 # the program
 INSTALLED_APPS = [

@@ -521,6 +521,7 @@ class Options:
 
 
 PRACTICE_ADDRESS = "practice.json"  # in var/; settings read it, too
+PRACTICE_PORTS = 3  # of the source, the portal and the scooters, one after the other; settings know it, too
 PRACTICE_STATE = "practice-portal"  # in var/: what was published there
 #: Written on the database (as its comment), so that nobody mistakes one kind of city for the other.
 PRACTICE_MARK = "Open Data Ops practice city: everything in it is invented, its passwords are public"
@@ -725,24 +726,24 @@ def _has_users() -> bool:
 
 
 def _practice_port(options: Options) -> int:
-    """The first of the practice city's two ports. Kept from one start to the next: settings and stored providers name it."""
+    """The first of the practice city's three ports. Kept from one start to the next: settings and stored providers name it."""
     path = var_folder(PROJECT) / PRACTICE_ADDRESS
     with contextlib.suppress(FileNotFoundError, ValueError):
         port = json.loads(path.read_text())["port"]
-        if _port_is_free("127.0.0.1", port) and _port_is_free("127.0.0.1", port + 1):
+        if all(_port_is_free("127.0.0.1", port + place) for place in range(PRACTICE_PORTS)):
             return port
-    pairs = ((port, port + 1) for port in range(options.port + 1, 65535))
-    port = next(pair[0] for pair in pairs if all(_port_is_free("127.0.0.1", port, patience=0) for port in pair))
+    groups = (range(port, port + PRACTICE_PORTS) for port in range(options.port + 1, 65535 - PRACTICE_PORTS))
+    port = next(group[0] for group in groups if all(_port_is_free("127.0.0.1", port, patience=0) for port in group))
     path.write_text(json.dumps({"port": port}))
     return port
 
 
-def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Path) -> tuple[str, str]:
-    """Start the practice city; returns the addresses of its source and its portal once both listen. Raises CannotStart."""
+def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Path) -> tuple[str, str, str]:
+    """Start the practice city; returns the addresses of its source, its portal and its scooters once all listen. Raises CannotStart."""
     from django.conf import settings
 
     port = _practice_port(options)
-    for ours in (f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"):
+    for ours in (f"127.0.0.1:{port + place}" for place in range(PRACTICE_PORTS)):
         if ours not in settings.OUTBOUND_ALLOW:  # the children read the file that names the port; we read settings before it was there
             settings.OUTBOUND_ALLOW.append(ours)
     began_at = log_path.stat().st_size if log_path.exists() else 0
@@ -754,10 +755,11 @@ def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Pat
             file.seek(began_at)
             return {words[1]: words[2] for line in file if (words := line.split())[:1] == ["ready"]}
 
-    if not supervisor.wait_for(lambda: {"source", "portal"} <= set(ready()), 30):
+    if not supervisor.wait_for(lambda: {"source", "portal", "scooters"} <= set(ready()), 30):
         supervisor.stop_here_if_asked()
         raise CannotStart(f"The practice city does not start.\n{_tail(log_path)}")
-    return ready()["source"], ready()["portal"]
+    told = ready()
+    return told["source"], told["portal"], told["scooters"]
 
 
 def _tail(path: Path) -> str:

@@ -14,7 +14,7 @@ from .city import City
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m opendata_ops.sandbox", description="Serve the practice city on this machine.")
-    parser.add_argument("--port", type=int, default=0, help="the source's port; the portal takes the next (0: free ones)")
+    parser.add_argument("--port", type=int, default=0, help="the source's port; portal and scooters take the next two (0: free ones)")
     parser.add_argument("--state", metavar="FOLDER", help="keep what is published to the portal in this folder")
     parser.add_argument("--alive", action="store_true", help="let the source change a little every minute")
     asked = parser.parse_args()

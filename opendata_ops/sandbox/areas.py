@@ -1,7 +1,7 @@
 """The practice city's areas: council districts, census tracts and a grid of cells, as GeoJSON made by code from one seed.
 
     districts()   10 districts, property `district_n` ("1" … "10"), one of them in two parts
-    tracts()      58 tracts, property `GEOID10` (eleven digits of a county that does not exist)
+    tracts()      58 tracts, property `GEOID10` (eleven digits of a state that does not exist)
     cells()       400 six-sided cells of about 800 m, property `id` ("000001" …); like Austin's they cover less than the city
 
 Neighbours share every point of their common line, so a layer has neither gaps nor overlaps, and a district is exactly its
@@ -126,8 +126,8 @@ def _feature(properties: dict[str, Any], outlines: list[Ring]) -> dict[str, Any]
 
 @cache
 def _tract_numbers() -> dict[tuple[int, int], str]:
-    # state 06 has no county 999: nobody can take these for real tracts
-    return {(x, y): f"06999{place:04d}00" for place, (x, y, _) in enumerate(_squares(), start=1)}
+    # there is no state 96: nobody can take these for real tracts, and as numbers they keep their eleven digits
+    return {(x, y): f"96999{place:04d}00" for place, (x, y, _) in enumerate(_squares(), start=1)}
 
 
 @cache

@@ -2,21 +2,24 @@
 
 `DATASETS` says ids, columns, keys and stewards, `ACCOUNT` who may publish and `ZONE` what its clocks show; whoever sets up
 providers and pipelines for practice reads them from here. `City` is the servers themselves: a *source* that the city's
-offices fill, and an empty *portal* for the public to which publishing goes. Other kinds of server join `City.servers`.
+offices fill, an empty *portal* for the public to which publishing goes, and the *scooters* of OPERATORS, whose trips are to become
+the portal's TRIPS. Other kinds of server join `City.servers`.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from . import rows
+from . import mds, rows
+from .mds_trips import Fleet
 from .soda import Portal
 from .tables import Column, Dataset
 from .wire import LocalServer
@@ -202,6 +205,40 @@ PET_LICENCES = CityDataset(
 )
 DATASETS = (SERVICE_REQUESTS, BUILDING_PERMITS, STREET_TREES, INSPECTIONS, PET_LICENCES)
 
+#: Fed by the operators and not by the source: on the portal as Austin publishes it (facts/mds.md §3.6).
+TRIPS = CityDataset(
+    id="trips",
+    target_id="pub0-mobi",
+    title="Shared Micromobility Trips",
+    description="Trips on shared scooters and bicycles. Times are rounded to a quarter of an hour; ids lead to no vehicle and no person.",
+    key="trip_id",
+    cadence="hourly",
+    columns=_columns(
+        ("trip_id", "text", "ID"),
+        ("device_id", "text", "Device ID"),
+        ("vehicle_type", "text", "Vehicle Type"),
+        ("trip_duration", "number", "Trip Duration", "", "seconds"),
+        ("trip_distance", "number", "Trip Distance", "", "metres"),
+        ("start_time", "local_time", "Start Time", "", "UTC"),
+        ("end_time", "local_time", "End Time", "", "UTC"),
+        ("modified_date", "local_time", "Modified Date", "", "UTC"),
+        ("start_time_us_central", "local_time", "Start Time (US/Central)"),
+        ("end_time_us_central", "local_time", "End Time (US/Central)"),
+        ("year", "number", "Year"),
+        ("month", "number", "Month"),
+        ("hour", "number", "Hour", "", "of the end, UTC"),
+        ("day_of_week", "number", "Day of Week", "", "of the end, UTC; Monday is 0"),
+        ("council_district_start", "number", "Council District (Start)", "", "0: outside the city"),
+        ("council_district_end", "number", "Council District (End)", "", "0: outside the city"),
+        ("census_geoid_start", "number", "Census Tract Start", "", "0: outside the city"),
+        ("census_geoid_end", "number", "Census Tract End", "", "0: outside the city"),
+    ),
+    steward="Department of Transportation",
+    refresh_rate="Hourly",
+    category="Transportation",
+    tags=("mobility", "scooters", "bicycles"),
+)
+
 #: id → (rows, generator) of the tables that do not move by themselves
 _STILL: dict[str, tuple[int, rows.Generator]] = {
     BUILDING_PERMITS.id: (2000, rows.building_permits),
@@ -209,6 +246,57 @@ _STILL: dict[str, tuple[int, rows.Generator]] = {
     INSPECTIONS.id: (1200, rows.restaurant_inspections),
     PET_LICENCES.id: (51_754, lambda today: rows.seattle_pets()),
 }
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Who rents out scooters: `slug` is its path on the scooters' server, `fleet` its trips, `options` what else its server is told.
+
+    In hours that `sleeps_at` names, by the city's clock, it is not in service.
+    """
+
+    slug: str
+    version: str
+    auth: mds.Bearer | mds.Basic | mds.OAuth
+    fleet: Fleet
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sleeps_at: tuple[int, ...] = ()
+
+    def is_asleep(self, hour: datetime) -> bool:
+        return hour.astimezone(ZoneInfo(ZONE)).hour in self.sleeps_at
+
+
+OPERATORS = (
+    Operator(
+        "redwing",
+        "0.3",
+        mds.Bearer(),
+        # what an analyst found in the public data of real cities (facts/mds.md §3.7), a little more often
+        Fleet("Redwing", daily=480, odd={"duplicate": 0.01, "zero_distance": 0.03, "negative_distance": 0.005, "end_before_start": 0.005}),
+        {"page_size": 20},
+    ),
+    Operator(
+        "zipwheel",
+        "1.2",
+        mds.OAuth(lifetime=900.0),
+        Fleet("Zipwheel", daily=360, odd={"long_distance": 0.01, "missing": 0.005, "extra": 0.02, "number_as_text": 0.005, "outside": 0.01}),
+    ),
+    Operator(
+        "kiwi",
+        "2.0",
+        mds.Basic(),
+        Fleet("Kiwi", daily=240, bicycles=0.4, odd={"rebalance": 0.04, "maintenance": 0.02, "swapped": 0.01, "short": 0.01}),
+        sleeps_at=(3, 4),
+    ),
+)
+
+
+def _scooters(port: int, clock: Callable[[], datetime]) -> mds.Operators:
+    made = {
+        told.slug: mds.MdsServer(told.fleet, version=told.version, auth=told.auth, clock=clock, pauses=told.is_asleep, **told.options)
+        for told in OPERATORS
+    }
+    return mds.Operators(made, port=port)
 
 
 class City:
@@ -236,8 +324,9 @@ class City:
         self.state = Path(state) if state else None
         self.source = Portal(port=port)
         self.portal = Portal(port=port + 1 if port else 0, accounts={ACCOUNT.user: ACCOUNT.password}, state=self.state)
+        self.scooters = _scooters(port + 2 if port else 0, self.clock)
         #: what is said when the city is ready → the server
-        self.servers: dict[str, LocalServer] = {"source": self.source, "portal": self.portal}
+        self.servers: dict[str, LocalServer] = {"source": self.source, "portal": self.portal, "scooters": self.scooters}
         self._requests = rows.ServiceRequests(requests_a_day, starts=date(2020, 1, 1), days=1)
         self._next = self._requests.first_on(self._first_day())
         #: requests whose end is still to come → as the source shows them
@@ -249,6 +338,7 @@ class City:
         for told in DATASETS:
             self.source.add(_source_dataset(told, today))
             self.portal.add(_portal_dataset(told))
+        self.portal.add(_portal_dataset(TRIPS))
         self.tick()
 
     def _first_day(self) -> date:

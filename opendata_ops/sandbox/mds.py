@@ -17,8 +17,9 @@
 
 An answer in a script is a status, None (the right answer), a word of WORDS, or a fault of `faults.KINDS`. Scripts are met after
 the log-in and the version were found good; an hour is a UTC hour ("2026-03-08T10"). QUIRKS names lasting misbehaviours
-(facts/mds.md §4.2): `quirks=("same_trips",)`. `clock` tells the operator's time; hours outside of [opens, closes) are no service,
-hours that are not past do not exist yet, and those past by less than `ready_minutes` are not ready.
+(facts/mds.md §4.2): `quirks=("same_trips",)`. `clock` tells the operator's time; hours outside of [opens, closes) are no service, and so
+are those of which `pauses` (a function of the hour) is true; hours that are not past do not exist yet, and those past by less than
+`ready_minutes` are not ready.
 
 What versions say is in facts/mds.md §4.1. Where it says nothing, the choice is marked "assumed" here.
 """
@@ -172,6 +173,7 @@ class MdsServer(LocalServer):
         opens: datetime | None = None,
         closes: datetime | None = None,
         ready_minutes: float = 0.0,
+        pauses: Callable[[datetime], bool] | None = None,
         quirks: Iterable[str] = (),
         renamed: Mapping[str, str] | None = None,
         required_headers: Mapping[str, str] | None = None,
@@ -190,6 +192,7 @@ class MdsServer(LocalServer):
         self.opens = opens
         self.closes = closes
         self.ready = timedelta(minutes=ready_minutes)
+        self.pauses = pauses
         self.quirks = frozenset(quirks)
         self.renamed = dict(renamed or {})
         self.required_headers = dict(required_headers or {})
@@ -250,7 +253,9 @@ class MdsServer(LocalServer):
         """This server in atd-mds' providers_*.json (facts/mds.md §1.5): address, version, log-in, headers, renamed parameters."""
         entry: dict[str, Any] = {"mds_api_url": self.url, "version": f"{self.version}.0", "headers": dict(self.required_headers)}
         if self.renamed:
-            entry["mds_param_override"] = dict(self.renamed)
+            # upstream calls the two bounds of 0.3 by the names that they have in 0.2
+            usual = {"min_end_time": "start_time", "max_end_time": "end_time"}
+            entry["mds_param_override"] = {usual.get(name, name): own for name, own in self.renamed.items()}
         match self.auth:
             case Bearer(token):
                 entry |= {"auth_type": "Bearer", "token": token}
@@ -515,7 +520,9 @@ class MdsServer(LocalServer):
         return reply
 
     def _operates(self, hour: datetime) -> bool:
-        return not (self.opens and hour + timedelta(hours=1) <= self.opens) and not (self.closes and hour >= self.closes)
+        is_early = self.opens is not None and hour + timedelta(hours=1) <= self.opens
+        is_late = self.closes is not None and hour >= self.closes
+        return not (is_early or is_late or (self.pauses is not None and self.pauses(hour)))
 
     def _check_standing(self, hour: datetime, version: str) -> None:
         """Raises Refused where 0.4 and later have no trips of the hour to give."""

@@ -51,7 +51,8 @@ ODDITIES = {
     "swapped": "latitude and longitude in each other's place",
     "outside": "it took place in another city (Pittsburgh)",
     "no_route": "a route without points (2.x: no start_location)",
-    "duplicate": "the same trip comes a second time, published a minute later",
+    "duplicate": "the same trip comes a second time, after all others",
+    "corrected": "the same trip comes a second time with another distance, published a minute later",
     "missing": "a required field is missing (`Trip.missing` says which)",
     "extra": "a key that no version knows",
     "number_as_text": 'a distance written as "12"',
@@ -275,9 +276,9 @@ class Fleet:
         told, again = [], []
         for place, trip in enumerate(trips):
             name = wrong.get(place, "")
-            if name == "duplicate":
-                again.append(replace(trip, published_ms=trip.published_ms + 60_000, oddities=(name,)))
-            told.append(_wrong(trip, name, place) if name and name != "duplicate" else trip)
+            if name in ("duplicate", "corrected"):
+                again.append(_wrong(trip, name, place))
+            told.append(_wrong(trip, name, place) if name and name not in ("duplicate", "corrected") else trip)
         return told + again
 
 
@@ -299,6 +300,8 @@ def _wrong(trip: Trip, name: str, place: int) -> Trip:
         case "outside_hour":
             back = 3 * 3_600_000
             return replace(trip, start_ms=trip.start_ms - back, end_ms=trip.end_ms - back)
+        case "corrected":
+            return replace(trip, distance_m=trip.distance_m + 100, published_ms=trip.published_ms + 60_000)
         case "swapped":
             return replace(trip, route=tuple((lat, lon, at) for lon, lat, at in trip.route))
         case "outside":

@@ -2,13 +2,14 @@
 
 import pytest
 
-from catalog.models import AuditEntry, Dataset
+from catalog.models import AuditEntry, BoundaryLayer, Dataset
 from opendata_ops import practice
 from opendata_ops.sandbox import city
 from pipelines import planner, runner
 from pipelines.connectors import http
-from pipelines.models import AfterRun, AfterStep, Pipeline, ScheduleBlock, State
+from pipelines.models import AfterRun, AfterStep, Pipeline, ScheduleBlock, State, UpkeepJob
 from pipelines.selectors.chain import reconcile
+from pipelines.stages import release
 from pipelines.upkeep import after
 from tests.pipelines.scene import city as ask
 from tests.pipelines.scene import drop_city
@@ -17,7 +18,7 @@ from tests.pipelines.scene import drop_city
 @pytest.mark.django_db
 def test_the_first_order_of_the_demo_is_not_refused_for_blocks_that_wait_already(monkeypatch):
     monkeypatch.setattr("pipelines.planner.ring", lambda block_id: True)
-    practice.create("http://127.0.0.1:1", "http://127.0.0.1:2")
+    practice.create("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3")
 
     practice.start()
     practice.start()
@@ -29,7 +30,7 @@ def test_the_first_order_of_the_demo_is_not_refused_for_blocks_that_wait_already
 @pytest.mark.django_db
 def test_the_practice_pipelines_show_every_way_of_reading_and_are_made_once():
     for _ in range(2):
-        practice.create("http://127.0.0.1:1", "http://127.0.0.1:2")
+        practice.create("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3")
     pets, days, changes = (Pipeline.objects.get(slug=slug) for slug in ("pet-licenses", "311-service-requests", "311-service-requests-changes"))
     assert (pets.key, pets.load_mode, pets.watermark_column, pets.portal_mode) == ([], "replace", "license_issue_date", "replace")
     assert (days.window_column, days.watermark_column) == ("createddate", "")
@@ -37,7 +38,36 @@ def test_the_practice_pipelines_show_every_way_of_reading_and_are_made_once():
     assert (changes.table, changes.key, changes.dataset_id, changes.portal_resource) == (days.table, days.key, days.dataset_id, days.portal_resource)
     assert (pets.dataset.chart_rows, pets.dataset.chart_columns) == ("species", "license_issue_date")
     assert set(AfterStep.objects.values_list("pipeline__slug", "kind")) == {(pets.slug, "analyze"), (changes.slug, "analyze")}
-    assert Pipeline.objects.count() == Dataset.objects.count() + 1 == len(city.DATASETS) + 1
+    of_the_source = Pipeline.objects.filter(provider__slug=practice.SOURCE)
+    assert of_the_source.count() == len(city.DATASETS) + 1 and Dataset.objects.count() == len(city.DATASETS) + 1
+
+
+@pytest.mark.django_db
+def test_three_operators_of_different_versions_and_log_ins_feed_one_table_and_the_public_gets_austins_columns():
+    for port in (3, 4):
+        practice.create("http://127.0.0.1:1", "http://127.0.0.1:2", f"http://127.0.0.1:{port}")
+    pipelines = list(Pipeline.objects.filter(provider__kind="mds").select_related("provider").order_by("slug"))
+    told = {one.slug: (one.provider.parameters["version"], one.provider.parameters["auth_type"], sorted(one.provider.secrets)) for one in pipelines}
+    assert told == {
+        "trips-kiwi": ("2.0", "basic", ["auth_data"]),
+        "trips-redwing": ("0.3", "bearer", ["token"]),
+        "trips-zipwheel": ("1.2", "oauth", ["auth_data"]),
+    }
+    assert {one.provider.base_url for one in pipelines} == {f"http://127.0.0.1:4/{slug}" for slug in ("kiwi", "redwing", "zipwheel")}
+    assert pipelines[2].provider.parameters["token_url"] == "http://127.0.0.1:4/zipwheel/oauth/token"
+    assert {(one.table, one.dataset_id, one.settle_minutes, tuple(one.stages)) for one in pipelines} == {
+        ("trips", pipelines[0].dataset_id, 1800, ("extract", "standardize", "enrich", "load", "publish"))
+    }
+    assert "practice-" not in str([one.provider.secrets for one in pipelines]), "secrets are sealed"
+    assert [one.column for one in pipelines[0].enrichments.all()] == [
+        f"{column}_{end}" for column in ("council_district", "census_geoid", "cell") for end in ("start", "end")
+    ]
+    assert {layer.slug: layer.areas for layer in BoundaryLayer.objects.all()} == {"council-districts": 10, "census-tracts": 58, "trip-cells": 400}
+    assert all(release.problems(one) == [] for one in pipelines)
+    released = [(entry["column"], entry["type"]) for entry in pipelines[0].release if "column" in entry]
+    assert [(column.name, column.type) for column in city.TRIPS.columns] == released
+    assert not pipelines[0].dataset.columns.filter(is_published=True, name__in=[*release.ATD_PRIVATE, "cell_start", "cell_end"]).exists()
+    assert set(UpkeepJob.objects.values_list("kind", flat=True)) >= {"heal"}
 
 
 @pytest.mark.slow
@@ -47,7 +77,7 @@ def test_licences_without_a_key_and_the_changes_of_an_hour_reach_the_portal_and_
     monkeypatch.setattr(http, "_pause", lambda state: 0.01)
     try:
         with city.City(requests_a_day=20, days_shown=3) as servers:
-            practice.create(servers.source.url, servers.portal.url)
+            practice.create(servers.source.url, servers.portal.url, servers.scooters.url)
             for slug in ("pet-licenses", "311-service-requests", "311-service-requests-changes", "311-service-requests-changes"):
                 go(slug)
             source = servers.source.dataset(city.SERVICE_REQUESTS.id)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
@@ -332,6 +331,8 @@ def test_the_misbehaviours_that_were_seen(serve):
     early = serve(version="0.4", quirks=["fails_before_opening"], opens=BEGINS + timedelta(days=3))
     assert ask(early)[0] == 500
     assert ask(serve(version="1.2", quirks=["gone"], closes=BEGINS))[0] == 410
+    nights = serve(version="1.2", pauses=lambda hour: hour.hour == 10)
+    assert [ask(nights)[0], ask(nights, hour=BEGINS + timedelta(hours=1))[0], nights.trips(HOUR)] == [404, 200, []]
     bird = serve(version="0.3", required_headers={"App-Version": "3.0.0"})
     assert [ask(bird)[0], ask(bird, headers={"App-Version": "3.0.0"})[0]] == [400, 200]
     assert ask(serve(version="2.0", quirks=["trip_type_text"]))[2]["trips"][0]["trip_type"] == "rider"
@@ -376,4 +377,6 @@ def test_the_entry_for_atd_mds_names_address_and_log_in(serve):
         "OAuth",
         f"{server.url}/oauth/token",
     )
-    assert Counter(entry["auth_data"].values()) == Counter(server.auth.form.values())
+    assert entry["auth_data"] == server.auth.form
+    lime = MdsServer(FLEET, version="0.3", renamed={"min_end_time": "start_time", "max_end_time": "end_time"})
+    assert lime.upstream_entry()["mds_param_override"] == {"start_time": "start_time", "end_time": "end_time"}
