@@ -334,16 +334,17 @@ def mend(trip: dict[str, Any], odd: list[str], rules: Rules, *, integer_ids: boo
 
 def _mended(name: str, value: Any, rule: Rule, rules: Rules, numbered: dict[str, Any] | None) -> tuple[Any, Problem]:
     """The value as we understand it, and what is wrong with it. `numbered` is the trip whose ids may be whole numbers."""
-    needed = rule.required and name != "accuracy" and not (name == "route" and rules.takes_no_route)
+    needed = rule.required and not (name == "route" and rules.takes_no_route)
 
     def unreadable(words: str) -> tuple[Any, Problem]:
         empty = _NOWHERE if rule.kind == "route" else None
-        return empty, Problem(name, words if needed or words == MISSING else f"{words}, and is left out", is_error=needed)
+        return empty, Problem(name, words if needed else f"{words}, and is left out", is_error=needed)
 
     if value is MISSING:
         return unreadable(MISSING)
     if value is None:
-        return unreadable("is null")
+        # an accuracy that the operator does not know, and says so, is the one number that nobody needs
+        return unreadable("is null") if name != "accuracy" else (None, Problem(name, "is null"))
     return _MENDERS[rule.kind](name, value, rule, unreadable, numbered)
 
 

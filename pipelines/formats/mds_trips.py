@@ -6,11 +6,12 @@ whole by Python's own, so that one bad trip does not hide the others.
 
 Which hour a trip belongs to is told by its end. What ended outside the block's hour is rejected: from 0.3 on an operator is asked
 for exactly that hour, and one that answers with other trips is wrong, or has not understood. 0.2 can only be asked with a wider
-window, for it leaves out what began before the window; there `asked` says how wide, and a trip that ended inside it but in another
-hour belongs to that hour's block, which asks for it as well. It is counted as `elsewhere` and is no news.
+window, for it leaves out what began before the window; a trip that ended inside that, but in another hour, belongs to that hour's
+block, which asks for it as well. It is counted as `elsewhere` and is no news.
 
-Of two trips with one id the first stays. The same values again are a duplicate; other values are rejected, for nobody can say which
-are right, and both are then there to be looked at.
+A trip that comes again with the same values, or as it was published earlier, is a duplicate. One that was published later is a
+correction and goes on: the load keeps the later of the two. With other values and no later date it is rejected, for nobody can say
+which are right (numbers made UUIDs may meet like that), and both are then there to be looked at.
 """
 
 from __future__ import annotations
@@ -57,14 +58,17 @@ TRIP_COLUMNS = (
     ("trip_type", "text"),
 )
 NAMES = tuple(name for name, _ in TRIP_COLUMNS)
+PUBLISHED = NAMES.index("published_at")
 
-# what may be odd about a trip; the words are the keys of the block's flags
-ZERO, NEGATIVE, LONG, BACKWARD = "zero distance", "negative distance", "long distance", "end before start"
-OUTSIDE, SWAPPED, TWICE = "outside the hour", "swapped coordinates", "duplicate id"
-NOT_RIDER, NOWHERE, DAYLONG = "not a rider's trip", "no coordinates", "lasts a day or more"
+# what may be odd about a trip: the kinds of the block's flags (the enrich stage adds outside-city)
+ZERO, NEGATIVE, LONG = "zero-distance", "negative-distance", "long-distance"
+BACKWARD, SHORT, DAYLONG = "end-before-start", "under-a-minute", "a-day-or-longer"
+OUTSIDE, SWAPPED, NOWHERE = "outside-hour", "swapped-coordinates", "no-coordinates"
+TWICE, NOT_RIDER = "duplicate-id", "not-a-rider"
 #: Sixty miles: what upstream's monthly report called a long distance.
 LONG_METRES = 96_560.64
-DAY_SECONDS = 86_400
+#: MDS counts no trip of less than a minute, the public reports none of a day or more.
+MINUTE, DAY = 60, 86_400
 
 #: So many kinds of misfits are told apart in a report; the names of unknown keys are somebody else's, and may have no end.
 MOST_KINDS = 200
@@ -83,7 +87,8 @@ Row = tuple[Any, ...]
 class Terms:
     """What the block and the operator's settings say of the trips.
 
-    `version` is the one that is asked for, or "". The hour is half-open, in aware times; without it no trip is outside.
+    `version` is the one that is asked for, or "". The hour is half-open, in aware times; without it no trip is outside. Where the
+    source is asked for more than the hour, `overlap_hours` says how much earlier it begins.
     `operator` names the operator where a trip does not (2.x), unless `operators` knows its id better. `extent` is the city's
     [west, south, east, north], by which swapped coordinates are told where both could be.
     """
@@ -91,6 +96,7 @@ class Terms:
     version: str = ""
     starts_at: datetime | None = None
     ends_at: datetime | None = None
+    overlap_hours: float = 0
     operator: str = ""
     operators: Mapping[str, str] = field(default_factory=dict)
     integer_ids: bool = False
@@ -107,8 +113,8 @@ class TripReader:
         self.vehicles = vehicles or {}
         self.tally = Tally()
         self._hour = (_epoch(terms.starts_at), _epoch(terms.ends_at)) if terms.starts_at and terms.ends_at else None
-        # by operator and trip: a mark of the values, to tell the same trip again from another with its id
-        self._seen: dict[tuple[str, str], int] = {}
+        # by operator and trip: a mark of the values and when they were published, to tell the same trip again from another with its id
+        self._seen: dict[tuple[str, str], tuple[int, str]] = {}
         self._misfits: dict[tuple[str, str], _Misfit] = {}
         self._fit = 0
         self._versions: Counter[str] = Counter()
@@ -117,12 +123,12 @@ class TripReader:
     def convert(self, page: Path, target: Path, about: Mapping[str, Any]) -> Iterator[Refused]:
         """Write the rows of one page to `target` (CSV, UTF-8, a header) and yield the trips that are refused.
 
-        `about["asked"]` may be the span of end times that was asked for, [from, until] in ISO, where it is wider than the hour;
-        `about["version"]` the version that was asked for. Raises DataError for a file that is no page of trips.
+        `about["version"]` is the version that was asked for, and `about["overlaps"]` whether for more than the hour. Raises DataError
+        for a file that is no page of trips.
         """
         body = page.read_bytes()
         trips, rules, is_strict = self._open(page.name, body, str(about.get("version") or self.terms.version))
-        asked = tuple(_epoch(datetime.fromisoformat(moment)) for moment in about["asked"]) if about.get("asked") else None
+        asked = self._asked() if about.get("overlaps") else None
         # only then can a cell hold what no text may hold
         looks_closer = not is_strict or b"\\u0000" in body
         with target.open("w", encoding="utf-8", newline="") as file:
@@ -150,6 +156,13 @@ class TripReader:
                 for (name, what), found in kinds
             ],
         }
+
+    def _asked(self) -> tuple[float, float] | None:
+        """The span of end times that the source was asked for: whole hours, the last moment of 0.2 belongs to it."""
+        if self._hour is None:
+            return None
+        first, last = self._hour[0] // 3600 * 3600, -(-self._hour[1] // 3600) * 3600
+        return first - self.terms.overlap_hours * 3600, last + 1
 
     # a page
 
@@ -203,7 +216,7 @@ class TripReader:
 
     # a trip
 
-    def _row_of(self, raw: Any, rules: Rules, asked: tuple[int, int] | None, looks_closer: bool, page: str, number: int) -> Row | Refused | None:
+    def _row_of(self, raw: Any, rules: Rules, asked: tuple[float, float] | None, looks_closer: bool, page: str, number: int) -> Row | Refused | None:
         """The row of a trip, why it is refused, or None of one that is counted and not written."""
         tally = self.tally
         trip = raw
@@ -226,21 +239,22 @@ class TripReader:
                     tally.elsewhere += 1
                     return None
                 tally.flags[OUTSIDE] += 1
-                problems = [*problems, Problem("end_time", f"is {OUTSIDE}", is_error=True, fits=True)]
+                problems = [*problems, Problem("end_time", "is outside the hour", is_error=True, fits=True)]
         if any(problem.is_error for problem in problems):
             return self._refuse(problems, sent, page, number)
         row = self._flat_row(trip, problems) if rules.is_flat else _routed_row(trip, rules.propulsion)
         if looks_closer and (name := _no_text(row)):
             return self._refuse([*problems, Problem(name, "holds a character that is no text", is_error=True)], sent, page, number)
-        key, mark = (row[0], row[2]), hash(row)
-        if (before := self._seen.get(key)) is not None:
+        key, told = (row[0], row[2]), (hash(row), row[PUBLISHED] or "")
+        if before := self._seen.get(key):
             tally.flags[TWICE] += 1
-            if before == mark:
+            if told == before or told[1] < before[1]:
                 tally.duplicates += 1
                 return None
-            words = "came before in this hour, with other values"
-            return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], sent, page, number)
-        self._seen[key] = mark
+            if told[1] == before[1]:
+                words = "came before in this hour, with other values"
+                return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], sent, page, number)
+        self._seen[key] = told
         tally.rows_out += 1
         if problems:
             for problem in problems:
@@ -293,8 +307,8 @@ class TripReader:
             flags[LONG] += 1
         if row[8] < row[7]:
             flags[BACKWARD] += 1
-        if seconds >= DAY_SECONDS:
-            flags[DAYLONG] += 1
+        if not MINUTE <= seconds < DAY:
+            flags[DAYLONG if seconds >= DAY else SHORT] += 1
         if start_lon is None or end_lon is None:
             flags[NOWHERE] += 1
         elif self._is_swapped(start_lon, start_lat) or self._is_swapped(end_lon, end_lat):
@@ -328,7 +342,7 @@ class TripReader:
         found = self._misfits.setdefault(kind, _Misfit(where, problem.fits))
         found.trips += 1
         found.refused += refused and problem.is_error
-        if not problem.is_error:
+        if not refused:
             self.tally.warnings[" ".join(kind).strip()] += 1
 
 

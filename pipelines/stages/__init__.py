@@ -3,11 +3,12 @@
 from pipelines.blocks import Outcome
 from pipelines.errors import SetupError
 from pipelines.models import Run, Stage
-from pipelines.stages import enrich, extract, load, publish
+from pipelines.stages import enrich, extract, load, publish, standardize
 from pipelines.stages.note import Note
 
 STAGES = {
     Stage.EXTRACT: extract.extract,
+    Stage.STANDARDIZE: standardize.standardize,
     Stage.ENRICH: enrich.enrich,
     Stage.LOAD: load.load,
     Stage.PUBLISH: publish.publish,

@@ -144,8 +144,8 @@ def _load(work: Work, total: int, diary: Diary) -> Outcome:
         rejected = _keep_rejected(run, entries, job, note, total)
         merged = job.merge()
         watermark = _watermark(work, job)
-    # every row of the block was judged anew, those that an earlier load rejected among them
-    RejectedRow.objects.filter(block=run.block, replayed_at=None).exclude(run=run).update(replayed_at=Now())
+    # every row of the block was judged anew, those that an earlier load rejected among them; what another stage rejected never came here
+    RejectedRow.objects.filter(block=run.block, run__stage=Stage.LOAD, replayed_at=None).exclude(run=run).update(replayed_at=Now())
     counts = Counts(
         rows_in=job.staged,
         rows_out=merged.inserted + merged.updated,
