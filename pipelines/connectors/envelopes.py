@@ -27,14 +27,15 @@ class Envelope:
     place: str = ""
 
 
-def read(path: Path, name: str, on_item: Callable[[Any], None] = lambda item: None, *, inside: str = "data") -> Envelope:
-    """Walk the object in `path`; each item of its list `name` goes to `on_item`. The list stands at the top or in the object `inside`.
+def read(path: Path, name: str, on_item: Callable[[Any], None] = lambda item: None, *, inside: str = "data", piece: int = PIECE) -> Envelope:
+    """Walk the object in `path`; each item of its list `name` goes to `on_item`. The list stands at the top or in the object `inside`;
+    `piece` characters are read at once.
 
     Raises TransientError("cut-body") for an object that does not end, TransientError("not-json") for what is not JSON, and
     DataError("not-an-object") for another value.
     """
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        walk = _Walk(file, path.name)
+        walk = _Walk(file, path.name, piece)
         if walk.look() != "{":
             raise DataError(f"{path.name} is not a JSON object with a list {name!r} in it", code="not-an-object")
         members: dict[str, Any] = {}
@@ -59,8 +60,8 @@ def read(path: Path, name: str, on_item: Callable[[Any], None] = lambda item: No
 class _Walk:
     """A place in a JSON text that is read piece by piece."""
 
-    def __init__(self, file: TextIO, name: str):
-        self.file, self.name = file, name
+    def __init__(self, file: TextIO, name: str, piece: int):
+        self.file, self.name, self.piece = file, name, piece
         self.text, self.at = "", 0
         self.has_ended = False
         self._decode = json.JSONDecoder(strict=False).raw_decode
@@ -142,7 +143,7 @@ class _Walk:
         if len(kept) > LONGEST:
             raise DataError(f"{self.name} holds a value of more than {LONGEST:,} characters", code="too-big")
         # as much again as is kept: a long value is not looked at once for each piece of it
-        piece = self.file.read(max(PIECE, len(kept)))
+        piece = self.file.read(max(self.piece, len(kept)))
         if not piece:
             self.has_ended = True
             return False

@@ -5,6 +5,7 @@ Files are kept as they came; `pipelines/formats/mds_trips.py` reads them. What a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -70,11 +71,10 @@ NO_SERVICE_AFTER = timedelta(hours=48)
 ASK_AGAIN = 3600.0
 #: A token this close to its end is not used for one more question.
 TOKEN_MARGIN = 30.0
-#: More pages than this are a loop that nobody has seen through.
-MOST_PAGES = 10_000
+#: More pages than this, or so many without a trip, are a loop that nobody has seen through.
+MOST_PAGES, MOST_EMPTY_PAGES = 10_000, 10
 #: So many vehicles are asked for one by one; where more are needed, the list of all is cheaper.
 MOST_SINGLE_VEHICLES = 40
-MOST_VEHICLE_PAGES = 500
 
 #: Said of vehicles, these leave their types open; the trips are there.
 NOT_TOLD = frozenset({"http-404", "http-410", "http-400", "http-405", "http-501", "not-mds"})
@@ -247,7 +247,7 @@ class MDS(Connector):
                 if self._token is None or self._token.ends_at - TOKEN_MARGIN <= time.monotonic():
                     self._token = self._new_token()
                 return {"Authorization": f"Bearer {self._token.value}"}
-            case "custom" if not self._table("auth_headers"):
+            case "custom" if not self._table("auth_headers") and not self._table("headers"):
                 raise self._missing("auth_headers")
         return {}
 
@@ -325,13 +325,13 @@ class MDS(Connector):
         if self.version < (0, 4):
             if self.version == (0, 2):
                 # its bounds are of the trip's start and of its end: a trip over the bound would be in no window at all
-                lower, upper = ("start_time", _seconds(starts_at - self._overlap)), ("end_time", _seconds(ends_at))
+                lower, upper = ("start_time", _seconds(starts_at - self.overlap)), ("end_time", _seconds(ends_at))
             else:
                 lower, upper = ("min_end_time", _seconds(starts_at) * 1000), ("max_end_time", _seconds(ends_at) * 1000)
             named = [(self._renamed("start_time", lower[0]), lower[1]), (self._renamed("end_time", upper[0]), upper[1])]
             return [_Question({name: value for name, value in named if name}, starts_at, ends_at)]
         hours = []
-        hour = starts_at.replace(minute=0, second=0, microsecond=0)
+        hour = _hour(starts_at)
         while hour < ends_at:
             name = self._renamed("end_time", "end_time")
             hours.append(_Question({name: f"{hour:%Y-%m-%dT%H}"} if name else {}, hour, hour + timedelta(hours=1), hour))
@@ -339,7 +339,7 @@ class MDS(Connector):
         return hours
 
     @property
-    def _overlap(self) -> timedelta:
+    def overlap(self) -> timedelta:
         return timedelta(hours=self._number("overlap_hours"))
 
     def _renamed(self, name: str, usual: str) -> str:
@@ -394,7 +394,7 @@ class MDS(Connector):
     def test(self) -> str:
         """Ask for the trips of an hour of the day before yesterday; "not there" is an answer too, for it comes after the log-in."""
         now = datetime.now(UTC)
-        hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=47)
+        hour = _hour(now) - timedelta(hours=47)
         [question] = self._questions(FetchRequest(columns=(), starts_at=hour, ends_at=hour + timedelta(hours=1)))
         host = urlsplit(self.web_address).netloc
         with tempfile.TemporaryDirectory(prefix="mds-") as folder:
@@ -607,11 +607,9 @@ class _Fetch:
         hour: datetime | None,
     ) -> Iterator[FetchedFile]:
         """Yield the pages of a list, by its `links.next`. Raises DataError("paging-loop") for one that comes again."""
-        source = self.source
-        follows = source.is_on("paging") or name == "vehicles"
-        seen: set[str] = {url if not params else f"{url}?{urlencode(params)}"}
-        last_sha256, number = "", 0
-        most = MOST_PAGES if name == "trips" else MOST_VEHICLE_PAGES
+        source, follows = self.source, name != "trips" or self.source.is_on("paging")
+        seen = {url if not params else f"{url}?{urlencode(params)}"}
+        before, number, empty = "", 0, 0
         while True:
             number += 1
             path = self.workdir / self._name(name)
@@ -621,10 +619,12 @@ class _Fetch:
                 if error.code != "http-404" or number == 1:
                     raise
                 raise TransientError(f"the page before leads to page {number} of {name}, which is not there", code="page-missing") from None
-            envelope = self._read(path, name, on_item)
-            if envelope.items and got.sha256 == last_sha256:
-                raise self._loop(name, number, "the same page came again")
-            link = self._next(envelope)
+            marks = _Marks(on_item)
+            envelope = self._read(path, name, marks)
+            empty = 0 if envelope.items else empty + 1
+            if envelope.items and marks.fingerprint == before:
+                raise self._loop(name, number, "it is the page before once more")
+            link = _next_link(envelope)
             yield self._file(path, got, envelope, name, url, params, hour, number)
             if not link:
                 return
@@ -633,11 +633,11 @@ class _Fetch:
                 return
             if name == "trips" and source.version > (0, 4):
                 self._warn_once(f"the trips come by pages, which MDS {source.short_version} does not know; they are followed")
-            url, params, last_sha256 = source.next_page(link, url), None, got.sha256
+            url, params, before = source.next_page(link, url), None, marks.fingerprint
             if url in seen:
                 raise self._loop(name, number, "its next page is one that was read already")
-            if number >= most:
-                raise self._loop(name, number, f"there are more than {most:,} pages")
+            if number >= MOST_PAGES or empty >= MOST_EMPTY_PAGES:
+                raise self._loop(name, number, f"it is the last of {empty} that are empty" if empty else f"there are more than {MOST_PAGES:,}")
             seen.add(url)
 
     def _name(self, name: str) -> str:
@@ -645,10 +645,10 @@ class _Fetch:
         self._files[name] += 1
         return f"{name}.json" if self._files[name] == 1 else f"{name}-{self._files[name]:05d}.json"
 
-    def _read(self, path: Path, name: str, on_item: Callable[[Any], None] | None) -> Envelope:
+    def _read(self, path: Path, name: str, on_item: Callable[[Any], None]) -> Envelope:
         """The page's envelope. Raises DataError where it has no such list."""
         try:
-            envelope = envelopes.read(path, name, on_item or (lambda item: None))
+            envelope = envelopes.read(path, name, on_item)
         except DataError as error:
             if error.code != "not-an-object":
                 raise
@@ -661,15 +661,10 @@ class _Fetch:
             return Envelope(envelope.members, 1, "vehicle")
         return envelope
 
-    def _next(self, envelope: Envelope) -> str:
-        links = envelope.members.get("links")
-        link = links.get("next") if isinstance(links, dict) else None
-        return link.strip() if isinstance(link, str) else ""
-
     def _loop(self, name: str, number: int, why: str) -> DataError:
         slug = self.source.account.slug
         return DataError(
-            f"the pages of {name} go round in a circle: after page {number:,}, {why}",
+            f"the pages of {name} go round in a circle. Of page {number:,}: {why}",
             code="paging-loop",
             next_step=f"Tell the operator. If its first page holds the whole hour, turn paging off for provider {slug}.",
         )
@@ -700,7 +695,7 @@ class _Fetch:
             "starts_at": _iso(request.starts_at),
             "ends_at": _iso(request.ends_at),
             "hour": f"{hour:%Y-%m-%dT%H}" if hour else "",
-            "overlaps": self._overlaps,
+            **self._asked,
             "id_rule": source.id_rule,
             "page": number,
             "request_id": got.request_id,
@@ -709,17 +704,27 @@ class _Fetch:
         return FetchedFile(path.name, path, envelope.items, got.bytes, got.sha256, source.door.redact(origin), metadata)
 
     @property
-    def _overlaps(self) -> bool:
-        """Whether trips that belong to other windows are to be expected among them."""
-        version = self.source.version
-        if version == (0, 2):
-            return True
-        bounds = (self.request.starts_at, self.request.ends_at)
-        return version >= (0, 4) and any(bound.astimezone(UTC).replace(minute=0, second=0, microsecond=0) != bound for bound in bounds)
+    def _asked(self) -> dict[str, list[str]]:
+        """`asked`: the span of end times (half-open) that the questions cover, where it is wider than the window; else nothing.
+
+        A trip that ended in it and not in the window belongs to another block, which asks for it as well.
+        """
+        starts_at, ends_at = self.request.starts_at.astimezone(UTC), self.request.ends_at.astimezone(UTC)
+        if self.source.version == (0, 2):
+            # a trip that ended on the very end is in its answer too
+            span = (starts_at - self.source.overlap, ends_at + timedelta(seconds=1))
+        elif self.source.version < (0, 4):
+            return {}
+        else:
+            span = (_hour(starts_at), _hour(ends_at - timedelta(microseconds=1)) + timedelta(hours=1))
+        return {"asked": [_iso(span[0]), _iso(span[1])]} if span != (starts_at, ends_at) else {}
 
     def _compare_versions(self, content_type: str, payload_version: str) -> None:
-        """Say once what is told of another version than was asked for."""
+        """Say once what is told of another kind or version than was asked for."""
         ours = self.source.short_version
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind and not kind.endswith(("/json", "+json")):
+            self._warn_once(f"JSON was asked for, and the Content-Type of the answer says {kind[:40]}")
         found = re.search(r";\s*version\s*=\s*\"?([\d.]+)", content_type)
         for told, where in ((found[1] if found else "", "Content-Type"), (payload_version, "body")):
             if told and ".".join(told.split(".")[:2]) != ours:
@@ -729,6 +734,30 @@ class _Fetch:
         if text not in self._told:
             self._told.add(text)
             self.source.door.tell("warning", text)
+
+
+class _Marks:
+    """Takes the items of a page on their way and makes a fingerprint of their ids: a page that comes again may have other links."""
+
+    def __init__(self, on_item: Callable[[Any], None] | None):
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._on_item = on_item
+
+    def __call__(self, item: Any) -> None:
+        if isinstance(item, dict):
+            self._digest.update(f"{item.get('trip_id') or item.get('device_id')}\n".encode())
+        if self._on_item:
+            self._on_item(item)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _next_link(envelope: Envelope) -> str:
+    links = envelope.members.get("links")
+    link = links.get("next") if isinstance(links, dict) else None
+    return link.strip() if isinstance(link, str) else ""
 
 
 def _place(url: str) -> tuple[str, str, int] | None:
@@ -742,6 +771,10 @@ def _place(url: str) -> tuple[str, str, int] | None:
 
 def _seconds(when: datetime) -> int:
     return int(when.timestamp())
+
+
+def _hour(when: datetime) -> datetime:
+    return when.replace(minute=0, second=0, microsecond=0)
 
 
 def _iso(when: datetime) -> str:
