@@ -203,17 +203,27 @@ def _by_reader(lines: list[str], width: int, places: list[int]) -> dict[int, Seq
             taken += 1
             yield line
 
+    def alone(line: str) -> tuple[str, ...]:
+        try:
+            [row] = csv.reader([line], strict=True)
+        except (csv.Error, ValueError):
+            return nothing
+        return pick(row) if len(row) == width else nothing
+
     reader = csv.reader(watched())
     picked: list[tuple[str, ...]] = []
     while len(picked) < len(lines):
         try:
             for row in reader:
-                # several at once: the reader saw a quote open where by their number none is, and no cell can be trusted
-                picked += [pick(row)] if taken == len(picked) + 1 and len(row) == width else [nothing] * (taken - len(picked))
-            picked += [nothing] * (len(lines) - len(picked))
+                if taken == len(picked) + 1 and len(row) == width:
+                    picked.append(pick(row))
+                else:
+                    # several at once: the reader saw a quote open where by their number none is
+                    picked += map(alone, lines[len(picked) : taken])
+            picked += map(alone, lines[len(picked) :])
         except csv.Error:
             # the reader goes on behind it
-            picked += [nothing] * (taken - len(picked))
+            picked += map(alone, lines[len(picked) : taken])
     return dict(zip(places, zip(*picked, strict=True), strict=True))
 
 
