@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import ssl
 import threading
 import time
@@ -304,6 +305,9 @@ class Door:
                             shown(piece)
                         if on_bytes:
                             on_bytes(size)
+                    # here, where other downloads go on meanwhile: whoever shelves the file finds nothing left to flush
+                    file.flush()
+                    os.fsync(file.fileno())
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)

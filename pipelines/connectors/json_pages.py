@@ -6,7 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from pipelines.connectors.csv_pages import PIECE, Settled, read_through
+import numpy as np
+
+from pipelines.connectors.csv_pages import PIECE, QUOTE, Settled, Watched, has_mark, read_through
 from pipelines.errors import DataError, TransientError
 
 _NOISE = bytes(byte for byte in range(256) if byte not in b'"{}[]')
@@ -38,28 +40,28 @@ class ObjectCounter:
             self.strange = self.strange or "it does not begin with ["
         if b"\\" in piece:
             piece = _PROTECTED.sub(b"", piece)
-        marks = piece.translate(None, _NOISE).replace(b'""', b"").split(b'"')
-        for brackets in marks[1 if self.quoted else 0 :: 2]:
-            self._walk(brackets)
-        self.quoted ^= len(marks) % 2 == 0
+        marks = np.frombuffer(piece.translate(None, _NOISE), np.uint8)
+        quotes = marks == QUOTE
+        is_text = (np.cumsum(quotes) + self.quoted) % 2 == 1
+        self.quoted = bool((np.count_nonzero(quotes) + self.quoted) % 2)
+        self._walk(marks[~quotes & ~is_text])
 
-    def _walk(self, brackets: bytes) -> None:
-        depth, objects = self.depth, self.objects
-        for bracket in brackets:
-            if bracket in _OPENS:
-                if depth == 0:
-                    self.strange = self.strange or ("something follows the array" if self.ended else "")
-                    self.begun = True
-                if depth == 1:
-                    objects += 1
-                    if bracket != _OPENS[0]:
-                        self.strange = self.strange or f"row {objects:,} is a list"
-                depth += 1
-            else:
-                depth -= 1
-                if depth <= 0:
-                    self.ended = True
-        self.depth, self.objects = depth, objects
+    def _walk(self, brackets: np.ndarray) -> None:
+        """Follow the brackets that stand outside of texts."""
+        opens = (brackets == _OPENS[0]) | (brackets == _OPENS[1])
+        steps = np.where(opens, 1, -1)
+        after = self.depth + np.cumsum(steps)
+        before = after - steps
+        tops = int(np.count_nonzero(opens & (before == 0)))
+        if tops > (not self.begun) or (tops and self.ended):
+            self.strange = self.strange or "something follows the array"
+        self.begun |= tops > 0
+        rows = brackets[opens & (before == 1)]
+        if (lists := np.flatnonzero(rows != _OPENS[0])).size:
+            self.strange = self.strange or f"row {self.objects + int(lists[0]) + 1:,} is a list"
+        self.objects += rows.size
+        self.ended |= bool(np.any(~opens & (after <= 0)))
+        self.depth = int(after[-1]) if after.size else self.depth
 
     @property
     def is_open(self) -> bool:
@@ -67,18 +69,22 @@ class ObjectCounter:
         return self.quoted or self.depth > 0 or not self.ended
 
 
-def settle(path: Path) -> Settled:
-    """Take the byte order mark off, count the rows and hash what results.
+def settle(path: Path, *, watched: Watched | None = None, sha256: str = "") -> Settled:
+    """Take the byte order mark off, count the rows and hash what results; what was `watched` while it came need not be read again.
 
     Raises TransientError("cut-body") for an array that does not end, DataError("not-rows") for what is no array of objects.
     """
-    counter = ObjectCounter()
-    digest, size, notes = read_through(path, counter)
+    if watched and sha256 and not has_mark(path):
+        counter, size, notes = watched.counter, path.stat().st_size, []
+    else:
+        counter = ObjectCounter()
+        digest, size, notes = read_through(path, counter)
+        sha256 = digest.hexdigest()
     if counter.strange:
         raise DataError(f"{path.name} is not an array of rows: {counter.strange}", code="not-rows")
     if counter.is_open:
         raise TransientError(f"{path.name} was cut: it ends in row {counter.objects:,}, or before its end", code="cut-body")
-    return Settled(_first_names(path), counter.objects, size, digest.hexdigest(), tuple(notes))
+    return Settled(_first_names(path), counter.objects, size, sha256, tuple(notes))
 
 
 def _first_names(path: Path) -> tuple[str, ...]:

@@ -336,17 +336,17 @@ class Socrata(Connector):
         still_wanted(0)
         form = path.suffix[1:]
         url, question = self._question(resource, form, clauses)
-        watched = csv_pages.Watched() if form == "csv" else None
+        watched = csv_pages.Watched(csv_pages.RecordCounter if form == "csv" else json_pages.ObjectCounter)
         with self._with_token():
             got = self.door.download(
                 url, path, **question, headers=self._headers, auth=self._auth, expect=form, on_bytes=still_wanted,
-                watch=watched.begin if watched else None,
+                watch=watched.begin,
             )  # fmt: skip
         if form == "csv":
             page = csv_pages.settle(path, proven=got.proven, watched=watched, sha256=got.sha256)
             _same_columns(path.name, page.header, wanted)
         else:
-            page = json_pages.settle(path)
+            page = json_pages.settle(path, watched=watched, sha256=got.sha256)
             # a null is left out, so a name may be missing; a strange one may not be there
             _same_columns(path.name, tuple(name for name in page.header if name not in wanted), ())
         host, offset = urlsplit(url).netloc, int(clauses["offset"])

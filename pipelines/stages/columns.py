@@ -230,12 +230,19 @@ def describe_columns(pipeline: Pipeline, columns: tuple[Column, ...], note: Note
     taken = {column.name for column in columns}
     if missing := [name for name in pipeline.columns if name not in taken]:
         note.warn(f"The pipeline names {', '.join(missing)}, which the source no longer has. The rest is read.")
+    if new := [column for column in columns if column.name not in known]:
+        lines = [
+            DatasetColumn(
+                dataset=pipeline.dataset, position=position, name=column.name, type=column.type, is_published=not known,
+                label=column.label[:200], description=column.description, told=_short((stats or {}).get(column.name) or {}),
+            )
+            for position, column in enumerate(columns) if column in new
+        ]  # fmt: skip
+        # another block of the pipeline may be writing the same dictionary now
+        DatasetColumn.objects.bulk_create(lines, ignore_conflicts=True)
+        known = {column.name: column for column in pipeline.dataset.columns.all()}
     for position, column in enumerate(columns):
-        old = known.get(column.name)
-        if old is None:
-            # not only once: another block of the pipeline may be writing the same dictionary now
-            first = {"label": column.label[:200], "description": column.description, "is_published": not known}
-            old, _ = DatasetColumn.objects.get_or_create(dataset=pipeline.dataset, name=column.name, defaults=first)
+        old = known[column.name]
         words = {"label": old.label or column.label[:200], "description": old.description or column.description}
         if stats is not None:
             words["told"] = _short(stats.get(column.name) or {})

@@ -626,3 +626,16 @@ def test_numbers_of_a_first_load_lie_between_those_before_and_those_after_it(dsn
     assert dict(busy.rows("id, _odo_seq"))["after"] > max(numbers)
     job.load([["later"]], block=3)
     assert dict(job.rows("id, _odo_seq"))["later"] > max(numbers)
+
+
+def test_numbers_that_a_load_put_aside_are_not_given_to_rows_that_merge_after_anothers(dsn, tmp_path):
+    """The portal may have seen the other's rows before ours are there: a lower number would hide ours from it for ever."""
+    job = Loads(dsn, tmp_path, {"id": "text"}, vouched=True)
+    [path] = job.files([["slow"]])
+    with Load(dsn, job.table, run_id=1, block_id=2, pipeline_id=2, fence=1, vouched=True) as slow:
+        slow.stage(0, path)
+        job.load([["quick"]], block=3)
+        slow.judge()
+        slow.merge()
+    numbers = dict(job.rows("id, _odo_seq"))
+    assert numbers["slow"] > numbers["quick"]

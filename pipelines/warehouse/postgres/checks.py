@@ -18,6 +18,9 @@ _ZULU_AT_END = r"\d\s*(z|zulu|utc?|gmt|[+-]00(:?00)?)\s*$"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*$"
 
 
+_TIMES = ("local_time", "instant")
+
+
 def checks(column: Column) -> list[tuple[str, str]]:
     """(SQL test that is true for a bad value, reason in words) for a column's type; `{c}` stands for its text.
 
@@ -27,7 +30,7 @@ def checks(column: Column) -> list[tuple[str, str]]:
     never = f"not pg_input_is_valid({{c}}, '{kind}')"
     if column.type == "number":
         return [(f"{{c}} !~ '{_braced(_NUMBER)}' or {never}", "not a number")]
-    if column.type in ("local_time", "instant"):
+    if column.type in _TIMES:
         # years that Python and the portals can't read are no dates to us
         far = f"not ({{c}}::{kind} >= '0001-01-01' and {{c}}::{kind} < '10000-01-01')"
         checks = [(f"case when {{c}} ~* '{_braced(_MAGIC_TIME)}' or {never} then true else {far} end", "not a date and time")]
@@ -58,7 +61,7 @@ def looks_untold(columns: Sequence[Column], cells: Sequence[str]) -> bool:
             continue
         if column.type == "number" and not _PLAIN_NUMBER.fullmatch(cell) and cell.strip()[:1] in "+-.0123456789":
             return True
-        if column.type in ("local_time", "instant") and _MAGIC.search(cell):
+        if column.type in _TIMES and _MAGIC.search(cell):
             return True
         if column.type == "local_time" and _ZONE.search(cell.partition("T")[2] or cell.partition(" ")[2]):
             return True
@@ -68,13 +71,12 @@ def looks_untold(columns: Sequence[Column], cells: Sequence[str]) -> bool:
 def while_copying(table: Table) -> Composable:
     """What must be true of each row that COPY takes into typed columns, as a CHECK: null is fine, but in the key."""
     tests = [SQL("true")]
-    for column in table.columns:
-        name = Identifier(column.name)
-        if column.type == "number":
+    # all columns of a type at once, which costs a third of one after the other; nulls don't count, and null is no violation
+    for kind, lowest, highest in (("number", "> '-Infinity'", "< 'Infinity'"), *((kind, ">= '0001-01-01'", "< '10000-01-01'") for kind in _TIMES)):
+        if found := [Identifier(column.name) for column in table.columns if column.type == kind]:
             # NaN is greater than Infinity to PostgreSQL
-            tests.append(SQL("({0} is null or ({0} < 'Infinity' and {0} > '-Infinity'))").format(name))
-        if column.type in ("local_time", "instant"):
-            tests.append(SQL("({0} is null or ({0} >= '0001-01-01' and {0} < '10000-01-01'))").format(name))
+            test = SQL("least({c}) " + lowest + " and greatest({c}) " + highest)
+            tests.append(test.format(c=SQL(", ").join(found)))
     if table.key:
         tests += [SQL("{} is not null").format(Identifier(name)) for name in table.key]
         # a number or a time is never that long

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg2
-from psycopg2.sql import SQL, Composable, Identifier
+from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from pipelines.errors import SetupError
 from pipelines.warehouse.postgres.session import SCHEMA, connect, plain_words
@@ -22,6 +22,7 @@ SQL_TYPES = {
     "point": "text",
     "json": "jsonb",
 }
+SEQ_CACHE = 1000
 #: Our own columns of every city table; names with _odo_ are ours alone.
 BOOKKEEPING = {"_odo_pipeline": "bigint", "_odo_block": "bigint", "_odo_seq": "bigint", "_odo_loaded_at": "timestamptz"}
 
@@ -70,7 +71,13 @@ def prepare(connection: Any, table: Table, *, widens: bool = False, replaces: bo
 
 def _prepare_our_own(cursor: Any) -> None:
     cursor.execute(SQL("create schema if not exists {}").format(Identifier(SCHEMA)))
-    cursor.execute(SQL("create sequence if not exists {}").format(Identifier(SCHEMA, "_odo_seq")))
+    # a session takes a thousand numbers at once, for a bulk copy feels each. A load's own session takes its first when it has the
+    # table for itself, so whoever writes later still has the greater numbers
+    sequence = Identifier(SCHEMA, "_odo_seq")
+    cursor.execute(SQL("create sequence if not exists {} cache {}").format(sequence, Literal(SEQ_CACHE)))
+    cursor.execute("select seqcache from pg_sequence where seqrelid = to_regclass(%s)", [f"{SCHEMA}._odo_seq"])
+    if cursor.fetchone()[0] != SEQ_CACHE:
+        cursor.execute(SQL("alter sequence {} cache {}").format(sequence, Literal(SEQ_CACHE)))
     cursor.execute(
         SQL(
             "create table if not exists {} (block_id bigint, table_name text, fence bigint not null, merged_at timestamptz,"

@@ -30,20 +30,10 @@ def make(cursor: Any, writer: Writer) -> Composable:
     """The empty table beside. Returns its name in SQL."""
     beside = Identifier(SCHEMA, build_name(writer))
     cursor.execute(SQL("drop table if exists {}").format(beside))
-    numbers = Identifier(SCHEMA, f"{build_name(writer)}_seq")
-    cursor.execute(SQL("select nextval({})").format(SEQ))
-    first = cursor.fetchone()[0]
-    # numbers of its own, a thousand at a time: the common sequence gives them one by one, which a bulk copy feels
-    cursor.execute(SQL("create sequence {} start {} cache 1000").format(numbers, Literal(first)))
     fields = [SQL("{} {}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in writer.table.columns]
-    own = SQL("nextval({})").format(Literal(f"{SCHEMA}.{build_name(writer)}_seq"))
-    defaults = (Literal(writer.pipeline_id), Literal(writer.block_id), own, SQL("now()"))
-    fields += [
-        SQL("{} {} not null default {}").format(Identifier(name), SQL(kind), default)
-        for (name, kind), default in zip(BOOKKEEPING.items(), defaults, strict=True)
-    ]
+    # the other bookkeeping is the same in all rows: `book` adds it without touching one
+    fields.append(SQL("_odo_seq bigint not null default nextval({})").format(SEQ))
     cursor.execute(SQL("create table {} ({})").format(beside, SQL(", ").join(fields)))
-    cursor.execute(SQL("alter sequence {} owned by {}._odo_seq").format(numbers, beside))
     return beside
 
 
@@ -53,18 +43,18 @@ def fill(cursor: Any, writer: Writer, beside: Composable) -> None:
     cursor.execute(SQL("insert into {} ({}) select {} from _stage").format(beside, columns, columns))
 
 
+def book(cursor: Any, writer: Writer, beside: Composable) -> None:
+    """Add the bookkeeping that is the same in all rows; PostgreSQL keeps such a value once, so no row is written for it."""
+    same = {"_odo_pipeline": Literal(writer.pipeline_id), "_odo_block": Literal(writer.block_id), "_odo_loaded_at": SQL("now()")}
+    added = [SQL("add {} {} not null default {}").format(Identifier(name), SQL(BOOKKEEPING[name]), value) for name, value in same.items()]
+    cursor.execute(SQL("alter table {} {}").format(beside, SQL(", ").join(added)))
+    for name in BOOKKEEPING:
+        cursor.execute(SQL("alter table {} alter {} drop default").format(beside, Identifier(name)))
+
+
 def finish(cursor: Any, writer: Writer, beside: Composable) -> int:
     """Make the key, once each of them is there once. Returns how many copies went."""
     table = writer.table
-    # later writes must get greater numbers than these. Taken one by one, never set: a setval that meets other tables' merges could
-    # put the common sequence back, and their next rows would look as if the portal had seen them
-    numbers = Identifier(SCHEMA, f"{build_name(writer)}_seq")
-    cursor.execute(SQL("select last_value - nextval({}) from {}").format(SEQ, numbers))
-    behind = cursor.fetchone()[0]
-    cursor.execute(SQL("select max(n) from (select nextval({}) as n from generate_series(1, {})) taken").format(SEQ, Literal(max(behind, 0))))
-    for name in BOOKKEEPING:
-        cursor.execute(SQL("alter table {} alter {} drop default").format(beside, Identifier(name)))
-    cursor.execute(SQL("drop sequence {}").format(numbers))
     cursor.execute(SQL("alter table {} drop constraint if exists {}").format(beside, Identifier(CHECKED)))
     cursor.execute("set local maintenance_work_mem = '256MB'")
     duplicates = 0

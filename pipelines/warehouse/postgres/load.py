@@ -124,7 +124,7 @@ class Load:
         if isinstance(self._stage, TypedStage):
             try:
                 # into a private stage only one session can copy
-                if self.connections > 1 and self._beside is not None:
+                if self._beside is not None:
                     for number, rows in self._stage.copy_many(self._remembered(files), self.connections):
                         self._told = number
                         yield number, rows
@@ -222,8 +222,9 @@ class Load:
                 if not cursor.rowcount:
                     raise LeaseLost("A later attempt has begun to load this block.")
             self._beside = None
-            # the next merge joins by the key; all other columns are left to autovacuum, which looks within a minute
-            if merged.inserted > 10_000 and self.table.key:
+            # the next merge joins by the key; all other columns, and what the making of the key has counted just now, are left to
+            # autovacuum, which looks within a minute
+            if merged.inserted > 10_000 and self.table.key and not self._was_swapped:
                 with self.connection, self.connection.cursor() as cursor:
                     cursor.execute(SQL("analyze {} ({})").format(identifier(self.table.name), merge.names(self.table.key)))
         faultpoint("load.committed")
@@ -254,6 +255,7 @@ class Load:
     def _swapped(self, cursor: Any, writer: Writer, beside: Composable) -> Merged:
         if isinstance(self._stage, TextStage):
             fresh.fill(cursor, writer, beside)
+        fresh.book(cursor, writer, beside)
         came = self.staged - self._left_out
         cursor.execute(SQL("select count(*) from {} where _odo_pipeline = %s").format(writer.target), [self.pipeline_id])
         had = cursor.fetchone()[0]

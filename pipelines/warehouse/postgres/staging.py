@@ -101,7 +101,7 @@ class TypedStage:
         return rows + len(skipped)
 
     def copy_many(self, files: Iterable[tuple[int, Path]], connections: int) -> Iterator[tuple[int, int]]:
-        """Copy files by several sessions at once, and tell them in order. At most `connections` of them are on their way."""
+        """Copy files by so many sessions at once, and tell them in order; the next file is fetched while they copy."""
         local = threading.local()
         opened: list[Any] = []
 
@@ -117,7 +117,7 @@ class TypedStage:
             try:
                 for number, path in files:
                     flying.append((number, pool.submit(one, number, path)))
-                    if len(flying) >= connections:
+                    if len(flying) > connections:
                         first, future = flying.pop(0)
                         yield first, future.result()
                 for first, future in flying:
