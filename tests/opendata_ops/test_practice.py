@@ -1,11 +1,13 @@
 """The practice city's configuration, and the first order of `demo`."""
 
+from datetime import datetime, time, timedelta
+
 import pytest
 
 from catalog.models import AuditEntry, BoundaryLayer, Dataset
 from opendata_ops import practice
 from opendata_ops.sandbox import city
-from pipelines import planner, runner
+from pipelines import clock, planner, runner
 from pipelines.connectors import http
 from pipelines.models import AfterRun, AfterStep, Pipeline, ScheduleBlock, State, UpkeepJob
 from pipelines.selectors.chain import reconcile
@@ -88,6 +90,40 @@ def test_licences_without_a_key_and_the_changes_of_an_hour_reach_the_portal_and_
             assert len(pets) == 51_754 == ask("select count(*) from city.pet_licenses")[0][0]
             assert set(requests.rows) == set(source.rows)
         assert set(AfterRun.objects.values_list("state", flat=True)) <= {"done", "skipped"}
+    finally:
+        drop_city()
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_an_evening_of_three_operators_becomes_public_trips_and_nothing_private_leaves(settings, tmp_path, monkeypatch):
+    settings.OUTBOUND_ALLOW, settings.WORK_DIR = ["127.0.0.1"], tmp_path / "work"
+    monkeypatch.setattr(http, "_pause", lambda state: 0.01)
+    zone = clock.zone(city.ZONE)
+    evening = clock.local_instant(datetime.now(zone).date() - timedelta(days=practice.TRIP_DAYS), time(17), city.ZONE)
+    try:
+        with city.City(requests_a_day=20, days_shown=3) as servers:
+            practice.create(servers.source.url, servers.portal.url, servers.scooters.url)
+            pipelines = list(Pipeline.objects.filter(provider__kind="mds").select_related("provider"))
+            order = planner.Order(pipelines, starts_at=evening, ends_at=evening + timedelta(hours=1), which="all")
+            placed = planner.place(order, actor=practice.ACTOR, bell=False)
+            runner.work_off(placed.moved, workers=2)
+            blocks = list(ScheduleBlock.objects.filter(pk__in=placed.moved).select_related("pipeline"))
+            assert [(block.state, block.message) for block in blocks if block.state != State.DONE] == [] and len(blocks) == 3
+            delivered = [trip for server in servers.scooters.operators.values() for trip in server.trips(evening)]
+            riders = ask("select count(*) from city.trips where coalesce(trip_type, 'rider') = 'rider'")[0][0]
+            [[loaded, placed_in_city]] = ask("select count(*), count(council_district_start) from city.trips")
+            published = servers.portal.dataset(city.TRIPS.target_id).rows
+        for block in blocks:
+            assert reconcile(list(block.runs.all()), block.pipeline.stages).adds_up in (True, None)
+        rejected = sum(block.rejected for block in blocks)
+        assert 0.8 * len(delivered) < loaded <= len(delivered) - rejected
+        assert placed_in_city > 0.9 * loaded
+        assert len(published) == riders
+        told = str(published)
+        private = {word for trip in delivered for word in (trip.trip_id, trip.device.device_id, str(trip.device.vehicle_id), trip.provider_id)}
+        assert [word for word in private if word in told] == []
+        assert not any(str(coordinate) in told for trip in delivered for coordinate in trip.start)
     finally:
         drop_city()
 
