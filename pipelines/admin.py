@@ -232,6 +232,14 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
                 "description": "Only for a pipeline with the publish stage. Another portal or dataset gets every row anew.",
             },
         ),
+        (
+            "Release: what the public gets to see",
+            {
+                "fields": ["release", "private_columns", "release_k"],
+                "description": "Rules that turn the table’s rows into the portal’s. The key that makes public ids is made at the first publication,"
+                " is kept encrypted, and is shared by all pipelines of the dataset.",
+            },
+        ),
         ("How hard it tries", {"fields": ["priority", "max_attempts", "deadline_minutes"]}),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from pipelines.connectors import base as connectors
 from pipelines.connectors import connector_for
 from pipelines.errors import SetupError
 from pipelines.models import AfterStep, Pipeline, Provider, Stage
+from pipelines.stages import release
 
 
 class ReasonForm(forms.Form):
@@ -182,11 +184,17 @@ class PipelineForm(forms.ModelForm):
         widget=forms.Textarea(attrs={"rows": 2, "cols": 80}),
         help_text="Columns to take, in order, with commas. Empty: all that the source names.",
     )
+    private_columns = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 80}),
+        help_text="Columns that must never leave as they are, with commas. They may leave as a surrogate, as a time rounded to 15 minutes or"
+        " more, or as a number rounded to 3 decimals or fewer; else nothing is published.",
+    )
 
     class Meta:
         model = Pipeline
         exclude = ["source_version", "published_seq"]
-        widgets = {"types": forms.Textarea(attrs={"rows": 3, "cols": 80})}
+        widgets = {"types": forms.Textarea(attrs={"rows": 3, "cols": 80}), "release": forms.Textarea(attrs={"rows": 8, "cols": 110})}
         help_texts = {
             "window_column": "A date and time column: a block of one day then reads the rows of that day. Not together with a watermark column.",
             "watermark_column": "A column that grows with every change, best a date and time; :updated_at is Socrata’s own. Its newest loaded"
@@ -198,13 +206,19 @@ class PipelineForm(forms.ModelForm):
             " at the source; without a key, all rows. 0: never.",
             "gone_rows": "Rows that the table has and the source no longer. Only a pipeline with a key can keep them.",
             "drift": "New, vanished or retyped columns are told on the dataset’s timeline either way.",
+            "release": "What the portal gets instead of the table’s columns: a list of columns, each with its rule, like"
+            ' [{"column": "end_time", "from": "end_time", "rule": "round_minutes", "minutes": 15, "type": "local_time"}]. Rules:'
+            f" {', '.join(release.RULES)}. Which rows: "
+            '{"only": {"column": "trip_type", "in": ["", "rider"]}}. A ready one: '
+            f"{', '.join(json.dumps(name) for name in release.PRESETS)}. Empty ([]): the columns as they are.",
+            "release_k": "Areas (columns with \"area\": true) that fewer rows of a block share are left blank on the portal. 0: none.",
             "portal_mode": "By key needs a row identifier on the portal. To replace all rows needs none; it is for small tables, and for those"
             " without a key.",
         }
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        for name in ("key", "columns"):
+        for name in ("key", "columns", "private_columns"):
             # a copy: the list of the class must not be shared with the instance
             self.initial[name] = ", ".join(getattr(self.instance, name) or [])
         # a new pipeline's boxes are ticked as its defaults say: Django takes those only of a field that it made itself
@@ -236,6 +250,24 @@ class PipelineForm(forms.ModelForm):
 
     def clean_columns(self) -> list[str]:
         return _list(self.cleaned_data["columns"])
+
+    def clean_private_columns(self) -> list[str]:
+        return _list(self.cleaned_data["private_columns"])
+
+    def clean(self):
+        cleaned = super().clean()
+        cleaned["release"] = [] if cleaned.get("release") is None else cleaned["release"]
+        # a ready release comes with its private columns, where the steward names none
+        if isinstance(cleaned.get("release"), str) and (ready := release.PRESETS.get(cleaned["release"].strip().lower())):
+            cleaned["release"], cleaned["private_columns"] = ready[0], cleaned.get("private_columns") or ready[1]
+        return cleaned
+
+    def _post_clean(self) -> None:
+        super()._post_clean()
+        # only now does the pipeline hold what was entered: rules are judged with its key and its private columns
+        if "release" in self.fields and "release" not in self.errors:
+            for words in release.problems(self.instance):
+                self.add_error("release", words)
 
 
 class AfterStepForm(forms.ModelForm):

@@ -12,6 +12,7 @@ from pipelines.connectors.base import REGISTRY, Connector, Parameter
 from pipelines.errors import SetupError
 from pipelines.forms import PipelineForm
 from pipelines.models import ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock, State
+from pipelines.stages.release import ATD_PRIVATE, ATD_TRIPS
 from tests import world
 from tests.web import plain_web  # noqa: F401
 
@@ -245,6 +246,8 @@ def test_a_secret_is_only_called_set_in_the_audit(steward, kind):
 
 #: How it reads, what it does unasked, how it publishes: as a new pipeline's form brings them.
 WAYS = {"overlap_minutes": "1440", "compare_days": "7", "gone_rows": "keep", "drift": "widen", "watch_volume": "on", "portal_mode": "upsert"}
+#: What the public gets to see.
+WAYS |= {"release": "[]", "private_columns": "", "release_k": "0"}
 
 
 def pipeline_values(one: Pipeline, **more):
@@ -304,12 +307,25 @@ def test_how_it_reads_what_it_does_unasked_and_how_it_publishes_are_edited_in_gr
         ({"table": "drop table x"}, "small letters, digits and underscores"),
         ({"time_zone": "Mars/Base"}, "is not a time zone"),
         ({"stages": []}, "This field is required"),
+        ({"release": '[{"column": "pond", "from": "id", "rule": "shuffle"}]'}, "there is no rule &#x27;shuffle&#x27;"),
+        ({"release": '[{"column": "id", "from": "id"}]', "private_columns": "id"}, "would let out the private column id"),
+        ({"release": '"as-we-like"'}, "A release is a list of columns"),
         ({"warehouse": "elsewhere"}, "Select a valid choice"),
     ],
 )
 def test_a_pipeline_that_cannot_work_is_refused_in_words(steward, trees, wrong, said):
     reply = steward.post(reverse("admin:pipelines_pipeline_change", args=[trees.pk]), pipeline_values(trees, **wrong))
     assert reply.status_code == 200 and said in reply.content.decode()
+
+
+def test_a_ready_release_is_named_and_brings_its_private_columns(steward, trees):
+    address = reverse("admin:pipelines_pipeline_change", args=[trees.pk])
+    assert steward.post(address, pipeline_values(trees, key="provider_id, trip_id", release='"atd-trips"', release_k="10")).status_code == 302
+    trees.refresh_from_db()
+    assert (trees.release, trees.private_columns, trees.release_k) == (ATD_TRIPS, ATD_PRIVATE, 10)
+    assert steward.post(address, pipeline_values(trees, key="id", release="")).status_code == 302
+    trees.refresh_from_db()
+    assert trees.release == []
 
 
 def test_the_next_three_blocks_are_shown_and_none_by_hand(steward, trees):

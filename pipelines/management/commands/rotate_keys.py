@@ -9,7 +9,7 @@ from django.db import transaction
 from catalog import audit
 from pipelines import secrets
 from pipelines.errors import SetupError
-from pipelines.models import AfterStep, Provider
+from pipelines.models import AfterStep, Pipeline, Provider
 
 
 class Command(BaseCommand):
@@ -35,19 +35,25 @@ class Command(BaseCommand):
                 step = AfterStep.objects.select_related("pipeline").select_for_update(of=("self",)).get(pk=pk)
                 step.secret = self._rotate(step.secret, pipeline=step.pipeline.slug, step=step.pk, secret=step.kind)
                 step.save(update_fields=["secret"])
+        for pk in Pipeline.objects.exclude(surrogate_key="").order_by("slug").values_list("pk", flat=True):
+            # sealed anew, never another: the public ids are made with it
+            with transaction.atomic():
+                pipeline = Pipeline.objects.select_for_update().get(pk=pk)
+                pipeline.surrogate_key = self._rotate(pipeline.surrogate_key, pipeline=pipeline.slug, secret="the key of its public ids")
+                Pipeline.objects.filter(pk=pk).update(surrogate_key=pipeline.surrogate_key)
         if self.rotated or self.failed:
             audit.write(
                 audit.Actor(f"{getpass.getuser()} (command)"),
                 "rotate keys",
                 kind="secret",
-                target="all providers and steps after loads",
+                target="all providers, steps after loads and public ids",
                 result=f"{self.rotated} sealed anew, {len(self.failed)} could not be opened",
             )
         if options["json"]:
             self.stdout.write(json.dumps({"rotated": self.rotated, "references": self.references, "failed": self.failed}))
         else:
             for one in self.failed:
-                owner = one.get("provider") or f"{one['pipeline']}, step {one['step']} after a load"
+                owner = one.get("provider") or (f"{one['pipeline']}, step {one['step']} after a load" if "step" in one else one["pipeline"])
                 self.stderr.write(f"{owner}, secret {one['secret']}: {one['message']} {one['next_step']}")
             told = f"{self.rotated} secrets sealed anew, {self.references} are references to the environment"
             self.stdout.write(f"{told}, {len(self.failed)} could not be opened.")
