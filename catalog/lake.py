@@ -87,6 +87,7 @@ def atd_mds_place(provider: str, starts_at: datetime, zone_name: str, name: str)
     local, later = starts_at.astimezone(zone), (starts_at + timedelta(hours=1)).astimezone(zone)
     is_repeated = (local.date(), local.hour) == (later.date(), later.hour)
     hour = f"{local.hour}-first" if is_repeated else f"{local.hour}"
+    name = re.sub(r"-0+(?=\d+\.)", "-", name)  # of a further page too: trips-2.json
     return checked(f"{_run_mode()}/{safe_name(provider.lower())}/{local.year}/{local.month}/{local.day}/{hour}/{safe_name(name.lower())}")
 
 
@@ -407,6 +408,23 @@ def _altered(pointer: str) -> DataError:
 # a bucket
 
 
+def s3_client(*, access_key: str = "", secret_key: str = "") -> Any:
+    """A client of S3 or what speaks like it, by the AWS_… environment, or with keys of its own. Raises ValueError for a bad endpoint."""
+    import boto3  # here, for its import takes a quarter of a second that a folder need not pay
+    from botocore.config import Config
+
+    # a session of our own: boto3's default one is not safe to build in two threads
+    session = boto3.session.Session(aws_access_key_id=access_key or None, aws_secret_access_key=secret_key or None)
+    config = Config(
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 5},
+        # a server of our own seldom has a host name for every bucket
+        s3={"addressing_style": "path" if _endpoint() else "auto"},
+    )
+    return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+
+
 class BucketLake(Lake):
     """A lake on S3 or what speaks like it. No access list is ever set: who may read is the bucket's own affair."""
 
@@ -416,21 +434,9 @@ class BucketLake(Lake):
 
     @functools.cached_property
     def _s3(self) -> Any:
-        import boto3  # here, for its import takes a quarter of a second that a folder need not pay
-        from botocore.config import Config
-
-        # a session of our own: boto3's default one is not safe to build in two threads
-        session = boto3.session.Session()
-        config = Config(
-            connect_timeout=10,
-            read_timeout=60,
-            retries={"mode": "standard", "total_max_attempts": 5},
-            # a server of our own seldom has a host name for every bucket
-            s3={"addressing_style": "path" if _endpoint() else "auto"},
-        )
         with self._in_words():
             try:
-                return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+                return s3_client()
             except ValueError as error:
                 raise SetupError(f"{error}.", code="lake-address", next_step="Set AWS_ENDPOINT_URL to an address like https://host:9000.") from error
 

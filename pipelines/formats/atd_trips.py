@@ -11,7 +11,7 @@ from typing import Any
 AREAS = (
     ("council_district", "district_n", "council-districts"),
     ("census_geoid", "GEOID10", "census-tracts"),
-    ("cell", "id", "hex-cells"),
+    ("cell", "id", "trip-cells"),
 )
 
 _QUARTER = {"rule": "round_minutes", "minutes": 15}

@@ -6,7 +6,8 @@ An importer is a module of this folder with two functions, and `NAME`, what its 
 - `read(path, text) -> Plan` says what the file wants (`Wanted`) and what is wrong with it (`Problem`), with file and line. It
   writes nothing, asks no database, and executes nothing of what it reads.
 
-The first paragraph of its docstring is what the help of import_config says of the format.
+Where several files of a format belong together it has `read_all([(path, text), …])` besides. The first paragraph of its docstring
+is what the help of import_config says of the format.
 
 Comparing with the database, checking and writing are done here, the same for all formats. To import is to add and to change:
 what no file names stays.
@@ -14,7 +15,8 @@ what no file names stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -24,12 +26,12 @@ from types import ModuleType
 from django.db import transaction
 
 from catalog.audit import Actor
-from pipelines.importers import own
-from pipelines.importers.plan import PIPELINE, Plan, Problem, Report, Wanted, suggestion
+from pipelines.importers import environments, files, own
+from pipelines.importers.plan import PIPELINE, Plan, Problem, Report, Wanted
 from pipelines.importers.settle import CheckJob, settle
 
-#: No configuration is longer; what is, was named by mistake.
-LARGEST_FILE = 20 << 20
+#: The Fernet key of an encrypted file, by its path; "" for none.
+KeyFor = Callable[[str], str]
 
 FORMATS: tuple[ModuleType, ...] = tuple(
     module
@@ -46,14 +48,15 @@ class Refused(Exception):
         self.problems = problems
 
 
-def plan(paths: Iterable[str | Path], *, warehouse: str = "", check_job: CheckJob | None = None) -> Plan:
+def plan(paths: Iterable[str | Path], *, warehouse: str = "", check_job: CheckJob | None = None, key_for: KeyFor | None = None) -> Plan:
     """What these files would make, change and leave, and all that is wrong with them. Nothing stays written.
 
     With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say. `check_job` judges an upkeep job
-    (ValidationError), which an importer can't: who does the jobs stands beside it.
+    (ValidationError), which an importer can't: who does the jobs stands beside it. `key_for` is asked for the Fernet key of a file
+    that is encrypted; "" leaves it to ATD_MDS_FERNET_KEY of the environment.
     """
     paths = [str(path) for path in paths]
-    read = _read(paths)
+    read = _read(paths, key_for)
     if warehouse:
         read = replace(read, wanted=tuple(_into(warehouse, wanted) for wanted in read.wanted))
     with transaction.atomic():
@@ -92,9 +95,28 @@ def apply(planned: Plan, *, actor: Actor, reason: str = "", check_job: CheckJob 
     return Report(done.of("created"), done.of("changed"), done.of("unchanged"), notes, planned.warnings)
 
 
-def _read(paths: Iterable[str]) -> Plan:
+def _read(paths: Iterable[str], key_for: KeyFor | None) -> Plan:
     """All files read, each by the importer that knows its format; a file that can't be read is a problem like any other."""
-    plans = [_read_one(path) for path in paths]
+    plans: list[Plan] = []
+    together: dict[ModuleType, list[tuple[str, str]]] = {}
+    queue: list[tuple[str, Mapping[str, str]]] = [(path, {}) for path in paths]
+    for path, environment in queue:  # which grows: a .env names further files
+        try:
+            text = _text(path, environment, key_for)
+            if environments.is_one(text):
+                named = environments.read(path, text)
+                queue += [(file, named.variables) for file in named.files]
+                plans.append(Plan(problems=named.problems, notes=named.notes))
+                continue
+            known = _importer_of(path, text)
+        except files.Unreadable as error:
+            plans.append(Plan(problems=(Problem(path, error.line, "", error.message, error.next_step),)))
+            continue
+        if hasattr(known, "read_all"):
+            together.setdefault(known, []).append((path, text))
+        else:
+            plans.append(known.read(path, text))
+    plans += [known.read_all(found) for known, found in together.items()]
     return Plan(
         wanted=tuple(wanted for one in plans for wanted in one.wanted),
         problems=tuple(problem for one in plans for problem in one.problems),
@@ -103,43 +125,32 @@ def _read(paths: Iterable[str]) -> Plan:
     )
 
 
-def _read_one(path: str) -> Plan:
-    file = Path(path)
-
-    def refused(message: str, next_step: str, line: int = 0) -> Plan:
-        return Plan(problems=(Problem(path, line, "", message, next_step),))
-
+def _text(path: str, environment: Mapping[str, str], key_for: KeyFor | None) -> str:
+    """What the file says. Raises files.Unreadable."""
+    content = files.read(path, environment)
+    if files.is_encrypted(content):
+        key = environment.get(environments.FERNET_KEY) or (key_for(path) if key_for else "") or os.environ.get(environments.FERNET_KEY, "")
+        if not key:
+            raise files.Unreadable(
+                "The file is encrypted, and no key was given.",
+                "Put the key into the environment, and name its variable: --fernet-key-env ATD_MDS_FERNET_KEY",
+            )
+        content = files.opened(content, key)
     try:
-        if file.is_dir():
-            return refused("This is a folder.", f"Name the files in it: {path.rstrip('/')}/*.yaml")
-        with file.open("rb") as opened:
-            # not read to its end: a device has none
-            content = opened.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            return refused(f"The file is longer than {LARGEST_FILE:,} bytes; no configuration is.", "Name a configuration file.")
-    except FileNotFoundError:
-        return refused("There is no such file.", _near(file))
-    except OSError as error:
-        return refused(f"The file can't be read: {error.strerror}.", "Let the user who runs this command read it.")
-    try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return refused("The file is not UTF-8 text.", "Save it again as UTF-8.", line)
+        raise files.Unreadable("The file is not UTF-8 text.", "Save it again as UTF-8.", line) from None
+
+
+def _importer_of(path: str, text: str) -> ModuleType:
     known = next((importer for importer in FORMATS if importer.recognises(path, text)), None)
-    if known is None and file.suffix.lower() in (".yaml", ".yml"):
+    if known is None and Path(path).suffix.lower() in (".yaml", ".yml"):
         known = own  # it is probably meant to be ours, and its reader can say what is wrong with it
     if known is None:
         names = ", ".join(importer.NAME for importer in FORMATS)
-        return refused(
+        raise files.Unreadable(
             "This is no configuration that is known here.",
             f"These are known: {names}. `manage.py help import_config` shows an example.",
         )
-    return known.read(path, text)
-
-
-def _near(file: Path) -> str:
-    names = sorted(item.name for item in file.parent.iterdir()) if file.parent.is_dir() else []
-    if not names:
-        return f"Look at the path: the folder {file.parent} does not exist or is empty."
-    return suggestion(file.name, names, what=f"In {file.parent} are")
+    return known

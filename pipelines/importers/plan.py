@@ -56,6 +56,9 @@ class Wanted:
     Of what stands in `unread` the file holds something that could not be read, of which a Problem tells already.
     `lines` gives the line of each value, also of `secrets.NAME`, `parameters.NAME`, `columns.NAME` and `after.1`.
     `next_steps` says what to do where a value can't stand here, in better words than a list of those that can.
+    `keeps_parameters`: a provider's parameters that the file does not name stay, one that is None is forgotten.
+    `offers` are enrichments that a pipeline gets where their layer is here; a note tells of those whose layer is not. Beside
+    the layer's slug a Step names in `first` the `key_property` by which a layer of another slug is known.
     `is_shared`: several files may ask for it, like the portal that they all read; the same twice is once.
     """
 
@@ -70,6 +73,8 @@ class Wanted:
     first: Mapping[str, Any] = field(default_factory=dict)
     next_steps: Mapping[str, str] = field(default_factory=dict)
     keeps_steps: bool = False
+    keeps_parameters: bool = False
+    offers: tuple[Step, ...] = ()
     is_shared: bool = False
 
     @property

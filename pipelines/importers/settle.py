@@ -134,8 +134,11 @@ class _Settled:
 
     def settle(self) -> None:
         stored = self.model.objects.select_for_update().filter(**plain.identity(self.wanted.kind, self.wanted.slug)).first()
+        first = self.wanted.first
         if stored is None:
-            self.wanted = replace(self.wanted, values={**self.wanted.first, **self.wanted.values})
+            self.wanted = replace(self.wanted, values={**first, **self.wanted.values})
+        if self.wanted.offers:
+            self._take_offers(stored)
         wanted = self.wanted
         for name, value in wanted.values.items():
             if any("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in _texts(value)):
@@ -148,6 +151,9 @@ class _Settled:
         for name, value in wanted.values.items():
             if name == "secrets":
                 self._secrets(thing, value)
+            elif name == "parameters" and wanted.keeps_parameters:
+                kept = {**(stored.parameters if stored else first.get("parameters", {})), **value}
+                thing.parameters = {item: word for item, word in kept.items() if word is not None}
             elif name in plain.PARTS.get(wanted.kind, ()):
                 continue  # things of their own, once this is stored
             elif isinstance(field := plain.FIELDS[wanted.kind][name], models.ForeignKey):
@@ -426,6 +432,31 @@ class _Settled:
         return [FieldChange("sha256", before["sha256"], kept.sha256)] if before and before["sha256"] != kept.sha256 else []
 
     # the columns that the enrich stage adds
+
+    def _take_offers(self, pipeline: Pipeline | None) -> None:
+        """Add to the wanted enrichments those that are offered, whose layer is here and whose column is new."""
+        has = plain.enrichments_of(pipeline) if pipeline else []
+        kept = [Step(plain.plain_enrichment(one)) for one in has]
+        columns = {one.column for one in has}
+        missing: dict[str, list[str]] = {}
+        for offer in self.wanted.offers:
+            column, slug = offer.values["column"], offer.values["layer"]
+            if column in columns:
+                continue
+            layers = BoundaryLayer.objects.defer("content")
+            layer = layers.filter(slug=slug).first() or layers.filter(key_property=offer.first.get("key_property", "")).first()
+            if layer is None:
+                missing.setdefault(slug, []).append(column)
+            else:
+                kept.append(Step({**offer.values, "layer": layer.slug}))
+        self.wanted = replace(self.wanted, values={**self.wanted.values, "enrichments": tuple(kept)})
+        for slug, names in missing.items():
+            note = (
+                f"There is no boundary layer {slug}, so nothing fills {' and '.join(names)}: import its GeoJSON with these files, "
+                "or upload it under Boundaries under that name and import them again."
+            )
+            if note not in self.settling.notes:
+                self.settling.notes.append(note)
 
     def _make_enrichments(self, pipeline: Pipeline) -> None:
         """What the pipeline will have, in `self.enrichments`: one a column, each in the place of the one that is stored."""

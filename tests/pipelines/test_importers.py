@@ -556,7 +556,7 @@ def test_a_missing_file_and_a_strange_one_are_problems_like_any_other(tmp_path, 
 
 
 def test_a_file_without_an_end_one_that_is_too_long_and_a_circle_of_links_are_problems(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(importers, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(importers.files, "LARGEST_FILE", 1000)
     circle = tmp_path / "circle.yaml"
     circle.symlink_to(circle)
     paths = ["/dev/zero", file("datasets:\n" + "#" * 1000), circle]
