@@ -275,13 +275,7 @@ class MDS(Connector):
                 read_timeout=self._number("timeout", least=0.001), manners=self.manners,
             ).json  # fmt: skip
         except PipelineError as error:
-            if error.code not in ("http-400", "http-401", "http-403"):
-                raise
-            raise SetupError(
-                f"the token server gives no token: {error.message}",
-                code="credentials-refused",
-                next_step=f"Check the log-in data of provider {self.account.slug}: a client may have been renewed, or lost its scope.",
-            ) from None
+            raise self._no_token(error) from None
         told = self.plain("auth_token_res_key")
         found = [answer.get(name) for name in ((told,) if told else TOKEN_NAMES)] if isinstance(answer, dict) else []
         value = next((token for token in found if isinstance(token, str) and token), "")
@@ -298,6 +292,18 @@ class MDS(Connector):
         with suppress(TypeError, ValueError):
             lasts = float(answer.get("expires_in"))
         return _Token(value, asked + lasts)
+
+    def _no_token(self, error: PipelineError) -> PipelineError:
+        """What the token server's answer means: its 404 or 202 must never be taken for that of an hour."""
+        words, slug = f"the token server gives no token: {error.message}", self.account.slug
+        if error.code in ("http-400", "http-401", "http-403"):
+            step = f"Check the log-in data of provider {slug}: a client may have been renewed, or lost its scope."
+            return SetupError(words, code="credentials-refused", next_step=step)
+        if isinstance(error, TransientError):
+            return TransientError(words, retry_after=error.retry_after, code="no-token" if error.code in ANSWERS else error.code)
+        if not error.code.startswith("http-"):
+            return error
+        return SetupError(words, code="no-token", next_step=f"Check the address of the token server of provider {slug}.")
 
     # ----------------------------------------------------------------------------------------------------- the question
 

@@ -1,15 +1,20 @@
 """Extract: what the source has lies in the lake, whole and counted, or the block says why not; nothing is fetched needlessly."""
 
+import json
+import os
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from django.db.models import Sum
 
-from catalog.models import CatalogEntry, DatasetColumn
+from catalog.models import CatalogEntry, Dataset, DatasetColumn
 from opendata_ops.sandbox.faults import Fault
-from pipelines import blocks, clock, planner, runner
+from opendata_ops.sandbox.mds import Bearer, MdsServer
+from opendata_ops.sandbox.mds_trips import Fleet
+from pipelines import blocks, clock, planner, runner, secrets
 from pipelines.connectors.base import Column
-from pipelines.models import LogLine, Run, RunState, ScheduleBlock, State
+from pipelines.models import LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, State
 from pipelines.planner import Order
 from pipelines.stages import columns as dictionary
 from tests.pipelines.scene import ANN, COLUMNS, SOURCE, SandboxTable, Scene, stage_scene, table, together
@@ -18,6 +23,7 @@ __all__ = ["stage_scene"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ONLY = {"stages": ["extract"], "portal": None}
+_numbers = count(1)
 PAGE = r"/resource/aaaa-0001\.csv"
 
 
@@ -251,6 +257,131 @@ def test_local_windows_meet_around_the_hour_that_comes_twice(stage_scene):
     found = list(ScheduleBlock.objects.order_by("starts_at"))
     assert len(found) == 5 and {block.state for block in found} == {State.DONE}
     assert sum(block.rows for block in found) == 16
+
+
+# a source that cannot count, and whose hours may not be ready: an operator's MDS
+
+HOUR = datetime(2026, 3, 8, 10, tzinfo=UTC)
+
+
+class Operator:
+    """A pipeline of an operator's trips, by the hour."""
+
+    def __init__(self, server: MdsServer, **fields):
+        self.server = server
+        name = f"op{next(_numbers)}_{os.getpid()}"
+        self.provider = Provider.objects.create(
+            slug=name, title="Redwing", kind="mds", base_url=server.url, max_parallel=1,
+            parameters={"version": server.version, "provider_id": "p-1", "auth_type": "bearer"},
+            secrets={"token": secrets.seal(Bearer().token)},
+        )  # fmt: skip
+        dataset = Dataset.objects.create(slug=name, title="Trips")
+        values = {
+            "resource": "trips", "format": "mds_trips", "cadence": "hourly", "window_column": "end_time", "key": ["provider_id", "trip_id"],
+            "table": name, "time_zone": "America/Chicago", "starts_on": HOUR.date(), "stages": ["extract"], **fields,
+        }  # fmt: skip
+        self.pipeline = Pipeline(slug=name, title="Trips", provider=self.provider, dataset=dataset, **values)
+        self.pipeline.full_clean(exclude=["portal"])
+        self.pipeline.save()
+
+    def go(self, hours: int = 1, first: datetime = HOUR, **order) -> list[ScheduleBlock]:
+        order = Order([self.pipeline], starts_at=first, ends_at=first + timedelta(hours=hours), which="all", **order)
+        runner.work_off(planner.place(order, actor=ANN, bell=False).moved, workers=1)
+        return list(ScheduleBlock.objects.filter(pipeline=self.pipeline, starts_at__gte=first).order_by("starts_at"))
+
+    def files(self, block: ScheduleBlock) -> list[CatalogEntry]:
+        return list(CatalogEntry.objects.live().filter(source=self.pipeline.slug, window_start=block.starts_at).order_by("id_base"))
+
+
+@pytest.fixture
+def operator(stage_scene):
+    """A maker of operators' pipelines: `operator(version="1.2", fields={…}, hourly=9)`."""
+    made = []
+
+    def make(version="1.2", *, fields=None, hourly=9, **options):
+        made.append(MdsServer(Fleet("Redwing", seed="extract", hourly=hourly, devices=5), version=version, auth=Bearer(), **options).start())
+        return Operator(made[-1], **fields or {})
+
+    yield make
+    for server in made:
+        server.stop()
+
+
+def test_the_trips_of_an_hour_lie_in_the_lake_page_by_page_with_all_that_is_needed_to_read_them(operator, lake_folder):
+    scene = operator("0.3", page_size=4)
+    [block] = scene.go()
+    run = block.runs.get()
+    assert (block.state, block.rows, block.mark, run.rows_in, run.rows_out) == (State.DONE, 9, "", 9, 9)
+    files = scene.files(block)
+    assert [(file.id_base, file.rows) for file in files] == [("trips", 4), ("trips-00002", 4), ("trips-00003", 1)]
+    about = files[0].metadata
+    assert (about["provider_id"], about["version"], about["starts_at"], about["vouched"]) == ("p-1", "0.3", "2026-03-08T10:00:00Z", False)
+    page = json.loads((lake_folder / files[0].pointer).read_bytes())
+    assert len(page["data"]["trips"]) == 4
+    assert Bearer().token not in f"{files[0].origin} {about} {list(LogLine.objects.values_list('text', flat=True))}"
+
+
+def test_what_is_told_of_vehicles_lies_beside_the_trips_and_is_not_counted_as_rows(operator):
+    scene = operator("2.0")
+    [block] = scene.go()
+    files = scene.files(block)
+    told = [file for file in files if file.metadata.get("role") == "vehicles"]
+    assert (block.rows, len(files) - len(told)) == (9, 1) and told
+    assert f"9 rows in 1 file and {len(told)} of vehicles" in block.message
+
+
+@pytest.mark.parametrize(
+    ("scripted", "state", "mark", "code"),
+    [
+        (404, State.DONE, "no-service", ""),
+        (202, State.WAITING, "", "not-ready"),
+        (102, State.WAITING, "", "not-ready"),
+        (429, State.WAITING, "", "rate-limited"),
+        (500, State.WAITING, "", "http-500"),
+        (401, State.FAILED, "", "credentials-refused"),
+        (400, State.FAILED, "", "request-refused"),
+        (406, State.FAILED, "", "version-refused"),
+        (410, State.FAILED, "", "gone"),
+    ],
+)
+def test_each_answer_of_an_hour_is_a_state_of_its_own(operator, scripted, state, mark, code):
+    scene = operator("1.2")
+    scene.server.script(HOUR, scripted, times=9, **({"retry_after": 900} if scripted == 429 else {}))
+    [block] = scene.go()
+    assert (block.state, block.mark, block.error_code) == (state, mark, code), block.message
+    assert "127.0.0.1" in block.message and scene.files(block) == []
+    assert block.attempts == (1 if code in ("rate-limited", "http-500", "credentials-refused", "request-refused", "version-refused", "gone") else 0)
+    if state == State.DONE:
+        assert (block.rows, block.runs.get().rows_in) == (0, 0) and "check the address" in block.message
+    if code == "rate-limited":
+        scene.provider.refresh_from_db()
+        assert scene.provider.blocked_until > block.changed_at + timedelta(minutes=14)  # none of its other hours asks before
+
+
+def test_no_service_ends_the_hour_before_its_later_stages_and_an_empty_hour_does_not(operator):
+    fields = {"stages": ["extract", "load"]}
+    scene = operator("1.2", fields=fields, closes=HOUR)
+    [block] = scene.go()
+    assert (block.state, block.mark, [run.stage for run in block.runs.all()]) == (State.DONE, "no-service", ["extract"])
+    quiet = operator("1.2", hourly=0)
+    [block] = quiet.go()
+    assert (block.state, block.mark, [file.rows for file in quiet.files(block)]) == (State.DONE, "empty", [0])
+
+
+def test_an_hour_that_had_trips_and_is_no_service_now_is_suspicious_and_loses_nothing(operator):
+    scene = operator("1.2")
+    scene.go()
+    scene.server.script(HOUR, 404)
+    [block] = scene.go(force=True)
+    assert (block.state, block.mark) == (State.DONE, "suspicious") and "had 9 rows before" in block.message
+    assert [file.rows for file in scene.files(block)] == [9]
+
+
+def test_raw_files_lie_where_atd_mds_laid_them_if_the_pipeline_says_so(operator, lake_folder):
+    scene = operator("1.2", fields={"raw_names": "atd-mds"})
+    [block] = scene.go()
+    [file] = scene.files(block)
+    assert file.pointer.endswith(f"/{scene.provider.slug}/2026/3/8/5/trips.json") and (lake_folder / file.pointer).exists()
 
 
 # the dictionary

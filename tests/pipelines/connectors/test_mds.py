@@ -187,8 +187,7 @@ def test_each_log_in_opens_and_a_wrong_one_is_refused_without_being_shown(serve,
     [file] = client.fetch(tmp_path)
     assert trips_in([file]) == ids(server.trips(HOUR))
     assert "12 trips" in client.mds.test()
-    wrong = {key: value.replace("practice", "stranger") if isinstance(value, str) else {k: v.replace("practice", "stranger") for k, v in value.items()}
-             for key, value in secrets.items()}  # fmt: skip
+    wrong = json.loads(json.dumps(secrets).replace("practice", "stranger"))
     stranger = Client(server.url, secrets=wrong, **parameters)
     for ask in (lambda: stranger.fetch(tmp_path), stranger.mds.test):
         with pytest.raises(SetupError) as caught:
@@ -227,6 +226,12 @@ def test_what_a_token_server_says_is_passed_on_in_words_and_without_its_secrets(
     with pytest.raises(SetupError, match="the token server gives no token: .*Scripted") as caught:
         client.fetch(tmp_path)
     assert caught.value.code == "credentials-refused"
+    for status, kind in ((404, SetupError), (202, TransientError)):
+        server.script_token(status, times=9)
+        with pytest.raises(kind, match="the token server gives no token") as caught:
+            client.fetch(tmp_path)
+        assert caught.value.code == "no-token"  # of an hour it would say "no service", or "not ready"
+        server._token_script.clear()
     server.script_token(500)
     assert client.fetch(tmp_path)  # what passes is tried again
     client = Client(server.url, secrets={"auth_data": dict(OAuth().form)}, auth_token_res_key="jwt", **options)
@@ -255,7 +260,7 @@ def test_two_operators_in_one_process_keep_their_own_names_and_headers(serve, tm
     assert len(trips_in(first.fetch(tmp_path))) == 12
     assert len(trips_in(Client(jump.url, version="0.3").fetch(tmp_path))) == 12
     assert "app-version" not in asked(jump)[0].headers and set(asked(jump)[0].query) == {"min_end_time", "max_end_time"}
-    picky = serve(version="0.3", quirks=["rejects_max_end_time"])
+    picky = serve(version="0.3", quirks=["rejects_max_end_time"], clock=lambda: HOUR + timedelta(hours=2))
     assert Client(picky.url, version="0.3", mds_param_override={"end_time": ""}).fetch(tmp_path)
     assert set(asked(picky)[0].query) == {"min_end_time"}
 
@@ -514,10 +519,8 @@ def test_a_password_does_not_travel_readable_by_all(tmp_path):
     with pytest.raises(SetupError) as caught:
         mds.test()
     assert caught.value.code == "plain-http"
-    token = MDS(
-        Account("redwing", "https://mds.example", {"auth_type": "oauth", "token_url": "http://token.example"}, {"auth_data": '{"password": "hush"}'}),
-        Door([]),
-    )
+    parameters = {"auth_type": "oauth", "token_url": "http://token.example"}
+    token = MDS(Account("redwing", "https://mds.example", parameters, {"auth_data": '{"password": "hush"}'}), Door([]))
     with pytest.raises(SetupError) as caught:
         token.test()
     assert caught.value.code == "plain-http" and "hush" not in caught.value.message
