@@ -67,6 +67,8 @@ class Rules(NamedTuple):
     takes_no_route: bool
     said: re.Pattern[str]
     propulsion: str
+    #: Fields that upstream knew before the schema did.
+    beyond: frozenset[str] = frozenset()
 
 
 # the kinds of a field
@@ -270,8 +272,8 @@ _0_4 = _0_3 | {"vehicle_type": _vehicle(*_SCOOTERS, "car", "moped"), "route": _r
 _1_0 = _second(_MS, _vehicle(*_SCOOTERS, "car", "moped", "other"))
 
 VERSIONS: dict[str, Rules] = {
-    "0.2": _of("0.2", _0_2, takes_no_route=True),
-    "0.3": _of("0.3", _0_3),
+    "0.2": _of("0.2", _0_2, takes_no_route=True)._replace(beyond=frozenset({"publication_time", "currency"})),
+    "0.3": _of("0.3", _0_3)._replace(beyond=frozenset({"currency"})),
     "0.4": _of("0.4", _0_4),
     "1.0": _of("1.0", _1_0, allows_unknown=False),
     "1.1": _of("1.1", _1_0, allows_unknown=False),
@@ -328,7 +330,7 @@ def mend(trip: dict[str, Any], odd: list[str], rules: Rules, *, integer_ids: boo
                 continue
         value, problem = _mended(name, mended.get(name, MISSING), rule, rules, trip if integer_ids else None)
         mended[name] = value
-        problems.append(problem)
+        problems.append(problem._replace(fits=True) if name in rules.beyond else problem)
     return mended, problems
 
 

@@ -204,7 +204,7 @@ class TripReader:
     def _look_at_envelope(self, name: str, keys: set[str], said: Any, rules: Rules, is_strict: bool) -> None:
         self._versions[str(said)] += 1
         self._judged_by.add(rules.version)
-        problems = [Problem("(page)", f"key {key!r} is not one that this version has") for key in sorted(keys - _ENVELOPE[rules.is_flat])]
+        problems = [Problem("(page)", f"has a key {key!r} that this version does not have") for key in sorted(keys - _ENVELOPE[rules.is_flat])]
         if "links" in keys and not rules.is_flat and rules.version not in ("0.2", "0.3"):
             problems.append(Problem("(page)", "has links, which this version forbids"))
         if not (type(said) is str and rules.said.fullmatch(said)):
@@ -415,6 +415,9 @@ def read_vehicles(pages: Iterable[Path]) -> dict[str, Vehicle]:
             raise DataError(f"{path.name} is not JSON: {error}.", code="bad-json-page", next_step="Run the block again from extract.") from error
         held = page.get("data", page) if type(page) is dict else page
         vehicles = held.get("vehicles") if type(held) is dict else None
+        if vehicles is None and type(held) is dict and "device_id" in held:
+            # asked for one, some answer with that one
+            vehicles = [held]
         if type(vehicles) is not list:
             raise DataError(
                 f"{path.name} is not a page of MDS vehicles: it has no list of vehicles.",
