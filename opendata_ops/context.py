@@ -29,6 +29,7 @@ class Shell:
     now: object
     machinery: selectors.Machinery | None
     needs: int
+    has_trips: bool = False
 
 
 def shell(request: HttpRequest) -> dict:
@@ -54,8 +55,8 @@ def _shell(request: HttpRequest) -> Shell:
         # a savepoint where a transaction is open, so that a missing table does not spoil the page's own queries
         with transaction.atomic() if connection.in_atomic_block else nullcontext():
             # the first page has counted already
-            needs = getattr(request, "needs_counted", None)
-            return Shell(now, selectors.machinery(now), selectors.needs_count(now) if needs is None else needs)
+            rail = getattr(request, "rail", None) or selectors.rail(now)
+            return Shell(now, selectors.machinery(now), rail.needs, rail.has_trips)
     except DatabaseError as error:
         # the page around a failure must stand: it says "unknown", and the log says why
         log.warning("The shell could not ask the database: %s", error)

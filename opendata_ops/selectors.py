@@ -94,9 +94,27 @@ def needs(pipelines: list[Pipeline], troubles: list[Trouble], failures: list[Fai
     return sorted(found, key=lambda need: (_RANK.get(need.face.look, 4), need.since or now, need.title))
 
 
+@dataclass(frozen=True)
+class Rail:
+    """What the rail beside every page tells: how many things need a person, and whether there are trips to report on."""
+
+    needs: int
+    has_trips: bool
+
+
+def rail(now: datetime) -> Rail:
+    """The questions of `needs_count`, and no more."""
+    pipelines = list(schedule.pipelines_with_newest())
+    return Rail(len(needs(pipelines, all_troubles(now), after_failures(), upkeep_failures(), now)), has_trips(pipelines))
+
+
+def has_trips(pipelines: list[Pipeline]) -> bool:
+    return any(pipeline.provider.kind == "mds" for pipeline in pipelines)
+
+
 def needs_count(now: datetime) -> int:
     """How many things need a person: the number beside "Today". Four queries."""
-    return len(needs(list(schedule.pipelines_with_newest()), all_troubles(now), after_failures(), upkeep_failures(), now))
+    return rail(now).needs
 
 
 def _trouble_need(pipeline: Pipeline, trouble: Trouble) -> Need:
@@ -208,6 +226,11 @@ class Board:
     @property
     def is_set_up(self) -> bool:
         return bool(self.lines)
+
+    @property
+    def rail(self) -> Rail:
+        """What the rail would count again."""
+        return Rail(len(self.needs), has_trips([line.pipeline for line in self.lines]))
 
     @property
     def mondays(self) -> set[int]:

@@ -25,7 +25,7 @@ def today(request: HttpRequest) -> HttpResponse:
     board = selectors.board(now)
     if request.GET.get("format") == "csv":
         return day_csv(board)
-    request.needs_counted = len(board.needs)
+    request.rail = board.rail
     template = "opendata_ops/today.html" if board.is_set_up else "opendata_ops/empty.html"
     return render(request, template, {"board": board, "now": now, "may_operate": request.user.has_perm(OPERATE)})
 

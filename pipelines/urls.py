@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, blocks, machinery, rebuild, schedule, upkeep
+from pipelines.views import accept, after, blocks, machinery, rebuild, schedule, trips, upkeep
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
@@ -28,5 +28,6 @@ urlpatterns = [
     path("upkeep/", upkeep.jobs, name="upkeep"),
     path("upkeep/<int:pk>/", upkeep.job, name="upkeep_job"),
     path("upkeep/<int:pk>/run/", upkeep.run, name="upkeep_run"),
+    path("reports/trips/", trips.trips, name="trips"),
     path("workers/", machinery.workers, name="workers"),
 ]
