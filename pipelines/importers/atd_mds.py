@@ -50,7 +50,6 @@ KEYS: dict[str, tuple[type, ...]] = {
     "provider_name": (str,),
     "time_format": (str,),
 }
-#: What may be null there, which is as good as not there.
 SETTINGS = (
     "HASURA_ENDPOINT", "HASURA_ADMIN_KEY", "SOCRATA_DATA_ENDPOINT", "SOCRATA_DATASET", "SOCRATA_APP_TOKEN", "SOCRATA_KEY_ID",
     "SOCRATA_KEY_SECRET",
@@ -385,8 +384,9 @@ class _Operator:
         if private:
             self._seal("auth_headers", "headers", _sealed_text(private))
         elif told.get("auth_type", "").lower() == "custom":
-            # a function made them: known to be there, and still to be entered
-            self._seal("auth_headers", "auth_type", KEEP)
+            self.reader.notes.append(
+                f"{self.name}: its log-in was a function of atd-mds; enter the headers that it made as the provider's secret headers (auth_headers)."
+            )
         further = told.get("request") or {}
         auth = further.get("auth") if isinstance(further.get("auth"), dict) else {}
         if token_headers := auth.get("headers"):

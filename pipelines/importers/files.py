@@ -31,6 +31,10 @@ class Unreadable(Exception):
         self.message, self.next_step, self.line = message, next_step, line
 
 
+class Missing(Unreadable):
+    """There is no such file."""
+
+
 def read(path: str, environment: Mapping[str, str] | None = None) -> bytes:
     """The bytes of a file or of an object in S3, as they are. Raises Unreadable.
 
@@ -62,6 +66,11 @@ def write(path: str, content: bytes, *, is_secret: bool = False) -> None:
         raise Unreadable(f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to.") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def beside(path: str, name: str) -> str:
+    """Where the file of that name lies in the folder of `path`."""
+    return f"{path.rpartition('/')[0]}/{name}" if is_s3(path) else str(Path(path).with_name(name))
 
 
 # encryption
@@ -113,7 +122,7 @@ def _file(file: Path) -> bytes:
             # not read to its end: a device has none
             return opened.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        raise Unreadable("There is no such file.", _near(file)) from None
+        raise Missing("There is no such file.", _near(file)) from None
     except OSError as error:
         raise Unreadable(f"The file can't be read: {error.strerror}.", "Let the user who runs this command read it.") from error
 
@@ -150,9 +159,10 @@ def _in_words(path: str, environment: Mapping[str, str]) -> Iterator[Any]:
         yield lake.s3_client(access_key=environment.get("AWS_ACCESS_KEY_ID", ""), secret_key=environment.get("AWS_SECRET_ACCESS_KEY", ""))
     except boto.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        if code in ("NoSuchKey", "NoSuchBucket", "404"):
-            missing = "bucket" if code == "NoSuchBucket" else "file"
-            raise Unreadable(f"There is no such {missing} in S3.", "Look at the address: s3://bucket/key.") from None
+        if code in ("NoSuchKey", "404"):
+            raise Missing("There is no such file in S3.", "Look at the address: s3://bucket/key.") from None
+        if code == "NoSuchBucket":
+            raise Unreadable("There is no such bucket in S3.", "Look at the address: s3://bucket/key.") from None
         raise Unreadable(f"The storage refuses it: {code}.", again) from None
     except (boto.BotoCoreError, ValueError) as error:
         # botocore's own words name the endpoint and what is missing, and no credentials

@@ -26,7 +26,7 @@ from pipelines import secrets
 from pipelines.connectors.base import COLUMN_TYPES, REGISTRY
 from pipelines.connectors.redaction import MASK
 from pipelines.errors import PipelineError, SetupError
-from pipelines.importers import plain
+from pipelines.importers import files, plain
 from pipelines.importers.plan import (
     BOUNDARY,
     DATASET,
@@ -406,12 +406,11 @@ class _Settled:
             self._fault("file", f"{name!r} is no name of a file beside this one.", "Write its name only, like council-districts.geojson.")
             return None
         try:
-            with Path(self.wanted.file).with_name(name).open("rb") as file:
-                return file.read(boundaries.MOST_BYTES + 1)
-        except FileNotFoundError:
+            return files.read(files.beside(self.wanted.file, name))
+        except files.Missing:
             return None
-        except OSError as error:
-            self._fault("file", f"{name} can't be read: {error.strerror}.", "Let the user who runs this command read it.")
+        except files.Unreadable as error:
+            self._fault("file", f"{name}: {error.message}", error.next_step)
             return None
 
     def _store_areas(self, layer: BoundaryLayer, before: dict[str, Any]) -> list[FieldChange]:

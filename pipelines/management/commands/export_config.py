@@ -1,50 +1,112 @@
-"""Write the configuration as the app's own YAML, without any secret; import_config reads it back, to the letter."""
+"""Write the configuration: as the app's own YAML, which import_config reads back to the letter, or as the files of atd-mds."""
 
+import json
 import os
 import sys
-from pathlib import Path
 
-from pipelines.importers import own
+from django.conf import settings
+
+from catalog import audit, boundaries
+from catalog.models import BoundaryLayer
+from pipelines.importers import atd_mds_export, files, own
 from pipelines.importers.plan import KEEP
-from pipelines.management.base import DONE, NOTHING, OpsCommand, pipelines_named, refusal
+from pipelines.management.base import DONE, NOTHING, OpsCommand, me, pipelines_named, refusal
+from pipelines.models import Pipeline, Provider
+
+YAML, ATD_MDS = "yaml", "atd-mds"
 
 
 class Command(OpsCommand):
     help = (
-        "Write providers, datasets (with their dictionary) and pipelines (with their steps after a load) as YAML: every setting, and no "
-        "secret; one that is stored encrypted reads `sealed`. Importing the file here changes nothing; elsewhere it makes the same city "
-        "and says which secrets must be entered."
+        "Write providers, datasets (with their dictionary), boundaries, pipelines (with their steps after a load and their enrichments) and "
+        "upkeep jobs as YAML: every setting, and no secret; one that is stored encrypted reads `sealed`. Importing the file here changes "
+        "nothing; elsewhere it makes the same city and says which secrets must be entered. With --format atd-mds: the operators, or the "
+        "settings of their portal, as atd-mds has them."
     )
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
         parser.epilog = "exit codes: 0 written, 2 refused, 3 nothing is configured"
         parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="only these and what they refer to (default: everything)")
-        parser.add_argument("--output", metavar="FILE", help="write YAML to this file, with --json too")
+        parser.add_argument(
+            "-o", "--output", metavar="FILE", help="write to this file or s3://bucket/key, with --json too; areas of boundaries lie beside it"
+        )
+        parser.add_argument("--format", choices=[YAML, ATD_MDS], default=YAML, help="our own YAML (the default), or the JSON of atd-mds")
+        parser.add_argument("--what", choices=["providers", "settings"], default="", help="which file of atd-mds")
+        parser.add_argument("--fernet-key-env", default="", metavar="NAME", help="encrypt atd-mds' file with the Fernet key in this variable")
+        parser.add_argument("--with-secrets", action="store_true", help="write the secrets of atd-mds' file in clear text; the audit keeps who did")
+        parser.add_argument("--reason", default="", help="why secrets are written out; kept in the audit, and needed where ENVIRONMENT is prod")
 
     def act(self, **options) -> int:
+        if options["format"] == ATD_MDS:
+            return self._for_atd_mds(options)
+        for name in ("what", "fernet_key_env", "with_secrets"):
+            if options[name]:
+                raise refusal(f"--{name.replace('_', '-')} belongs to --format atd-mds.", "Leave it out, or add --format atd-mds.")
         chosen = options["pipelines"]
         told = own.document([pipeline.slug for pipeline in pipelines_named(chosen)] if chosen else None)
         text = own.write(told)
-        if options["output"]:
-            self._save(Path(options["output"]), text)
+        if output := options["output"]:
+            self._save(output, text.encode())
+            for slug, one in told.get("boundaries", {}).items():
+                self._save(files.beside(output, one["file"]), boundaries.content_of(BoundaryLayer.objects.get(slug=slug)))
         if self.as_json:
             self.print_json(told)
-        elif not options["output"]:
+        elif not output:
             self.stdout.write(text, ending="")
-        self._summarise(told, options["output"])
+        self._summarise(told, output)
         return DONE if any(told.values()) else NOTHING
 
-    def _save(self, path: Path, text: str) -> None:
-        """The whole file or none: a full disk must not leave half a configuration under the name of the last good one."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    def _for_atd_mds(self, options) -> int:
+        what, output, with_secrets, reason = options["what"], options["output"], options["with_secrets"], options["reason"].strip()
+        if not what:
+            raise refusal("Which file of atd-mds is wanted?", "Add --what providers or --what settings.")
+        if with_secrets and settings.ENVIRONMENT == "prod" and not reason:
+            raise refusal("On the production system secrets are written out for a reason only.", "Add --reason and say why.")
+        chosen = pipelines_named(options["pipelines"]) if options["pipelines"] else list(Pipeline.objects.select_related("provider", "portal"))
+        chosen = [pipeline for pipeline in chosen if pipeline.provider.kind == "mds"]
+        operators = {pipeline.provider for pipeline in chosen} if options["pipelines"] else set(Provider.objects.filter(kind="mds"))
+        if not operators:
+            self.stderr.write("No operator is configured.\nNext: python3 manage.py import_config providers_*.json, or make a provider in the admin.")
+            return NOTHING
+        notes: list[str] = []
+        if what == "providers":
+            told, notes = atd_mds_export.providers(operators, with_secrets=with_secrets)
+            touched = sorted(provider.slug for provider in operators)
+        else:
+            told = atd_mds_export.settings(chosen, with_secrets=with_secrets)
+            touched = sorted({pipeline.portal.slug for pipeline in chosen if pipeline.portal})
+        content = (json.dumps(told, indent=4, ensure_ascii=False) + "\n").encode()
+        if variable := options["fernet_key_env"]:
+            content = self._closed(content, variable)
+        if with_secrets:
+            where = output or "the terminal"
+            audit.write(me(), "export", kind="secret", target=", ".join(touched), reason=reason, result=f"{what} of atd-mds with secrets, to {where}")
+        if output:
+            self._save(output, content, is_secret=with_secrets)
+        else:
+            self.stdout.write(content.decode().rstrip("\n"))
+        for note in notes:
+            self.stderr.write(f"Note: {note}")
+        if output:
+            self.stderr.write(f"{what.capitalize()} written to {output}{', encrypted' if variable else ''}.")
+        if not with_secrets:
+            self.stderr.write("Without its secrets: where `sealed` stands, one is stored here. Write them too with --with-secrets.")
+        return DONE
+
+    def _closed(self, content: bytes, variable: str) -> bytes:
+        if not os.environ.get(variable):
+            raise refusal(f"The environment has no {variable}.", "Set it to a Fernet key, or leave --fernet-key-env out.")
         try:
-            part.write_text(text, encoding="utf-8", newline="\n")
-            part.replace(path)
-        except OSError as error:
-            raise refusal(f"{path} can't be written: {error.strerror}.", "Name a file in a folder that you may write to.") from error
-        finally:
-            part.unlink(missing_ok=True)
+            return files.closed(content, os.environ[variable])
+        except files.Unreadable as error:
+            raise refusal(error.message, error.next_step) from None
+
+    def _save(self, path: str, content: bytes, *, is_secret: bool = False) -> None:
+        try:
+            files.write(path, content, is_secret=is_secret)
+        except files.Unreadable as error:
+            raise refusal(error.message, error.next_step) from error
 
     def _summarise(self, told, output: str | None) -> None:
         """Beside the configuration, what a person should know; on stderr, for stdout is often a file."""

@@ -1,6 +1,10 @@
 """Read configuration files into the database: all of them or nothing, checked before anything is kept."""
 
+import functools
+import getpass
 import json
+import os
+import sys
 from argparse import RawDescriptionHelpFormatter
 from dataclasses import asdict
 
@@ -9,8 +13,10 @@ from django.core.management.base import DjangoHelpFormatter
 
 from pipelines import importers
 from pipelines.importers import own
+from pipelines.importers.environments import FERNET_KEY
 from pipelines.importers.plan import Problem, suggestion
 from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, me, refusal
+from pipelines.upkeep import jobs
 
 VERBS = {"created": "create", "changed": "change", "unchanged": "same"}
 FOREIGN = "".join(f"- {importer.__doc__.split(chr(10) * 2)[0].strip()}\n" for importer in importers.FORMATS if importer is not own)
@@ -27,14 +33,20 @@ class LinesKept(DjangoHelpFormatter, RawDescriptionHelpFormatter):
 
 
 class Command(OpsCommand):
-    help = "Read configuration files: providers, datasets, pipelines. All is checked first; one mistake, and nothing is written."
+    help = "Read configuration files: providers, datasets, boundaries, pipelines … All is checked first; one mistake, and nothing is written."
 
     def create_parser(self, prog_name, subcommand, **kwargs):
         return super().create_parser(prog_name, subcommand, epilog=EPILOG, formatter_class=LinesKept, **kwargs)
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
-        parser.add_argument("files", nargs="+", metavar="FILE", help="configuration files; the format is seen from the content")
+        parser.add_argument("files", nargs="+", metavar="FILE", help="configuration files, also s3://bucket/key; the format is seen from the content")
+        parser.add_argument(
+            "--fernet-key-env",
+            default="",
+            metavar="NAME",
+            help="the variable that holds the Fernet key of encrypted files (else ATD_MDS_FERNET_KEY, else it is asked for)",
+        )
         parser.add_argument(
             "--warehouse",
             default="",
@@ -50,7 +62,8 @@ class Command(OpsCommand):
         if warehouse and warehouse not in settings.WAREHOUSES:
             near = suggestion(warehouse, settings.WAREHOUSES, what="The warehouses of the settings")
             raise refusal(f"This installation has no warehouse {warehouse!r}.", near)
-        planned = importers.plan(options["files"], warehouse=warehouse)
+        key_for = fernet_key(options["fernet_key_env"])
+        planned = importers.plan(options["files"], warehouse=warehouse, check_job=jobs.check, key_for=key_for)
         problems, changes, notes = planned.problems, planned.changes, planned.notes
         changing = any(change.verb != "unchanged" for change in changes)
         if not problems and changing and not dry_run:
@@ -58,7 +71,7 @@ class Command(OpsCommand):
                 problems = (Problem("", 0, "", "On the production system every change leaves its reason.", "Add --reason and say why."),)
             else:
                 try:
-                    report = importers.apply(planned, actor=me(), reason=reason)
+                    report = importers.apply(planned, actor=me(), reason=reason, check_job=jobs.check)
                     changes, notes = (*report.created, *report.changed, *report.unchanged), report.notes
                 except importers.Refused as error:
                     problems = error.problems
@@ -99,6 +112,21 @@ class Command(OpsCommand):
             self.say(f"Next: python3 manage.py run {fresh[0]}")
 
 
+def fernet_key(variable: str) -> importers.KeyFor:
+    """Who is asked for the key of an encrypted file: the variable that was named, else a person at a terminal, once.
+
+    Raises Refusal where the variable that was named is not there.
+    """
+    if variable and not os.environ.get(variable):
+        raise refusal(f"The environment has no {variable}.", f"Set it, or name another: --fernet-key-env {FERNET_KEY}")
+
+    @functools.cache
+    def asked() -> str:
+        return getpass.getpass("Fernet key of the encrypted files: ") if sys.stdin.isatty() and not os.environ.get(FERNET_KEY) else ""
+
+    return lambda path: os.environ[variable] if variable else asked()
+
+
 def _told(changes, problems, warnings, notes, dry_run: bool) -> dict:
     """What --json promises."""
     kept = () if problems else changes
@@ -131,8 +159,12 @@ def _in_short(change) -> str:
         return ", ".join(
             filter(None, [said.get("kind"), said.get("base_url"), *(f"{name} {word}" for name, word in said.get("secrets", {}).items())])
         )
-    if change.kind == "dataset":
+    if change.kind in ("dataset", "boundary"):
         return said.get("title", "")
+    if change.kind == "upkeep job":
+        return f"{said.get('kind', '')} {said.get('cadence', '')}".strip()
+    if change.kind == "operator":
+        return ", ".join(filter(None, [said.get("name"), said.get("mds_api_url")]))
     goes = f"{said.get('provider')} {said.get('resource')} → {said.get('warehouse', 'default')}.{said.get('table', '')}".rstrip(".")
     key = f"key {', '.join(said['key'])}" if said.get("key") else "no key"
     mark = f"newer {said['watermark_column']}" if said.get("watermark_column") else ""
