@@ -1,4 +1,4 @@
-"""What stewards edit of the catalog: datasets and their dictionaries. Files and the audit are history: to be read, never changed."""
+"""What stewards edit of the catalog: datasets, their dictionaries, boundary layers. Files and the audit are history: read, never changed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from datetime import datetime, time
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db import models
 from django.db.models import Count
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.html import format_html
 
-from catalog import audit
+from catalog import audit, boundaries, maps
 from catalog.audit import Actor
-from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn
+from catalog.lake import PipelineError
+from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, DatasetColumn
 
 
 def words(value: Any) -> Any:
@@ -150,6 +154,147 @@ class DatasetAdmin(Audited, admin.ModelAdmin):
         named |= {f"column {one.name}": "deleted" for one in formset.deleted_objects}
         if named:
             self.write_audit(request, form.instance, "edit", named)
+
+
+class BoundaryForm(forms.ModelForm):
+    """A layer's words and its file. What is wrong with a file is said at the file; it is stored by `boundaries.store` alone."""
+
+    upload = forms.FileField(
+        label="GeoJSON file",
+        required=False,
+        help_text="Areas (polygons) in longitude and latitude, WGS 84. It takes the place of a present one; pipelines use it from their next run.",
+    )
+
+    class Meta:
+        model = BoundaryLayer
+        fields = ["title", "slug", "key_property", "label_property"]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        given = self.files.get("upload")
+        self.geojson: bytes | None = None
+        self.trouble: PipelineError | None = None
+        found: list[boundaries.Property] = []
+        try:
+            if given:
+                # a byte more than is taken: what is larger is refused, and never wholly in memory
+                self.geojson = given.read(boundaries.MOST_BYTES + 1)
+            elif self.instance.pk:
+                self.geojson = boundaries.content_of(self.instance)
+            if self.geojson is not None:
+                found = boundaries.properties_of(self.geojson)
+        except PipelineError as error:
+            self.trouble = error
+        self.found = found
+        if "key_property" in self.fields:
+            self._offer(found)
+
+    def _offer(self, found: list[boundaries.Property]) -> None:
+        """The properties that the file has; before there is one, nothing can be chosen."""
+        keys = [(one.name, f"{one.name}: {one.distinct:,} different, such as {one.example}") for one in found if one.is_key]
+        labels = [(one.name, f"{one.name}: such as {one.example}") for one in found]
+        without = [("", "the most likely one" if not self.instance.pk else "the most likely one of the new file")]
+        present = self.initial.get("key_property")
+        if present and present not in dict(keys):
+            keys.append((present, f"{present}: not in every feature of this file"))
+        self.fields["key_property"] = forms.ChoiceField(
+            label="key",
+            required=False,
+            choices=[*without, *keys],
+            help_text="The property that names an area. It can be chosen when a file is there; at first the most likely one is taken.",
+        )
+        self.fields["label_property"] = forms.ChoiceField(
+            label="name for people", required=False, choices=[("", "the key"), *labels], help_text="What people read beside the key."
+        )
+
+    def clean(self):
+        cleaned = super().clean()
+        place = "upload" if self.files.get("upload") or not self.instance.pk else "key_property"
+        if self.geojson is None and self.trouble is None:
+            self.add_error("upload", "Choose the GeoJSON file.")
+            return cleaned
+        if self.trouble is None:
+            key = cleaned.get("key_property") or boundaries.likely_key(self.found)
+            if not key:
+                names = ", ".join(one.name for one in self.found) or "none at all"
+                self.add_error(
+                    "upload", f"No property names every area by a value of its own. The properties are {names}. Add one and upload it again."
+                )
+                return cleaned
+            cleaned["key_property"] = key
+            try:
+                boundaries.parse(self.geojson, key, cleaned.get("label_property", ""))
+            except PipelineError as error:
+                self.trouble = error
+        if self.trouble is not None:
+            self.add_error(place, f"{self.trouble.message} {self.trouble.next_step}".strip())
+        return cleaned
+
+
+@admin.register(BoundaryLayer)
+class BoundaryLayerAdmin(admin.ModelAdmin):
+    """A steward uploads a file, chooses its key of the properties that it has, and looks at the map."""
+
+    form = BoundaryForm
+    list_display = ["title", "slug", column("areas", "areas"), "key_property", column("uploaded_at", "uploaded"), "uploaded_by", "used_by"]
+    search_fields = ["title", "slug"]
+    fieldsets = [(None, {"fields": ["title", "slug", "upload", "key_property", "label_property", "preview"]})]
+    readonly_fields = ["preview"]
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).defer("content").annotate(pipeline_count=Count("enrichments__pipeline", distinct=True))
+
+    @admin.display(description="pipelines", ordering="pipeline_count")
+    def used_by(self, layer) -> int:
+        return layer.pipeline_count
+
+    @admin.display(description="as it is stored")
+    def preview(self, layer) -> str:
+        if not layer.pk:
+            return "The map is shown when it is stored."
+        try:
+            drawn = maps.draw(boundaries.load(layer))
+        except PipelineError as error:
+            return f"{error.message} {error.next_step}".strip()
+        told = render_to_string("catalog/_map.html", {"drawn": drawn, "layer": layer, "href": layer.get_absolute_url()})
+        return format_html('{}<a href="{}">Its page, with the table of its areas</a>', told, layer.get_absolute_url())
+
+    def get_readonly_fields(self, request, obj=None):
+        # the slug is its address and its name in configurations: chosen once
+        return [*self.readonly_fields, "slug"] if obj else self.readonly_fields
+
+    def get_prepopulated_fields(self, request, obj=None):
+        return {} if obj else {"slug": ["title"]}
+
+    def has_delete_permission(self, request, obj=None):
+        # the database refuses it as well
+        if obj is None or obj.enrichments.exists():
+            return False
+        return super().has_delete_permission(request, obj)
+
+    def delete_model(self, request, obj):
+        audit.write(Actor.of(request.user), "delete", kind="boundary", target=obj.slug, result=f"Deleted: {obj.areas:,} areas.", sha256=obj.sha256)
+        super().delete_model(request, obj)
+
+    def save_model(self, request, obj, form, change):
+        stored = boundaries.store(
+            obj.slug, obj.title, form.cleaned_data["key_property"], form.geojson, Actor.of(request.user), label_property=obj.label_property
+        )
+        obj.__dict__.update({name: value for name, value in stored.__dict__.items() if name != "_state"})
+        obj._state.adding = False
+        for words in boundaries.load(stored).repaired[:5]:
+            messages.warning(request, f"{words}. Its outline was repaired: look at the map.")
+
+    def response_add(self, request, obj, post_url_continue=None):
+        return super().response_add(request, obj, post_url_continue) if "_save" not in request.POST else self._look(request, obj)
+
+    def response_change(self, request, obj):
+        return super().response_change(request, obj) if "_save" not in request.POST else self._look(request, obj)
+
+    def _look(self, request, obj):
+        """To its page: whether the right file and the right key were taken is seen on the map."""
+        messages.success(request, f"Stored: {obj.areas:,} areas, named by {obj.key_property}.")
+        return redirect(obj)
 
 
 @admin.register(CatalogEntry)

@@ -1,4 +1,4 @@
-"""What the pages of the lake print: the files, what they weigh, and the first rows of one."""
+"""What the pages of the lake print: the files, what they weigh, and the first rows of one; and those of boundary layers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import BinaryIO
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Max, Q, Sum
 
-from catalog import asked
+from catalog import asked, boundaries, maps
 from catalog.lake import CHUNK, PipelineError, lake
-from catalog.models import CatalogEntry, Dataset, Layer
+from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, Layer
 
 FILES_A_PAGE, PREVIEW_ROWS, PREVIEW_BYTES, PREVIEW_COLUMNS = 100, 50, 512 * 1024, 60
+AREAS_A_PAGE = 100
 #: A cell is cut for the eye; the file itself is one link away.
 CELL = 300
 
@@ -323,3 +324,118 @@ def check(entry: CatalogEntry) -> Check:
         f"Not equal: {size:,} bytes with sha256 {digest.hexdigest()[:12]}…, catalogued were {entry.bytes:,} bytes with {entry.sha256[:12]}…. "
         "Somebody changed the file; run its block again from extract.",
     )
+
+
+# boundary layers
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """A boundary layer in the list, with the titles of the pipelines that look areas up in it."""
+
+    layer: BoundaryLayer
+    pipelines: list[tuple[str, str]]
+
+
+def boundary_lines() -> list[LayerLine]:
+    """Every layer, in two queries."""
+    layers = BoundaryLayer.objects.defer("content").prefetch_related("enrichments__pipeline")
+    return [LayerLine(layer, sorted({(one.pipeline.title, one.pipeline.slug) for one in layer.enrichments.all()})) for layer in layers]
+
+
+@dataclass(frozen=True)
+class AreaLine:
+    """An area in the table beside the map. `size` is in square kilometres, `bounds` west, south, east, north in degrees."""
+
+    key: str
+    label: str
+    size: float
+    bounds: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A point that somebody asked about: as it was typed, what is wrong with it or where it lies, and its place in the picture."""
+
+    lon: str
+    lat: str
+    key: str = ""
+    words: str = ""
+    is_odd: bool = False
+    spot: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class LayerPage:
+    """A layer with its picture and its areas; without them `trouble` says why. `uses` are (pipeline, slug, new column, longitude, latitude)."""
+
+    layer: BoundaryLayer
+    drawn: maps.Map | None
+    page: Page | None
+    found: int
+    size: float
+    picked: str
+    search: str
+    asked: Asked | None
+    uses: list[tuple[str, str, str, str, str]]
+    uploads: list[AuditEntry]
+    trouble: str = ""
+
+    @property
+    def picked_shape(self) -> maps.Drawn | None:
+        return next((shape for shape in self.drawn.shapes if shape.key == self.picked), None) if self.drawn and self.picked else None
+
+
+def area_lines(layer: BoundaryLayer) -> list[AreaLine]:
+    """The areas of a layer in the order of their keys. Raises PipelineError."""
+    areas = boundaries.load(layer)
+    sizes = boundaries.square_kilometres(areas)
+    return [
+        AreaLine(key, label, size, tuple(map(float, bounds)))
+        for key, label, size, bounds in zip(areas.keys, areas.labels, sizes, areas.bounds, strict=True)
+    ]
+
+
+def layer_page(layer: BoundaryLayer, given) -> LayerPage:
+    """A layer as `given` (a query string) asks: `area` picked, `q` searched, a point `lon`, `lat`, a `page`. Three queries."""
+    uses = [
+        (one.pipeline.title, one.pipeline.slug, one.column, one.lon_column, one.lat_column) for one in layer.enrichments.select_related("pipeline")
+    ]
+    uploads = list(AuditEntry.objects.filter(kind="boundary", target=layer.slug)[:10])
+    search = given.get("q", "").strip()
+    try:
+        lines = area_lines(layer)
+        areas = boundaries.load(layer)
+    except PipelineError as error:
+        return LayerPage(layer, None, None, 0, 0.0, "", search, None, uses, uploads, f"{error.message} {error.next_step}".strip())
+    drawn = maps.draw(areas)
+    asked_point = _asked_point(areas, drawn, given.get("lon", "").strip(), given.get("lat", "").strip())
+    found = [line for line in lines if search.lower() in line.key.lower() or search.lower() in line.label.lower()]
+    picked = given.get("area", "") or (asked_point.key if asked_point else "")
+    return LayerPage(
+        layer=layer,
+        drawn=drawn,
+        page=Paginator(found, AREAS_A_PAGE).get_page(given.get("page", 1)),
+        found=len(found),
+        size=sum(line.size for line in lines),
+        picked=picked if picked in areas.keys else "",
+        search=search,
+        asked=asked_point,
+        uses=uses,
+        uploads=uploads,
+    )
+
+
+def _asked_point(areas: boundaries.Areas, drawn: maps.Map, lon: str, lat: str) -> Asked | None:
+    if not lon and not lat:
+        return None
+    try:
+        east, north = float(lon), float(lat)
+    except ValueError:
+        return Asked(lon, lat, words="Write longitude and latitude in degrees, like -97.7428 and 30.2680.", is_odd=True)
+    [key] = areas.locate([east], [north])
+    if key is None:
+        return Asked(lon, lat, words="lies in no area of this layer.", is_odd=True, spot=maps.place(areas, drawn, east, north))
+    label = areas.labels[areas.keys.index(key)]
+    words = f"lies in {key}" + (f", {label}." if label != key else ".")
+    return Asked(lon, lat, key=key, words=words, spot=maps.place(areas, drawn, east, north))

@@ -1,4 +1,4 @@
-"""Addresses of the lake's pages."""
+"""Addresses of the pages of the lake and of boundary layers."""
 
 from django.urls import path
 
@@ -9,4 +9,7 @@ urlpatterns = [
     path("lake/<int:pk>/", views.lake_file, name="lake_file"),
     path("lake/<int:pk>/download/", views.lake_download, name="lake_download"),
     path("lake/<int:pk>/check/", views.lake_check, name="lake_check"),
+    path("boundaries/", views.boundaries, name="boundaries"),
+    path("boundaries/<slug:slug>/", views.boundary, name="boundary"),
+    path("boundaries/<slug:slug>/areas.geojson", views.boundary_file, name="boundary_file"),
 ]

@@ -1,4 +1,4 @@
-"""The lake's pages: what lies there, one file, its bytes, and whether they are still the same."""
+"""The lake's pages: what lies there, one file, its bytes, and whether they are still the same; and those of boundary layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import content_disposition_header
 
 from catalog import audit, selectors
+from catalog import boundaries as layers
 from catalog.audit import Actor
 from catalog.exports import csv_response
 from catalog.gates import act, needs_view
 from catalog.lake import PipelineError
 from catalog.lake import lake as the_lake
-from catalog.models import CatalogEntry, Layer
+from catalog.models import BoundaryLayer, CatalogEntry, Layer
 
 PIECE = 256 * 1024
 
@@ -112,3 +113,43 @@ class _Body:
 
     def close(self) -> None:
         self._held.close()
+
+
+# boundary layers
+
+
+@needs_view
+def boundaries(request: HttpRequest) -> HttpResponse:
+    return render(request, "catalog/boundaries.html", {"lines": selectors.boundary_lines()})
+
+
+@needs_view
+def boundary(request: HttpRequest, slug: str) -> HttpResponse:
+    layer = _layer(slug)
+    if request.GET.get("format") == "csv":
+        try:
+            lines = selectors.area_lines(layer)
+        except PipelineError as error:
+            messages.error(request, f"There is no table: {error.message} {error.next_step}".strip())
+            return redirect(layer)
+        header = ["key", "label", "square_kilometres", "west", "south", "east", "north"]
+        return csv_response(f"{slug}.csv", header, ([line.key, line.label, f"{line.size:.4f}", *line.bounds] for line in lines))
+    return render(request, "catalog/boundary.html", {"page": selectors.layer_page(layer, request.GET)})
+
+
+@needs_view
+def boundary_file(request: HttpRequest, slug: str) -> HttpResponse:
+    """The file as it was uploaded."""
+    layer = _layer(slug)
+    try:
+        body = layers.content_of(layer)
+    except PipelineError as error:
+        messages.error(request, f"It can't be downloaded: {error.message} {error.next_step}".strip())
+        return redirect(layer)
+    response = HttpResponse(body, content_type="application/geo+json")
+    response["Content-Disposition"] = content_disposition_header(True, f"{slug}.geojson")
+    return response
+
+
+def _layer(slug: str) -> BoundaryLayer:
+    return get_object_or_404(BoundaryLayer.objects.defer("content"), slug=slug)

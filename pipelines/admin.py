@@ -16,13 +16,27 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from catalog import audit
-from catalog.admin import Audited, ReadOnlyAdmin, column
+from catalog.admin import Audited, ReadOnlyAdmin, changed_words, column
 from catalog.audit import Actor
 from pipelines import blocks, clock, planner, secrets
 from pipelines.connectors import base as connectors
 from pipelines.errors import PipelineError, SetupError
 from pipelines.forms import CLEAR, PARAMETER, SECRET, AfterStepForm, PipelineForm, ProviderForm, ReasonForm, provider_form
-from pipelines.models import AfterRun, AfterStep, ImportLog, Pipeline, Provider, RejectedRow, Run, ScheduleBlock, UpkeepJob, UpkeepRun
+from pipelines.importers import registry
+from pipelines.models import (
+    AfterRun,
+    AfterStep,
+    Enrichment,
+    ImportLog,
+    Pipeline,
+    Provider,
+    RegisteredOperator,
+    RejectedRow,
+    Run,
+    ScheduleBlock,
+    UpkeepJob,
+    UpkeepRun,
+)
 from pipelines.selectors import after, manners, tables
 from pipelines.stages import outside
 from pipelines.upkeep import jobs
@@ -174,6 +188,18 @@ class AfterStepInline(admin.StackedInline):
     fields = [("position", "kind", "is_active"), ("target", "expect"), ("new_secret", "forget", "prefix")]
 
 
+class EnrichmentInline(admin.TabularInline):
+    """The areas that the stage enrich looks up. A line may be taken out: the rows that have its column keep it."""
+
+    model = Enrichment
+    verbose_name, verbose_name_plural = "area", "Areas to look up"
+    extra = 0
+    fields = ["position", "layer", "lon_column", "lat_column", "column"]
+
+    def has_delete_permission(self, request, obj=None):
+        return self.has_change_permission(request, obj)
+
+
 @admin.register(Pipeline)
 class PipelineAdmin(Audited, admin.ModelAdmin):
     audit_kind = "pipeline"
@@ -184,7 +210,7 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
     list_select_related = ["provider", "dataset", "portal"]
     autocomplete_fields = ["dataset"]
     readonly_fields = ["next_windows", "is_paused", "paused_reason", "also_loaded", "how_far"]
-    inlines = [AfterStepInline]
+    inlines = [EnrichmentInline, AfterStepInline]
     fieldsets = [
         (None, {"fields": ["title", "slug", "dataset", "provider", "resource", "format", "stages"]}),
         (
@@ -257,7 +283,12 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
 
     def save_formset(self, request, form, formset, change):
         super().save_formset(request, form, formset, change)
-        changes = {f"step {one.instance.pk} ({one.instance.kind})": one.changed_words() for one in formset.forms if one.has_changed()}
+        if formset.model is Enrichment:
+            changes = _changed_areas(formset)
+            if "enrich" not in form.instance.stages and form.instance.enrichments.exists():
+                messages.warning(request, f"{form.instance.title} has areas to look up, and not the stage enrich: add it to its stages.")
+        else:
+            changes = {f"step {one.instance.pk} ({one.instance.kind})": one.changed_words() for one in formset.forms if one.has_changed()}
         if changes:
             self.write_audit(request, form.instance, "edit", changes)
 
@@ -296,6 +327,12 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
         zone = clock.zone(pipeline.time_zone)
         lines = [(window, f"{due.astimezone(zone):%a %b %d, %H:%M}") for window, due in coming]
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{}, due {}</li>", lines))
+
+
+def _changed_areas(formset) -> dict[str, list | dict]:
+    """Of each new column what was changed of it; of one that was taken out, what it was."""
+    changes: dict[str, list | dict] = {f"area {one.instance.column}": changed_words(one) for one in formset.forms if one.has_changed()}
+    return changes | {f"area {gone.column}": [str(gone), None] for gone in formset.deleted_objects}
 
 
 def next_windows(pipeline: Pipeline, now: datetime, count: int = 3) -> list[tuple[str, datetime]]:
@@ -521,3 +558,29 @@ class UpkeepRunAdmin(ReadOnlyAdmin):
     list_filter = ["state", "job"]
     list_select_related = ["job"]
     show_full_result_count = False
+
+
+@admin.register(RegisteredOperator)
+class RegisteredOperatorAdmin(ReadOnlyAdmin):
+    """The registry of mobility operators, as `import_config providers.csv` read it."""
+
+    list_display = ["name", "mode", "operator_id", "mds_api_url", "gbfs_api_url"]
+    list_filter = ["mode"]
+    search_fields = ["name", "operator_id", "url", "mds_api_url"]
+    actions = ["make_providers"]
+
+    @admin.action(description="Make a provider of this", permissions=["make_provider"])
+    def make_providers(self, request, queryset):
+        for operator in queryset[:20]:
+            try:
+                provider = registry.make_provider(operator, actor=Actor.of(request.user))
+            except PipelineError as error:
+                self.message_user(request, f"{error.message} {error.next_step}", messages.ERROR)
+                continue
+            page = reverse("admin:pipelines_provider_change", args=[provider.pk])
+            self.message_user(
+                request, format_html('<a href="{}">{}</a> is a provider now: enter its log-in and its version, then make it active.', page, provider)
+            )
+
+    def has_make_provider_permission(self, request) -> bool:
+        return request.user.has_perm("pipelines.add_provider")

@@ -29,6 +29,7 @@ SECTIONS = {
     "block": "runs",
     "block_confirm": "runs",
     "lake_file": "lake",
+    "boundary": "boundaries",
     "upkeep_job": "upkeep",
     "upkeep_run": "upkeep",
 }
