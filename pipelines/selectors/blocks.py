@@ -185,6 +185,23 @@ class Rejections:
 
 
 @dataclass(frozen=True)
+class ShownRejected:
+    """A rejected row as the page shows it. `file` is the number of its file, None where that is not among the block's."""
+
+    row: RejectedRow
+    file: int | None
+
+    @property
+    def cells(self) -> list[tuple[str, str, bool]]:
+        """Each value of the row as it came: name, text, and whether it is JSON with an inside, which is written over several lines."""
+        # what is no text came in a JSON file, where a number, a null and a list are written so
+        return [
+            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1), isinstance(value, dict | list))
+            for name, value in self.row.raw.items()
+        ]
+
+
+@dataclass(frozen=True)
 class Log:
     """The lines that the filters ask for, oldest first, at most LOG_LINES of the newest; counts are of the whole block."""
 
@@ -243,10 +260,10 @@ class BlockStory:
         return self.block.state in (State.RUNNING, State.WAITING)
 
     @property
-    def shown_rejected(self) -> list[tuple[RejectedRow, int | None]]:
+    def shown_rejected(self) -> list[ShownRejected]:
         """The rejected rows of the page, each with the number of the file in which it stands, where that is among the files."""
         known = {entry.pointer: entry.pk for entry in self.files}
-        return [(row, known.get(row.file)) for row in self.rejections.page.object_list]
+        return [ShownRejected(row, known.get(row.file)) for row in self.rejections.page.object_list]
 
     @property
     def pending(self) -> CatalogEntry | None:

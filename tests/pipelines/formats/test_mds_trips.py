@@ -413,7 +413,7 @@ def test_the_same_page_gives_the_same_bytes(read, tmp_path):
 def test_memory_is_the_page_and_the_ids_however_many_trips_it_has(read, tmp_path):
     """Decoded, a page would take ten times its bytes."""
     chance = random.Random(4)
-    sent = [numbered("0.4", n, vehicle_id=f"V{chance.random()}") for n in range(4000)]
+    sent = [numbered("0.4", n, vehicle_id=f"V{chance.random()}") for n in range(1500)]
     path, target = tmp_path / "page.json", tmp_path / "page.csv"
     path.write_bytes(body("0.4", *sent))
     size = path.stat().st_size
@@ -423,4 +423,4 @@ def test_memory_is_the_page_and_the_ids_however_many_trips_it_has(read, tmp_path
     assert list(reader.convert(path, target, {})) == []
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert reader.tally.rows_out == 4000 and peak < 2.5 * size
+    assert reader.tally.rows_out == 1500 and peak < 2.5 * size
