@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, blocks, machinery, rebuild, schedule, trips, upkeep
+from pipelines.views import accept, after, blocks, machinery, rebuild, reconcile, schedule, trips, upkeep
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
@@ -10,6 +10,9 @@ urlpatterns = [
     path("pipelines/<slug:slug>/rerun/", schedule.rerun, name="rerun"),
     path("pipelines/<slug:slug>/initialize/", rebuild.initialize, name="initialize"),
     path("pipelines/<slug:slug>/accept/", accept.columns_of, name="accept_columns"),
+    path("pipelines/<slug:slug>/reconcile/", reconcile.reconcile, name="reconcile"),
+    path("pipelines/<slug:slug>/reconcile/run/", reconcile.run, name="reconcile_run"),
+    path("pipelines/<slug:slug>/reconcile/<int:pk>/repair/", reconcile.repair, name="reconcile_repair"),
     path("pipelines/<slug:slug>/pause/", schedule.pause, name="pause"),
     path("pipelines/<slug:slug>/resume/", schedule.resume, name="resume"),
     path("runs/", schedule.runs, name="runs"),

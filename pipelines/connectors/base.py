@@ -255,3 +255,7 @@ class Connector(ABC):
     def published_count(self, resource: str) -> int:
         """How many rows the portal holds now."""
         raise self._cannot_publish()
+
+    def present(self, resource: str, rows: list[dict[str, Any]]) -> set[str]:
+        """Which of these rows, each told by its one key column, the portal has: their keys as text. Raises PipelineError."""
+        raise self._cannot_change("say which rows it has", "cannot-ask", "Compare the numbers of rows, or replace all rows each time.")

@@ -441,16 +441,25 @@ class Socrata(Connector):
 
     def _still_there(self, resource: str, rows: list[dict[str, Any]], types: Mapping[str, str]) -> int:
         """How many of the rows, each told by its key, the portal has."""
-        found = 0
+        return sum(self._count(resource, where) for where in _by_key(rows, types))
+
+    def present(self, resource: str, rows: list[dict[str, Any]]) -> set[str]:
+        """Which of the rows, each told by the row identifier, the portal has: their identifiers as it writes them."""
+        if not rows:
+            return set()
         [name] = rows[0]
-        literals = [_literal(str(row[name]), types.get(name, "text"), name) for row in rows]
-        while literals:
-            room, asked = ADDRESS_ROOM, []
-            while literals and (not asked or len(quote(literals[-1])) < room):
-                asked.append(literals.pop())
-                room -= len(quote(asked[-1])) + len(quote(","))
-            found += self._count(resource, f"{_field(name)} in ({','.join(asked)})")
-        return found
+        held: set[str] = set()
+        for where in _by_key(rows, self._types_of(resource)):
+            url, question = self._question(resource, "json", {"select": _field(name), "where": where, "limit": len(rows)})
+            with self._with_token():
+                told = self.door.ask(
+                    "POST" if "payload" in question else "GET", url, **question, headers=self._headers, auth=self._auth, repeatable=True,
+                    expect="json",
+                ).json  # fmt: skip
+            if not isinstance(told, list) or not all(isinstance(row, dict) and name in row for row in told):
+                raise DataError(f"asked which rows of {resource} it has, the portal did not answer with rows", code="no-rows")
+            held |= {str(row[name]) for row in told}
+        return held
 
     def replace(self, resource: str, columns: tuple[Column, ...], path: Path, rows: int) -> Published:
         """Exchange all rows of the dataset for those of a CSV file, which travels from the disk.
@@ -547,6 +556,18 @@ def _whole(value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _by_key(rows: list[dict[str, Any]], types: Mapping[str, str]) -> Iterator[str]:
+    """Conditions that together name all the rows, each told by its one key column; each short enough for an address."""
+    [name] = rows[0]
+    literals = [_literal(str(row[name]), types.get(name, "text"), name) for row in rows]
+    while literals:
+        room, asked = ADDRESS_ROOM, []
+        while literals and (not asked or len(quote(literals[-1])) < room):
+            asked.append(literals.pop())
+            room -= len(quote(asked[-1])) + len(quote(","))
+        yield f"{_field(name)} in ({','.join(asked)})"
 
 
 def _field(name: str) -> str:

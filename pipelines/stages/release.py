@@ -390,3 +390,23 @@ def public_key(pipeline: Pipeline) -> tuple[str, ...]:
     """The columns that name a row on the portal."""
     entries = [entry for entry in pipeline.release if "only" not in entry]
     return tuple(entry["column"] for entry in _key_entries(entries, list(pipeline.key))) if entries else tuple(pipeline.key)
+
+
+def public_time(pipeline: Pipeline, types: Mapping[str, str]) -> tuple[str, str, int] | None:
+    """(released column, zone of its clock, minutes it is rounded to) of the column that tells a row's window; None where none does.
+
+    `types` are those of the table's columns.
+    """
+    source = pipeline.window_column
+    if not source or source not in types:
+        return None
+    own = pipeline.time_zone if types[source] == "local_time" else "UTC"
+    if not pipeline.release:
+        return source, own, 0
+    for entry in pipeline.release:
+        if "only" in entry or sources_of(entry) != [source] or entry.get("type") not in ("instant", "local_time"):
+            continue
+        rules = {step["rule"]: step for step in steps_of(entry)}
+        if set(rules) <= {"as_is", "round_minutes"}:
+            return entry["column"], own, rules.get("round_minutes", {}).get("minutes", 0)
+    return None

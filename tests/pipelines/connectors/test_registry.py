@@ -55,6 +55,7 @@ def mute():
         (lambda one: one.published_count("x"), "cannot-publish", "nothing can be published to one"),
         (lambda one: one.delete("x", []), "cannot-publish", "nothing can be published to one"),
         (lambda one: one.replace("x", (), None, 0), "cannot-publish", "nothing can be published to one"),
+        (lambda one: one.present("x", []), "cannot-publish", "nothing can be published to one"),
     ],
 )
 def test_what_a_kind_cannot_do_it_refuses_in_words(mute, ask, code, words):
@@ -65,7 +66,11 @@ def test_what_a_kind_cannot_do_it_refuses_in_words(mute, ask, code, words):
 
 @pytest.mark.parametrize(
     ("ask", "code"),
-    [(lambda one: one.delete("x", []), "cannot-delete"), (lambda one: one.replace("x", (), None, 0), "cannot-replace")],
+    [
+        (lambda one: one.delete("x", []), "cannot-delete"),
+        (lambda one: one.replace("x", (), None, 0), "cannot-replace"),
+        (lambda one: one.present("x", []), "cannot-ask"),
+    ],
 )
 def test_a_portal_that_only_takes_rows_says_what_else_it_cannot_do(ask, code):
     portal = CsvFile(Account("drop", "/srv/drop"), None)

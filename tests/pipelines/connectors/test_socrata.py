@@ -999,6 +999,12 @@ def test_a_row_that_is_gone_already_is_as_good_as_deleted(portal, city):
     assert len(portal.dataset(ID)) == 240
 
 
+def test_the_portal_says_which_of_many_rows_it_has(portal, city):
+    rows = [{"srnumber": f"1-{n:06d}"} for n in range(0, 500, 2)]
+    assert city().present(ID, rows) == {f"1-{n:06d}" for n in range(0, 250, 2)} and city().present(ID, []) == set()
+    assert max(len(asked.target) for asked in portal.requests) < 4_000
+
+
 def test_a_delete_whose_reply_is_lost_is_sent_again_and_is_no_failure(portal, city):
     portal.fail(Fault("lost_reply"), method="POST")
     assert city().delete(ID, [{"srnumber": f"1-{n:06d}"} for n in range(100)]).errors == 0
