@@ -170,6 +170,7 @@ class TripsPage:
     providers: list[str] = field(default_factory=list)
     days: list[DayRow] = field(default_factory=list)
     week: list[WeekLine] = field(default_factory=list)
+    charts: list[Bars] = field(default_factory=list)
     chart: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -226,7 +227,8 @@ def page(asked: Asked, now: datetime) -> TripsPage:
         providers=names,
         days=_days(counts, names, asked) if by_day else [],
         week=_week(by_hour, asked.terms.k) if by_hour else [],
-        chart=_chart(lines, counts, names, asked),
+        charts=_charts(lines, names) if by_day else [],
+        chart=_chart(counts, names, asked) if by_day else {},
     )
 
 
@@ -353,6 +355,7 @@ def _totals(lines: list[Line], terms: Terms) -> list[Total]:
         Total(number(of("zero")), "zero distance", "of all in the table"),
         Total(number(of("long")), f"over {terms.long_miles} miles", "of all in the table"),
         Total(number(of("left_out")), "left out", share),
+        Total(number(sum(line.hours_open for line in lines)), "hours open", "not in yet: the numbers may grow"),
     ]
 
 
@@ -410,24 +413,90 @@ def _shade(trips: int, top: int) -> int:
 # the charts
 
 
-def _chart(lines: list[Line], counts: Counts, names: list[str], asked: Asked) -> dict[str, Any]:
-    """Two charts' numbers: seconds since 1970, and a list a provider; None leaves a gap."""
-    zone, months = asked.terms.zone, sorted({line.month for line in lines})
+@dataclass(frozen=True)
+class Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    look: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A group of bars a month, a bar a provider; `ticks` and `labels` are (position, text), `names` (colour, provider)."""
+
+    title: str
+    bars: list[Bar]
+    ticks: list[tuple[float, str]]
+    labels: list[tuple[float, str]]
+    names: list[tuple[str, str]]
+
+
+#: The room of a chart of bars: for the scale at the left, for the months below, and for the bars.
+WIDTH, HEIGHT, LEFT, BELOW, ABOVE = 640, 230, 56, 22, 8
+COLOURS = "abcde"
+
+
+def bars(title: str, months: list[date], series: Mapping[str, list[float | None]], places: int = 0) -> Bars:
+    """The bars of some months; a number that is hidden has none. Pure."""
+    top = _round_up(max((value or 0 for values in series.values() for value in values), default=0))
+    room, slot = HEIGHT - BELOW - ABOVE, (WIDTH - LEFT) / max(len(months), 1)
+    width = min(slot * 0.8 / max(len(series), 1), 48)
+    found = []
+    for number_of, (name, values) in enumerate(series.items()):
+        for place, (month, value) in enumerate(zip(months, values, strict=True)):
+            if value:
+                height = max(room * value / top, 1)
+                x = LEFT + slot * (place + 0.5) + width * (number_of - len(series) / 2)
+                look = f"plot__{COLOURS[number_of % len(COLOURS)]}"
+                found.append(
+                    Bar(
+                        _place(x),
+                        _place(ABOVE + room - height),
+                        _place(width * 0.9),
+                        _place(height),
+                        look,
+                        f"{month:%b %Y}, {name}: {value:,.{places}f}",
+                    )
+                )
+    ticks = [(_place(ABOVE + room * (4 - part) / 4), f"{top * part / 4:,.0f}" if top >= 4 else f"{top * part / 4:g}") for part in range(5)]
+    every = math.ceil(len(months) / 9) or 1
+    labels = [
+        (_place(LEFT + slot * (place + 0.5)), f"{month:%b}" + (f" {month:%Y}" if place == 0 or month.month == 1 else ""))
+        for place, month in enumerate(months)
+        if place % every == 0
+    ]
+    return Bars(title, found, ticks, labels, [(f"plot__{COLOURS[place % len(COLOURS)]}", name) for place, name in enumerate(series)])
+
+
+def _place(value: float) -> float:
+    return round(value, 1)
+
+
+def _round_up(value: float) -> float:
+    """The next number that a scale of four steps can have."""
+    if value <= 0:
+        return 4
+    unit = 10 ** math.floor(math.log10(value))
+    return next(step * unit for step in (1, 1.2, 1.6, 2, 2.4, 3, 4, 6, 8, 10) if step * unit >= value)
+
+
+def _charts(lines: list[Line], names: list[str]) -> list[Bars]:
+    """Trips and miles a month."""
+    months = sorted({line.month for line in lines})
     of_month = {(line.month, line.provider): line for line in lines}
-    days = _span(asked) if counts else []
-    return {
-        "months": {
-            "x": [_seconds(month, zone) for month in months],
-            "zone": zone,
-            "trips": _series(months, names, lambda month, name: _shown(of_month.get((month, name)), "trips")),
-            "miles": _series(months, names, lambda month, name: _shown(of_month.get((month, name)), "miles")),
-        },
-        "days": {
-            "x": [_seconds(day, zone) for day in days],
-            "zone": zone,
-            "trips": _series(days, names, lambda day, name: _of_day(counts, day, name, asked.terms.k)),
-        },
-    }
+    trips = _series(months, names, lambda month, name: _shown(of_month.get((month, name)), "trips"))
+    miles = _series(months, names, lambda month, name: _shown(of_month.get((month, name)), "miles"))
+    return [bars("Trips a month", months, trips), bars("Miles a month", months, miles)]
+
+
+def _chart(counts: Counts, names: list[str], asked: Asked) -> dict[str, Any]:
+    """The chart of days: seconds since 1970, and a list a provider; None leaves a gap."""
+    zone, days = asked.terms.zone, _span(asked)
+    trips = _series(days, names, lambda day, name: _of_day(counts, day, name, asked.terms.k))
+    return {"x": [_seconds(day, zone) for day in days], "zone": zone, "trips": trips}
 
 
 def _seconds(day: date, zone: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db.models import Count, Max, Min
+from django.db.models import F, Max, Min, Sum
 from django.db.models.functions import TruncMonth
 
 from pipelines import clock, warehouse
@@ -262,8 +262,9 @@ def months(source: Source, terms: Terms, *, by_vehicle: bool = False, now: datet
     )
     names = _names(source, rows)
     lines = [_line(row, names, terms) for row in rows]
-    lines += _zeros(source, terms, lines, now)
-    open_hours = _open_hours(source, terms)
+    owings = _owings(source, now)
+    lines += _zeros(owings, terms, lines)
+    open_hours = _open_hours(owings, terms)
     lines = [replace(line, hours_open=open_hours.get((line.month, line.account), 0)) for line in lines]
     lines.sort(key=lambda line: (line.month, line.provider.casefold(), line.provider_id, line.vehicle_type))
     return veiled(lines, terms.k) if terms.k else lines
@@ -368,61 +369,60 @@ def _names(source: Source, rows: Sequence[Mapping[str, Any]]) -> Names:
     return Names(providers, registry, frozenset(account for account, found in ids.items() if len(found) > 1))
 
 
-def _zeros(source: Source, terms: Terms, lines: Sequence[Line], now: datetime) -> list[Line]:
+@dataclass(frozen=True)
+class Owing:
+    """What a pipeline owes: from its first hour until now, or, where its provider is switched off, to the end of its last block."""
+
+    pipeline: Pipeline
+    begins: datetime
+    ends: datetime
+
+    def hours(self, month: date, terms: Terms) -> int:
+        """How many whole hours of it lie in a month of the span."""
+        begins = max(self.begins, clock.day_start(month, terms.zone), terms.since)
+        ends = min(self.ends, clock.day_start(next_month(month), terms.zone), terms.until)
+        return max(0, (ends - begins) // clock.HOUR)
+
+
+def _owings(source: Source, now: datetime) -> list[Owing]:
+    blocks = ScheduleBlock.objects.filter(pipeline__in=[pipeline.pk for pipeline in source.pipelines]).order_by()
+    spans = {row["pipeline"]: row for row in blocks.values("pipeline").annotate(first=Min("starts_at"), last=Max("ends_at"))}
+    found = []
+    for pipeline in source.pipelines:
+        span, zone = spans.get(pipeline.pk), pipeline.time_zone
+        begins = clock.day_start(pipeline.starts_on or pipeline.created_at.astimezone(clock.zone(zone)).date(), zone)
+        last = span["last"] if span else begins
+        found.append(Owing(pipeline, min(begins, span["first"]) if span else begins, now if pipeline.provider.is_active else last))
+    return found
+
+
+def _zeros(owings: Sequence[Owing], terms: Terms, lines: Sequence[Line]) -> list[Line]:
     """A line for each month in which a provider of ours was active and had no trips."""
     had = {(line.month, line.account) for line in lines}
     ids = {line.account: line.provider_id for line in lines}
+    owed = {(month, owing.pipeline.provider_id): owing.pipeline.provider for owing in owings for month in terms.months() if owing.hours(month, terms)}
     return [
-        Line(month, provider.title, ids.get(provider.pk) or str(provider.parameters.get("provider_id", "")), account=provider.pk)
-        for provider, begins, ends in _active(source, now)
-        for month in terms.months()
-        if (month, provider.pk) not in had and begins < _month_end(month, terms) and ends > _month_start(month, terms)
+        Line(month, provider.title, ids.get(account) or str(provider.parameters.get("provider_id", "")), account=account)
+        for (month, account), provider in owed.items()
+        if (month, account) not in had
     ]
 
 
-def _month_start(month: date, terms: Terms) -> datetime:
-    return max(clock.day_start(month, terms.zone), terms.since)
-
-
-def _month_end(month: date, terms: Terms) -> datetime:
-    return min(clock.day_start(next_month(month), terms.zone), terms.until)
-
-
-def _active(source: Source, now: datetime) -> list[tuple[Provider, datetime, datetime]]:
-    """(provider, since, until) of each provider that feeds the table: from the first hour that it owes; one that is switched off, to its last."""
-    spans = {
-        row["pipeline"]: row
-        for row in ScheduleBlock.objects.filter(pipeline__in=[pipeline.pk for pipeline in source.pipelines])
-        .order_by()
-        .values("pipeline")
-        .annotate(first=Min("starts_at"), last=Max("ends_at"))
-    }
-    found: dict[int, tuple[Provider, datetime, datetime]] = {}
-    for pipeline in source.pipelines:
-        span = spans.get(pipeline.pk)
-        owed = clock.day_start(pipeline.starts_on, pipeline.time_zone) if pipeline.starts_on else pipeline.created_at
-        begins = min(owed, span["first"]) if span else owed
-        ends = now if pipeline.provider.is_active else (span["last"] if span else begins)
-        if earlier := found.get(pipeline.provider_id):
-            begins, ends = min(begins, earlier[1]), max(ends, earlier[2])
-        found[pipeline.provider_id] = pipeline.provider, begins, ends
-    return list(found.values())
-
-
-def _open_hours(source: Source, terms: Terms) -> dict[tuple[date, int], int]:
-    """(month, account) to how many of its blocks are not done: the numbers may still grow."""
-    accounts = {pipeline.pk: pipeline.provider_id for pipeline in source.pipelines}
+def _open_hours(owings: Sequence[Owing], terms: Terms) -> dict[tuple[date, int], int]:
+    """(month, account) to the hours of it that are owed and not done, planned or not: the numbers may still grow."""
     rows = (
-        ScheduleBlock.objects.filter(pipeline__in=accounts, starts_at__gte=terms.since, starts_at__lt=terms.until)
-        .exclude(state=State.DONE)
+        ScheduleBlock.objects.filter(pipeline__in=[owing.pipeline.pk for owing in owings], state=State.DONE)
+        .filter(starts_at__gte=terms.since, starts_at__lt=terms.until)
         .order_by()
         .annotate(of=TruncMonth("starts_at", tzinfo=clock.zone(terms.zone)))
         .values("of", "pipeline")
-        .annotate(blocks=Count("pk"))
+        .annotate(time=Sum(F("ends_at") - F("starts_at")))
     )
+    done = {(row["of"].date(), row["pipeline"]): row["time"] // clock.HOUR for row in rows}
     found: dict[tuple[date, int], int] = defaultdict(int)
-    for row in rows:
-        found[row["of"].date(), accounts[row["pipeline"]]] += row["blocks"]
+    for owing in owings:
+        for month in terms.months():
+            found[month, owing.pipeline.provider_id] += max(0, owing.hours(month, terms) - done.get((month, owing.pipeline.pk), 0))
     return found
 
 

@@ -163,15 +163,20 @@ def test_an_operator_has_zeros_from_when_it_is_owed_until_it_is_switched_off(cit
 
 
 def test_hours_that_have_not_come_are_told_beside_the_numbers(city):
-    start = datetime(2026, 11, 1, 4, tzinfo=UTC)
-    for hour, state in enumerate([State.FAILED, State.WAITING, State.HELD]):
-        more = {"finished_at": NOW} if state == State.FAILED else {}
+    start = datetime(2026, 11, 1, 4, tzinfo=UTC)  # the last hour of October
+    for hour, state in enumerate([State.DONE, State.DONE, State.FAILED, State.HELD]):
+        more = {"finished_at": NOW} if state in (State.DONE, State.FAILED) else {}
         begins = start + timedelta(hours=hour)
         ScheduleBlock.objects.create(
-            pipeline=city.pipelines["Wheels"], starts_at=begins, ends_at=begins + timedelta(hours=1), stage="extract", due_at=NOW, state=state, **more
+            pipeline=city.pipelines["Wheels"], starts_at=begins, ends_at=begins + timedelta(hours=1), stage="load", due_at=NOW, state=state, **more
         )
-    lines = counted(city, Terms(date(2026, 10, 1), date(2026, 11, 30), CHICAGO))
-    assert [(line.month.month, line.hours_open) for line in lines if line.provider == "Wheels"] == [(10, 1), (11, 2)]
+    lines = counted(city, Terms(date(2026, 10, 1), date(2026, 12, 31), CHICAGO))
+    told = {(line.month.month, line.provider): line.hours_open for line in lines}
+    assert (told[10, "Wheels"], told[11, "Wheels"]) == (743, 720), (
+        "November has an hour more than 30 days; one is done, planned or not the rest is owed"
+    )
+    assert (told[10, "Bolt"], told[11, "Bolt"]) == (744, 721)
+    assert told[12, "Sleepy"] == told[12, "Bolt"] == 19 * 24 + 12, "of this month what has passed: it is noon of the 20th"
 
 
 def test_trips_by_vehicle_type_and_by_day_and_hour(city):

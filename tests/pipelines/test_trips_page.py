@@ -106,7 +106,7 @@ def test_the_page_has_the_numbers_and_a_zero_for_who_had_none(client, city, view
     ):
         assert words in page, words
     assert 'aria-current="page">Trips</a>' in page, "the rail leads here where there is an MDS pipeline"
-    assert page.count('data-chart="') == 3 and "style=" not in page.split("<main")[1]
+    assert page.count('data-chart="') == 1 and page.count('<svg class="chart"') == 2 and "style=" not in page.split("<main")[1]
 
 
 def test_the_files_agree_with_the_page_and_have_stable_columns(client, city, viewer):
@@ -138,6 +138,20 @@ def test_of_many_operators_a_chart_shows_the_largest_and_the_others_together():
     months = [date(2026, 10, 1), date(2026, 11, 1)]
     found = selectors._series(months, names, lambda month, name: None if (month.month, name) == (11, "p7") else int(name[1]))
     assert list(found) == ["p0", "p1", "p2", "p3", "4 others"] and found["4 others"] == [22, None]
+
+
+def test_bars_stand_side_by_side_to_scale_and_a_hidden_one_is_left_out():
+    months = [date(2026, 10, 1), date(2026, 11, 1)]
+    found = selectors.bars("Trips", months, {"A": [100, 50], "B": [None, 25]})
+    heights = {bar.title: bar.height for bar in found.bars}
+    assert heights == {"Oct 2026, A: 100": 200, "Nov 2026, A: 50": 100, "Nov 2026, B: 25": 50}
+    assert [text for _, text in found.ticks] == ["0", "25", "50", "75", "100"] and [text for _, text in found.labels] == ["Oct 2026", "Nov"]
+    _, first, second = found.bars
+    assert first.x + first.width < second.x and found.names == [("plot__a", "A"), ("plot__b", "B")]
+    assert (
+        selectors.bars("Trips", [], {}).bars == []
+        and len(selectors.bars("Trips", [date(2020 + n // 12, n % 12 + 1, 1) for n in range(60)], {}).labels) <= 9
+    )
 
 
 def test_a_month_of_several_operators_is_summed_without_what_is_hidden():
@@ -175,7 +189,7 @@ def test_before_the_first_load_the_page_says_so(client, viewer):
 
 def test_a_span_without_trips_has_its_zeros(client, city, viewer):
     page = shown(client, viewer, **{"from": "2026-12-10", "to": "2026-12-20"})
-    assert "No trip began in this span." in page and "Sleepy" in page and 'data-chart="' not in page
+    assert "No trip began in this span." in page and "Sleepy" in page and 'data-chart="' not in page and '<svg class="chart"' not in page
 
 
 def test_a_warehouse_that_does_not_answer_is_told_in_words(client, city, viewer, monkeypatch):
