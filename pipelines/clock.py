@@ -42,6 +42,12 @@ def local_instant(day: date, at: time, zone_name: str) -> datetime:
     return after.replace(microsecond=0)
 
 
+def instants(wall: datetime, zone_name: str) -> tuple[datetime, ...]:
+    """The UTC instants of a local wall time without a zone: one; two where the clock goes back over it; none where it skips it."""
+    first, second = (wall.replace(tzinfo=zone(zone_name), fold=fold).astimezone(UTC) for fold in (0, 1))
+    return (first,) if first == second else (first, second) if first < second else ()
+
+
 def day_start(day: date, zone_name: str) -> datetime:
     return local_instant(day, time.min, zone_name)
 

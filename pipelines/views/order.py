@@ -76,7 +76,10 @@ class OrderForm(forms.Form):
             moment = datetime.fromisoformat(text)
         except (ValueError, OverflowError) as error:
             raise forms.ValidationError(f"{text!r} is not a time. Write it like 2026-11-12T08:00, or a day like 2026-11-12.") from error
-        return (moment if moment.tzinfo else moment.replace(tzinfo=clock.zone(self.pipeline.time_zone))).astimezone(UTC)
+        if moment.tzinfo:
+            return moment.astimezone(UTC)
+        # of an hour that comes twice, from its first and up to its second
+        return moment.replace(tzinfo=clock.zone(self.pipeline.time_zone), fold=name == "to").astimezone(UTC)
 
     @property
     def stages(self) -> list[str] | None:
@@ -105,7 +108,8 @@ class OrderForm(forms.Form):
         cleaned = self.cleaned_data
         which, bounds = cleaned["which"], [moment for moment in (cleaned["starts_at"], cleaned["ends_at"]) if moment]
         # `run` knows what isn't done, and all of a span; force takes all of it
-        told = which == ("all" if cleaned["force"] else "incomplete") or (which == "all" and bounds)
+        asks_again = self.pipeline.is_snapshot or self.pipeline.provider.connector_class.can_count
+        told = which == ("all" if cleaned["force"] else "incomplete") or (which == "all" and bounds and asks_again)
         if not told or any(moment.minute for moment in bounds) or (cleaned["force"] and not bounds and not self.pipeline.is_snapshot):
             return ""
         words = ["python3 manage.py run", self.pipeline.slug]

@@ -2,21 +2,25 @@
 
 import itertools
 import logging
+import os
 import signal
 import time
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from django.apps import apps
+from django.core.management.base import CommandParser
 from django.db import OperationalError
 from django.db.models import Max
 from django.db.models.functions import Now
 
 from catalog.models import AuditEntry
-from pipelines import blocks, planner, runner, secrets
+from pipelines import blocks, clock, planner, runner, secrets
 from pipelines.blocks import Counts, Outcome
 from pipelines.management.commands import run as run_module
 from pipelines.models import COUNTS, Run, RunState, ScheduleBlock, State
+from tests import world
 from tests.pipelines.commanding import command, ended, program
 from tests.pipelines.scene import ANN, stage_scene, table  # noqa: F401  a fixture
 
@@ -216,6 +220,77 @@ def test_an_hour_that_the_clock_skips_is_the_next_valid_one(hourly):
     assert windows_of(hourly.pipeline.slug, "--time-max", "2025-03-09-02") == [("2025-03-09T09:00", "2025-03-09T10:00")]
 
 
+CHICAGO = {"time_zone": "America/Chicago", "starts_on": date(2019, 1, 1)}
+
+
+def hours_of(one, *words: str) -> list[datetime]:
+    """The starts of the hours that an order means, by the planner itself."""
+    flags = CommandParser(prog="run")
+    run_module.Command().add_arguments(flags)
+    options = vars(flags.parse_args([one.pipeline.slug, *words]))
+    return [line.starts_at for line in planner.preview(run_module.order_of(one.pipeline, options, datetime.now(UTC)))]
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "words, first, last, hours",
+    [
+        (["--interval", "1", "--time-max", "2020-1-1-1"], utc(2020, 1, 1, 6), utc(2020, 1, 1, 6), 1),
+        (["--interval", "23", "--time-max", "2020-1-1-1"], utc(2019, 12, 31, 8), utc(2020, 1, 1, 6), 23),
+        (["--time-min", "2019-1-1-1", "--time-max", "2019-1-2-1"], utc(2019, 1, 1, 7), utc(2019, 1, 2, 6), 24),
+        # with both times the interval says nothing
+        (["--time-min", "2019-1-1-1", "--time-max", "2019-1-2-1", "--interval", "3"], utc(2019, 1, 1, 7), utc(2019, 1, 2, 6), 24),
+    ],
+)
+def test_upstreams_golden_spans_are_the_same_hours(hourly, words, first, last, hours):
+    hourly.change(**CHICAGO)
+    found = hours_of(hourly, *words)
+    assert (found[0], found[-1], len(found)) == (first, last, hours)
+
+
+def test_the_year_2020_has_8784_hours_none_missing_and_none_twice(hourly):
+    hourly.change(**CHICAGO)
+    found = hours_of(hourly, "--time-min", "2020-01-01-00", "--time-max", "2021-01-01-00")
+    assert len(set(found)) == len(found) == 8784
+    assert (found[0], found[-1]) == (utc(2020, 1, 1, 6), utc(2021, 1, 1, 5))
+    assert all(after - before == timedelta(hours=1) for before, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize("day, hours", [(date(2020, 3, 8), 23), (date(2020, 11, 1), 25), (date(2020, 6, 1), 24)])
+def test_hour_by_hour_as_the_clock_on_the_wall_shows_them_none_is_missed_or_met_twice(hourly, day, hours):
+    hourly.change(**CHICAGO)
+    shown = [hour for hour in range(1, 25) if hour == 24 or clock.instants(datetime(day.year, day.month, day.day, hour), "America/Chicago")]
+    found = [start for hour in shown for start in hours_of(hourly, "--time-max", f"{day}-{hour}")]
+    begin = clock.day_start(day, "America/Chicago")
+    assert found == [begin + timedelta(hours=number) for number in range(hours)]
+
+
+def test_an_hour_that_comes_twice_means_both_and_that_is_said(hourly):
+    hourly.change(**CHICAGO)
+    told = command("run", hourly.pipeline.slug, "--time-max", "2020-11-01-01", "--dry-run", "--json")
+    assert [line["window"]["starts_at"][11:13] for line in told.json["would_run"]] == ["05", "06"]
+    assert "--time-max 2020-11-01-01 comes twice in America/Chicago: both hours are meant." in told.err
+    assert hours_of(hourly, "--time-min", "2020-11-01-01", "--time-max", "2020-11-01-02") == [utc(2020, 11, 1, 7)]
+
+
+def test_one_of_two_equal_hours_is_named_by_its_instant_and_so_it_is_advised(hourly):
+    hourly.change(**CHICAGO)
+    assert hours_of(hourly, "--time-min", "2020-11-01T06:00Z", "--time-max", "2020-11-01T07:00Z") == [utc(2020, 11, 1, 6)]
+    told = command("run", hourly.pipeline.slug, "--time-min", "2020-11-01T06:00Z", "--time-max", "2020-11-01T07:00Z", "--no-publish")
+    assert "--time-min 2020-11-01T06:00Z --time-max 2020-11-01T07:00Z" in told.out
+
+
+def test_an_hour_that_does_not_exist_is_told(hourly):
+    hourly.change(**CHICAGO)
+    told = command("run", hourly.pipeline.slug, "--time-max", "2020-03-08-02", "--dry-run", "--json")
+    assert [line["window"]["starts_at"][11:13] for line in told.json["would_run"]] == ["07"]
+    assert "--time-max 2020-03-08-02 does not exist in America/Chicago: the clock jumps over it to 03:00" in told.err
+    assert hours_of(hourly, "--time-min", "2020-03-08-02", "--time-max", "2020-03-08-04") == [utc(2020, 3, 8, 8)]
+
+
 def test_a_day_belongs_to_the_span_that_holds_its_end(hourly):
     hourly.change(cadence="daily")
     slug = hourly.pipeline.slug
@@ -302,6 +377,152 @@ def test_force_sends_every_row_again(scene):
     command("run", scene.pipeline.slug)
     [block] = command("run", scene.pipeline.slug, "--force", "--json").json["blocks"]
     assert (block["stages"]["extract"]["rows_out"], block["stages"]["publish"]["published"]) == (40, 40)
+
+
+# what upstream's command line says in other words
+
+
+@pytest.fixture
+def scooters(hourly, monkeypatch):
+    """Like an operator of scooters: it can't be asked how much it has."""
+    monkeypatch.setattr(hourly.provider.connector_class, "can_count", False)
+    return hourly
+
+
+SPAN = ("--time-min", "2026-01-01-00", "--time-max", "2026-01-01-02")
+
+
+def test_hours_that_are_done_are_fetched_again_only_by_force(scooters):
+    slug = scooters.pipeline.slug
+    world.block(scooters.pipeline, (utc(2026, 1, 1, 8), utc(2026, 1, 1, 9)), rows=60).save()
+    assert windows_of(slug, *SPAN) == [("2026-01-01T09:00", "2026-01-01T10:00")]
+    assert len(windows_of(slug, *SPAN, "--force")) == len(windows_of(slug, *SPAN, "--stages", "load,publish")) == 2
+
+
+@pytest.mark.parametrize(
+    "flags, left",
+    [
+        (["--no-sync-db"], ["extract", "publish"]),
+        (["--no-load"], ["extract", "publish"]),
+        (["--no-sync-socrata"], ["extract", "standardize", "enrich", "load"]),
+        (["--no-extract"], ["standardize", "enrich", "load", "publish"]),
+        (["--no-extract", "--no-sync-db"], ["publish"]),
+    ],
+)
+def test_upstreams_names_of_the_steps_leave_out_what_they_did(hourly, flags, left):
+    hourly.change(stages=world.ALL_STAGES)
+    told = command("run", hourly.pipeline.slug, "--time-max", "2026-01-01-01", *flags, "--dry-run", "--json")
+    assert [line["stages"] for line in told.json["would_run"]] == [left]
+
+
+#: upstream's number: (the block that has it, what --incomplete-only does with it)
+INCOMPLETE = {
+    0: ({"stage": "extract", "state": "waiting"}, world.ALL_STAGES),
+    2: ({"stage": "standardize", "state": "waiting"}, world.ALL_STAGES[1:]),
+    5: ({"stage": "publish", "state": "waiting", "rows": 9}, ["publish"]),
+    6: ({"stage": "publish", "state": "waiting", "rows": 9, "rejected": 2}, ["publish"]),
+    -6: ({"stage": "publish", "state": "waiting", "rows": 9, "rejected": 9}, ["publish"]),
+    -5: ({"stage": "load", "state": "failed", "rows": 9}, ["load", "publish"]),
+    7: ({"state": "done", "rows": 0, "mark": "empty"}, None),
+    8: ({"state": "done", "rows": 9, "rejected": 2}, None),
+    -8: ({"stage": "publish", "state": "failed", "rows": 9}, ["publish"]),
+}
+
+
+@pytest.mark.parametrize("number", INCOMPLETE)
+def test_incomplete_only_goes_on_from_the_stage_that_is_missing_whatever_upstreams_number(hourly, number):
+    fields, stages = INCOMPLETE[number]
+    hourly.change(stages=world.ALL_STAGES)
+    block = world.block(hourly.pipeline, (utc(2026, 1, 1, 8), utc(2026, 1, 1, 9)), **fields)
+    block.save()
+    assert block.upstream_status == number
+    told = command("run", hourly.pipeline.slug, *SPAN[:3], "2026-01-01-01", "--incomplete-only", "--dry-run", "--json")
+    assert told.code == (3 if stages is None else 0)
+    assert [line["stages"] for line in told.json["would_run"]] == ([] if stages is None else [stages])
+
+
+def test_a_block_whose_load_failed_is_loaded_and_published_by_incomplete_only(hourly):
+    slug = hourly.pipeline.slug
+    hourly.change(warehouse="nowhere")
+    assert command("run", slug, "--time-max", "2026-01-01-01").code == 1
+    assert (hourly.block.stage, hourly.block.state, hourly.block.upstream_status) == ("load", "failed", -5)
+    hourly.change(warehouse="default")
+    told = command("run", slug, "--time-max", "2026-01-01-01", "--incomplete-only", "--json")
+    assert told.code == 0
+    [block] = told.json["blocks"]
+    assert [stage["state"] for stage in block["stages"].values()] == ["not run", "done", "done"]
+    assert (block["upstream_status"], len(hourly.portal_rows())) == (8, 60)
+
+
+def test_a_block_that_fails_stops_its_own_chain_and_no_other(hourly):
+    broken = world.block(hourly.pipeline, (utc(2026, 1, 1, 8), utc(2026, 1, 1, 9)), "failed", stage="load", stages=STAGES[1:])
+    broken.save()  # it says that it was fetched, and the lake has no file of it
+    told = command("run", hourly.pipeline.slug, *SPAN, "--incomplete-only", "--json")
+    assert [(block["state"], block["stages"]["publish"]["state"]) for block in told.json["blocks"]][1] == ("done", "done")
+
+
+def test_no_logs_tells_only_what_became_of_each_block(hourly):
+    slug = hourly.pipeline.slug
+    told = command("run", slug, "--time-max", "2026-01-01-01", "--no-logs")
+    assert (told.code, len(told.out.splitlines())) == (0, 1)
+    assert hourly.last("extract").lines.exists()
+
+
+# in a container
+
+
+@pytest.fixture
+def settings_file(tmp_path):
+    file = tmp_path / "city.env"
+    file.write_text("CITY_NAME=Riverton")
+    return str(file)
+
+
+def test_a_dry_run_in_docker_mode_prints_the_plan_and_the_same_order_for_a_container(hourly, settings_file):
+    words = ["run", hourly.pipeline.slug, *SPAN, "--force", "--no-sync-socrata", "--reason", "the vendor's file"]
+    words += ["--docker-mode", "--env-file", settings_file, "--docker-args", "--network 'my net'"]
+    told = command(*words, "--dry-run")
+    line = (
+        f"(dry)$ docker run --network 'my net' --env-file {settings_file} --rm opendata_ops:local python3 manage.py run {hourly.pipeline.slug} "
+        f"--time-min 2026-01-01-00 --time-max 2026-01-01-02 --reason 'the vendor'\"'\"'s file' --force --no-publish"
+    )
+    assert line in told.out.splitlines()
+    assert "would run extract → load" in told.out
+    assert not ScheduleBlock.objects.exists()
+    assert command(*words, "--dry-run", "--json").json["command"].endswith("--force --no-publish --json")
+
+
+def test_docker_mode_runs_the_container_and_gives_its_exit_code(hourly, settings_file, tmp_path):
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "docker got: $*"\nexit 1\n')
+    docker.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    told = ended(program("run", hourly.pipeline.slug, "--time-max", "2026-01-01-01", "--docker-mode", "--env-file", settings_file, PATH=path))
+    assert told.code == 1
+    assert f"docker got: run --env-file {settings_file} --rm opendata_ops:local python3 manage.py run {hourly.pipeline.slug}" in told.out
+    assert not ScheduleBlock.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--docker-mode"], "--docker-mode needs the settings of the container."),
+        (["--docker-mode", "--env-file", "/nowhere/x.env"], "There is no file /nowhere/x.env."),
+        (["--env-file", "/nowhere/x.env"], "are for --docker-mode"),
+        (["--docker-mode", "--env-file", "FILE", "--docker-args", "'"], "--docker-args can't be read"),
+        (["--docker-mode", "--env-file", "FILE", "--initialize"], "Add --yes"),
+    ],
+)
+def test_a_container_without_its_settings_is_refused(hourly, settings_file, flags, said):
+    flags = [settings_file if flag == "FILE" else flag for flag in flags]
+    told = command("run", hourly.pipeline.slug, "--time-max", "2026-01-01-01", *flags)
+    assert told.code == 2 and said in told.err and "Next: " in told.err
+
+
+def test_where_there_is_no_docker_that_is_said(hourly, settings_file, monkeypatch):
+    monkeypatch.setattr(run_module.shutil, "which", lambda name: None)
+    told = command("run", hourly.pipeline.slug, "--time-max", "2026-01-01-01", "--docker-mode", "--env-file", settings_file)
+    assert told.code == 2 and "no program `docker`" in told.err
 
 
 # exit codes
@@ -463,6 +684,20 @@ def test_a_block_that_is_cancelled_meanwhile_is_no_success(scene, monkeypatch):
 
 
 # many
+
+
+def test_two_workers_over_the_same_range_do_each_block_once(stage_scene, monkeypatch):  # noqa: F811
+    """Two programs, begun at the same moment, on hours whose source can't say whether they changed."""
+    scene = stage_scene(480, **HOURLY)
+    scene.provider.__class__.objects.update(max_parallel=4)
+    span = ("--time-min", "2026-01-01-00", "--time-max", "2026-01-01-08", "--incomplete-only", "--json")
+    racers = [program("run", scene.pipeline.slug, *span) for _ in range(2)]
+    told = [ended(racer) for racer in racers]
+    assert {one.code for one in told} <= {0, 2, 3}, [one.err for one in told]
+    assert list(ScheduleBlock.objects.values_list("state", flat=True)) == ["done"] * 8
+    by_stage = Counter((run.block_id, run.stage) for run in Run.objects.all())
+    assert set(by_stage.values()) == {1} and len(by_stage) == 8 * 3
+    assert len(scene.portal_rows()) == len(scene.warehouse()) == 480
 
 
 def test_a_day_of_24_hours_goes_through_three_at_a_time(stage_scene):  # noqa: F811

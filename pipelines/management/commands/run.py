@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import date, datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -32,14 +36,21 @@ from pipelines.upkeep import after
 
 EPILOG = """exit codes: 0 done, 1 a block failed, 2 refused or bad usage or configuration, 3 nothing to do; 130 stopped by Ctrl-C.
 
-A window is chosen by its end: after --time-min, up to and including --time-max, in the pipeline's time zone. Without a
-time, the blocks that are owed and not done; of a snapshot (a pipeline without a window column) the present one."""
+A window is chosen by its end: after --time-min, up to and including --time-max, in the pipeline's time zone. So 17 is the
+hour from 16:00 to 17:00. An hour that the clock repeats means both; where it must be one of them, write an instant:
+2026-11-01T06:00Z. Without a time, the blocks that are owed and not done; of a snapshot (a pipeline without a window column)
+the present one. Hours that are done are fetched again with --force only, where the source can't say whether they changed."""
 
 EXAMPLE = "for example --time-min 2026-11-20-00 --time-max 2026-11-21-00"
 #: A year of hours has 8,784. More blocks in one order are a slip of the finger sooner than a wish.
 MOST_WINDOWS = 10_000
 #: How often to ask after a block that a worker took before this command could.
 LOOK_SECONDS = 0.5
+#: What stands for loading on upstream's command line: it validates, enriches and loads in one step.
+LOADING = (Stage.STANDARDIZE, Stage.ENRICH, Stage.LOAD)
+IMAGE = "opendata_ops:local"
+#: The exit codes with which docker says that it could not run the program at all.
+DOCKERS_OWN = (125, 126, 127)
 HOURS = {Cadence.HOURLY: 1, Cadence.DAILY: 24, Cadence.MANUAL: 24, Cadence.WEEKLY: 7 * 24, Cadence.MONTHLY: 30 * 24}
 
 
@@ -62,11 +73,19 @@ class Command(OpsCommand):
         parser.add_argument("--incomplete-only", action="store_true", help="only blocks that are not done, each from the stage at which it stands")
         parser.add_argument("--dry-run", action="store_true", help="print what would run, and change nothing")
         parser.add_argument("--stages", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
-        for stage in (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH):
-            parser.add_argument(f"--no-{stage}", action="store_true", help=f"leave out {stage}")
+        parser.add_argument("--no-extract", action="store_true", help="leave out extract")
+        loading = "leave out load, and standardize and enrich, which prepare it"
+        parser.add_argument("--no-load", "--no-sync-db", action="store_true", help=loading)
+        parser.add_argument("--no-publish", "--no-sync-socrata", action="store_true", help="leave out publish")
+        parser.add_argument("--no-logs", action="store_true", help="tell only what became of each block; its log is kept all the same")
         parser.add_argument("--workers", type=int, default=settings.WORKERS, metavar="N", help=f"blocks at once (default: {settings.WORKERS})")
         parser.add_argument("--queue", action="store_true", help="leave the work to the workers and return at once")
         parser.add_argument("--reason", default="", help="why; kept in the audit")
+        docker = parser.add_argument_group("in a container")
+        docker.add_argument("--docker-mode", action="store_true", help="do it in a container; with --dry-run print the command that would")
+        docker.add_argument("--env-file", default="", metavar="FILE", help="the settings of the container; needed with --docker-mode")
+        docker.add_argument("--docker-args", default="", metavar="ARGS", help='more for `docker run`, for example "--network host"')
+        docker.add_argument("--docker-image", default=IMAGE, metavar="IMAGE", help=f"the image that has this program (default: {IMAGE})")
 
     def act(self, **options: Any) -> int:
         if not options["pipelines"] and not options["provider"]:
@@ -74,12 +93,15 @@ class Command(OpsCommand):
         if options["workers"] < 1:
             raise refusal(f"--workers {options['workers']}: at least 1 is needed.", f"Leave it out for {settings.WORKERS}.")
         now = timezone.now()
+        container = container_command(options, as_json=self.as_json)
         chosen = pipelines_named(options["pipelines"], options["provider"])
         orders = [order_of(pipeline, options, now) for pipeline in chosen]
-        if options["time_max"] and any(_time(options["time_max"], "--time-max", order.pipelines[0]) > now for order in orders):
-            self.say("--time-max lies in the future: windows that are not over yet are left out.")
+        for words in dict.fromkeys(words for pipeline in chosen for words in _odd_times(pipeline, options, now)):
+            self.say(words)
         if options["dry_run"]:
-            return self._preview(orders)
+            return self._preview(orders, container)
+        if container:
+            return self._in_container(container)
         if options["initialize"]:
             self._ask_to_initialize(chosen, yes=options["yes"])
         if ScheduleBlock.objects.stalled(Now()).exists():
@@ -96,7 +118,11 @@ class Command(OpsCommand):
             return self._queue(moved, waiting, refused)
         ids = [*moved, *waiting]
         texts, ended = None, []
-        with Steps(shows_bars=not self.as_json, write=self.say) as steps, signals_stop(), contextlib.suppress(KeyboardInterrupt):
+        with (
+            Steps(shows_bars=not self.as_json, write=None if options["no_logs"] else self.say) as steps,
+            signals_stop(),
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             texts = self._work_off(ids, options["workers"], steps)
             ended = after.carry_out(block_ids=ids)
         if texts is None:
@@ -150,14 +176,30 @@ class Command(OpsCommand):
             self.say(f"{order.pipelines[0].slug}: {nothing_words(order)}")
         return NOTHING
 
-    def _preview(self, orders: list[Order]) -> int:
+    def _in_container(self, words: list[str]) -> int:
+        """Let a container do it; its exit code is ours. Raises Refusal."""
+        if not shutil.which(words[0]):
+            raise refusal("There is no program `docker` on this machine.", "Install it, or leave --docker-mode out: the command does the same.")
+        self.say(f"$ {shlex.join(words)}")
+        try:
+            code = subprocess.run(words, check=False).returncode
+        except KeyboardInterrupt:
+            return STOPPED
+        if code in DOCKERS_OWN:
+            # what docker itself says of an image or a flag stands above
+            raise refusal(f"docker could not start the container (exit code {code}).", "Look at --docker-image, --docker-args and --env-file.")
+        return code
+
+    def _preview(self, orders: list[Order], container: list[str]) -> int:
         lines = [line for order in orders for line in planner.preview(order)]
         if self.as_json:
-            self.print_json({"would_run": [planned(line) for line in lines]})
+            self.print_json({"would_run": [planned(line) for line in lines]} | ({"command": shlex.join(container)} if container else {}))
         for line in lines:
             now = line.block.state if line.block else "never ran"
             words = f"left alone: {line.skip}" if line.skip else f"would run {' → '.join(line.will)}"
             self.say(f"{line.pipeline.slug} {clock.window_text(line.starts_at, line.ends_at, line.pipeline.time_zone)} ({now}): {words}")
+        if container:
+            self.say(f"(dry)$ {shlex.join(container)}")
         will = sum(not line.skip for line in lines)
         if not lines:
             for order in orders:
@@ -274,11 +316,16 @@ def _by_name(block: ScheduleBlock) -> str:
     pipeline = block.pipeline
     if pipeline.is_snapshot:
         return pipeline.slug
+    low, high = (_typed(moment, clock.zone(pipeline.time_zone)) for moment in (block.starts_at, block.ends_at))
+    return f"{pipeline.slug} --time-min {low} --time-max {high}"
+
+
+def _typed(moment: datetime, zone: tzinfo) -> str:
+    """An end of a window as --time-min takes it; where the clock shows it twice, as an instant, since it must be one of them."""
     # an hour of UTC may begin at half past of a local one: the next full hour lies in the same window
-    low, high = (
-        (moment + clock.HOUR - timedelta(microseconds=1)).astimezone(clock.zone(pipeline.time_zone)) for moment in (block.starts_at, block.ends_at)
-    )
-    return f"{pipeline.slug} --time-min {low:%Y-%m-%d-%H} --time-max {high:%Y-%m-%d-%H}"
+    local = (moment + clock.HOUR - timedelta(microseconds=1)).astimezone(zone)
+    twice = local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset()
+    return f"{moment:%Y-%m-%dT%H:%MZ}" if twice else f"{local:%Y-%m-%d-%H}"
 
 
 def _instead(verdict: Verdict) -> str:
@@ -336,23 +383,24 @@ def order_of(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> Orde
             f"{pipeline.slug} can't be initialized {'for a span of time' if pipeline.is_snapshot else 'as a whole: it is read window by window'}.",
             "Leave the times out." if pipeline.is_snapshot else f"Force its windows instead, {EXAMPLE}",
         )
-    which = "incomplete" if options["incomplete_only"] or (not low and not options["force"]) else "all"
     stages = _stages(pipeline, options)
+    which = "incomplete" if options["incomplete_only"] or (not low and not options["force"]) else "all"
+    if not (options["force"] or rebuild or pipeline.is_snapshot or (stages and Stage.EXTRACT not in stages)):
+        # a source that can't be asked what it has would send all of it again
+        which = which if pipeline.provider.connector_class.can_count else "incomplete"
     return Order([pipeline], starts_at=low, ends_at=high, which=which, stages=stages, force=options["force"], rebuild=rebuild)
 
 
 def _span(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> tuple[datetime | None, datetime | None]:
     """The span in which the windows end, as UTC instants; (None, None) when none was named. Raises Refusal."""
-    low, high = (_time(options[name], f"--{name.replace('_', '-')}", pipeline) for name in ("time_min", "time_max"))
+    first, last = (_time(options[name], f"--{name.replace('_', '-')}", pipeline) for name in ("time_min", "time_max"))
     hours = options["interval"]
     if hours is not None and not 1 <= hours <= MOST_WINDOWS:
         raise refusal(f"--interval {hours}: a number of hours from 1 to {MOST_WINDOWS:,} is needed.", "Or name both --time-min and --time-max.")
-    if not (low or high or hours):
+    if not (first or last or hours):
         return None, None
-    if not low:
-        high = high or now
-        low = high - timedelta(hours=hours or 1)
-    high = high or (low + timedelta(hours=hours) if hours else now)
+    high = last.at if last else _later(first, hours, pipeline) if first and hours else now
+    low = first.at if first else _earlier(last, hours or 1, pipeline) if last else now - timedelta(hours=hours or 1)
     if low >= now:
         raise refusal("No window is over yet after that time: it lies in the future.", f"Choose a time that has passed, {EXAMPLE}")
     if low >= high:
@@ -366,21 +414,110 @@ def _span(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> tuple[d
     return low, high
 
 
-def _time(text: str, flag: str, pipeline: Pipeline) -> datetime | None:
-    """`yyyy-mm-dd-hh`, unpadded allowed, in the pipeline's zone, as a UTC instant. Hour 24 is the end of the day."""
+@dataclass(frozen=True)
+class Typed:
+    """A time of the command line: `wall` is the city's clock without a zone (None: an instant was typed), `at` the UTC instant."""
+
+    text: str
+    wall: datetime | None
+    at: datetime
+    found: int = 1
+
+
+def _time(text: str, flag: str, pipeline: Pipeline) -> Typed | None:
+    """`yyyy-mm-dd-hh`, unpadded allowed, in the pipeline's zone, or an instant like 2026-11-20T17:00Z; None for "". Raises Refusal.
+
+    Hour 24 is the end of the day. A time that comes twice is its second: the windows that end at either lie up to it. One that the
+    clock skips is the moment at which it jumps.
+    """
+    text = text.strip()
     if not text:
         return None
-    match = re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})-(\d{1,2})", text.strip())
+    match = re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})-(\d{1,2})", text)
     try:
+        if not match:
+            moment = datetime.fromisoformat(text)
+            if moment.tzinfo is None or moment.year < 1900:
+                raise ValueError("an instant needs its offset")
+            return Typed(text, None, moment.astimezone(UTC))
         year, month, day, hour = map(int, match.groups())
-        if year < 1900:
+        if year < 1900 or hour > 24:
             raise ValueError("no city has data of that year, and a zone may not reach it")
-        day = date(year, month, day)
-        if hour == 24:
-            return clock.day_start(day + clock.DAY, pipeline.time_zone)
-        return clock.local_instant(day, time(hour), pipeline.time_zone)
-    except (AttributeError, ValueError, OverflowError):
+        wall = datetime(year, month, day) + timedelta(hours=hour)  # noqa: DTZ001  the city's wall, as typed
+        found = clock.instants(wall, pipeline.time_zone)
+        return Typed(text, wall, found[-1] if found else clock.local_instant(wall.date(), wall.time(), pipeline.time_zone), len(found))
+    except (ValueError, OverflowError):
         raise refusal(f"{flag} {text!r} is not a time.", "Write yyyy-mm-dd-hh, for example 2026-11-20-17 for 17:00 on November 20.") from None
+
+
+def _later(first: Typed, hours: int, pipeline: Pipeline) -> datetime:
+    """So many hours after a time, by the city's clock where that was typed."""
+    if first.wall is None:
+        return first.at + timedelta(hours=hours)
+    wall = first.wall + timedelta(hours=hours)
+    found = clock.instants(wall, pipeline.time_zone)
+    return found[-1] if found else clock.local_instant(wall.date(), wall.time(), pipeline.time_zone)
+
+
+def _earlier(last: Typed, hours: int, pipeline: Pipeline) -> datetime:
+    """So many hours before a time, by the city's clock where that was typed; windows that end after it are meant.
+
+    By the clock on the wall, hour 1 of the night on which it goes back is both of them, and no hour is left over between two
+    calls that follow each other. Before a skipped hour it is the moment just before the jump: what ends at the jump is meant.
+    """
+    if last.wall is None:
+        return last.at - timedelta(hours=hours)
+    wall = last.wall - timedelta(hours=hours)
+    found = clock.instants(wall, pipeline.time_zone)
+    return found[-1] if found else clock.local_instant(wall.date(), wall.time(), pipeline.time_zone) - timedelta(microseconds=1)
+
+
+def _odd_times(pipeline: Pipeline, options: dict[str, Any], now: datetime) -> Iterator[str]:
+    """What somebody should know of the times that he typed."""
+    for name in ("time_min", "time_max"):
+        flag = f"--{name.replace('_', '-')}"
+        typed = _time(options[name], flag, pipeline)
+        if typed and not typed.found:
+            local = typed.at.astimezone(clock.zone(pipeline.time_zone))
+            yield f"{flag} {typed.text} does not exist in {pipeline.time_zone}: the clock jumps over it to {local:%H:%M}, and that is taken."
+        elif typed and typed.found > 1:
+            yield f"{flag} {typed.text} comes twice in {pipeline.time_zone}: both hours are meant."
+        if typed and name == "time_max" and typed.at > now:
+            yield "--time-max lies in the future: windows that are not over yet are left out."
+
+
+def container_command(options: dict[str, Any], *, as_json: bool) -> list[str]:
+    """The same order as words for a container; [] without --docker-mode. Raises Refusal."""
+    if not options["docker_mode"]:
+        if options["env_file"] or options["docker_args"] or options["docker_image"] != IMAGE:
+            raise refusal("--env-file, --docker-args and --docker-image are for --docker-mode.", "Add --docker-mode, or leave them out.")
+        return []
+    if not options["env_file"]:
+        raise refusal("--docker-mode needs the settings of the container.", "Add --env-file with the file's path, like --env-file ~/ops/prod.env")
+    file = Path(options["env_file"]).expanduser()
+    if not file.is_file():
+        raise refusal(f"There is no file {file}.", "Correct --env-file: a file of NAME=value lines, as in .env.example.")
+    try:
+        more = shlex.split(options["docker_args"])
+    except ValueError as error:
+        raise refusal(f"--docker-args can't be read: {error}.", 'Close every quote, for example --docker-args "--network host"') from None
+    if options["initialize"] and not options["yes"]:
+        raise refusal("In a container nobody can answer what --initialize asks.", "Add --yes if that is what you want.")
+    terminal = ["-it"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    start = ["docker", "run", *more, *terminal, "--env-file", str(file), "--rm", options["docker_image"]]
+    return [*start, "python3", "manage.py", "run", *options["pipelines"], *_flags(options), *["--json"] * as_json]
+
+
+def _flags(options: dict[str, Any]) -> Iterator[str]:
+    """The flags of this order as they are typed, but those of the container and --dry-run."""
+    for name in ("provider", "time_min", "time_max", "interval", "stages", "reason"):
+        if options[name] not in ("", None):
+            yield from (f"--{name.replace('_', '-')}", str(options[name]))
+    if options["workers"] != settings.WORKERS:
+        yield from ("--workers", str(options["workers"]))
+    for name in ("force", "initialize", "yes", "incomplete_only", "no_extract", "no_load", "no_publish", "no_logs", "queue"):
+        if options[name]:
+            yield f"--{name.replace('_', '-')}"
 
 
 def _stages(pipeline: Pipeline, options: dict[str, Any]) -> list[str] | None:
@@ -391,7 +528,8 @@ def _stages(pipeline: Pipeline, options: dict[str, Any]) -> list[str] | None:
     for name in named:
         if name not in STAGE_ORDER:
             raise refusal(f"There is no stage {name!r}.", f"Use some of: {', '.join(STAGE_ORDER)}")
-    left_out = {stage for stage in (Stage.EXTRACT, Stage.LOAD, Stage.PUBLISH) if options[f"no_{stage}"]}
+    flags = {"no_extract": (Stage.EXTRACT,), "no_load": LOADING, "no_publish": (Stage.PUBLISH,)}
+    left_out = {stage for flag, stages in flags.items() if options[flag] for stage in stages}
     if not named and not left_out:
         return None
     chosen = [name for name in pipeline.stages if name in (named or STAGE_ORDER) and name not in left_out]
@@ -417,9 +555,9 @@ def signals_stop() -> Iterator[None]:
 
 
 class Steps:
-    """Progress: bars where stderr is a terminal, and a line for each stage that ended."""
+    """Progress: bars where stderr is a terminal, and a line for each stage that ended; `write` None leaves those out."""
 
-    def __init__(self, *, shows_bars: bool, write: Callable[[str], None]):
+    def __init__(self, *, shows_bars: bool, write: Callable[[str], None] | None):
         self.write = write
         console = Console(stderr=True)
         self.bars = None
@@ -446,7 +584,7 @@ class Steps:
             if block is not None:
                 self.bars.remove_task(self.tasks.pop(run.pk))
             self.bars.refresh()
-        if block is not None:
+        if block is not None and self.write:
             run.refresh_from_db()
             state = run.get_state_display().lower()
             self._line(f"{run.block} {run.stage}: {state}{f' in {run.seconds:.1f} s' if run.seconds is not None else ''}. {run.message}".rstrip())
