@@ -395,8 +395,6 @@ class _Settled:
                 found = boundaries.properties_of(self.geojson)
                 near = boundaries.likely_key(found)
                 self._fault("key_property", "It does not say which property names an area.", f"Write key_property: {near or 'and its name'}")
-                return
-            boundaries.parse(self.geojson, layer.key_property, layer.label_property)
         except PipelineError as error:
             self._fault("file", error.message, error.next_step)
 
@@ -417,16 +415,19 @@ class _Settled:
         """Keep the layer as its module does; what that changes beside the layer's own words."""
         if before == {**plain.plain(layer), "sha256": hashlib.sha256(self.geojson).hexdigest()}:
             return []
-        actor = self.settling.actor or Actor("dry run")
-        kept = boundaries.store(
-            layer.slug,
-            layer.title,
-            layer.key_property,
-            self.geojson,
-            actor,
-            label_property=layer.label_property,
-            reason=self.settling.reason,
-        )
+        try:
+            kept = boundaries.store(
+                layer.slug,
+                layer.title,
+                layer.key_property,
+                self.geojson,
+                self.settling.actor or Actor("dry run"),
+                label_property=layer.label_property,
+                reason=self.settling.reason,
+            )
+        except PipelineError as error:
+            self._fault("file", error.message, error.next_step)
+            return []
         layer.pk, layer.sha256 = kept.pk, kept.sha256
         return [FieldChange("sha256", before["sha256"], kept.sha256)] if before and before["sha256"] != kept.sha256 else []
 
@@ -622,6 +623,8 @@ class _Settled:
                     changes += self._store_works_on(thing, before.get("pipelines", []))
         except IntegrityError as error:
             self._fault("", f"The database refuses it: {str(error).splitlines()[0]}", "Somebody may have made it just now; import again.")
+            return None
+        if self.faulty:
             return None
         if before:
             return tuple(changes)

@@ -121,7 +121,7 @@ def test_the_help_of_import_shows_an_example_that_imports(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call_command("import_config", "--help")
     told = capsys.readouterr().out
-    example = told[told.index("    providers:") : told.index("An import changes")]
+    example = told[told.index("    providers:") : told.index("A pipeline may also say")]
     path = tmp_path / "example.yaml"
     path.write_text(example)
     assert run("import_config", path)[0] == 0
