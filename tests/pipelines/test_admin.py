@@ -248,6 +248,8 @@ def test_a_secret_is_only_called_set_in_the_audit(steward, kind):
 WAYS = {"overlap_minutes": "1440", "compare_days": "7", "gone_rows": "keep", "drift": "widen", "watch_volume": "on", "portal_mode": "upsert"}
 #: What the public gets to see.
 WAYS |= {"release": "[]", "private_columns": "", "release_k": "0"}
+#: No areas to look up.
+WAYS |= {"enrichments-TOTAL_FORMS": "0", "enrichments-INITIAL_FORMS": "0"}
 
 
 def pipeline_values(one: Pipeline, **more):
