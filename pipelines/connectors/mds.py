@@ -127,7 +127,7 @@ class MDS(Connector):
         Parameter("auth_headers", "Secret headers", secret=True, help='JSON: {"X-Api-Key": "…"}. All that custom has; beside another log-in too.'),
         Parameter("token_url", "Address of the token server", help="For oauth."),
         Parameter("auth_token_res_key", "Name of the token", help="In its answer. Empty: access_token, jwt or token, whichever is there."),
-        Parameter("token_headers", "Headers for the token server", help="JSON."),
+        Parameter("token_headers", "Headers for the token server", secret=True, help="JSON."),
         Parameter("token_body", "Log-in is sent as", default="form", help="form or json."),
         Parameter("headers", "Further headers", help='JSON, for each request: {"App-Version": "3.0.0"}.'),
         Parameter(
@@ -147,6 +147,7 @@ class MDS(Connector):
             help="Their types stand apart from the trips. each: asked one by one; all: the whole list; auto: what is less; none: not asked.",
         ),
         Parameter("id_rule", "Rule for ids", help="integers-to-uuid for operators whose ids are numbers; else empty."),
+        Parameter("atd_mds", "Kept for atd-mds", help="JSON: what its configuration said and nothing here reads; an export gives it back."),
     )
 
     def __init__(self, account: Account, door: Door):

@@ -220,9 +220,10 @@ def test_a_token_that_is_refused_is_renewed_once_and_no_more(serve, tmp_path):
 
 def test_what_a_token_server_says_is_passed_on_in_words_and_without_its_secrets(serve, tmp_path):
     server = serve(version="1.2", auth=OAuth(headers={"App-Version": "3.0.0"}))
-    options = {"version": "1.2", "auth_type": "oauth", "token_url": server.token_url, "token_headers": {"App-Version": "3.0.0"}}
+    options = {"version": "1.2", "auth_type": "oauth", "token_url": server.token_url}
+    sealed = {"auth_data": dict(OAuth().form), "token_headers": {"App-Version": "3.0.0"}}
     server.script_token(400)
-    client = Client(server.url, secrets={"auth_data": dict(OAuth().form)}, **options)
+    client = Client(server.url, secrets=sealed, **options)
     with pytest.raises(SetupError, match="the token server gives no token: .*Scripted") as caught:
         client.fetch(tmp_path)
     assert caught.value.code == "credentials-refused"
@@ -234,7 +235,7 @@ def test_what_a_token_server_says_is_passed_on_in_words_and_without_its_secrets(
         server._token_script.clear()
     server.script_token(500)
     assert client.fetch(tmp_path)  # what passes is tried again
-    client = Client(server.url, secrets={"auth_data": dict(OAuth().form)}, auth_token_res_key="jwt", **options)
+    client = Client(server.url, secrets=sealed, auth_token_res_key="jwt", **options)
     with pytest.raises(SetupError, match="answered without jwt; its answer has ") as caught:
         client.fetch(tmp_path)
     assert caught.value.code == "no-token" and not any(token in told_by(caught.value, client) for token in server._tokens)
