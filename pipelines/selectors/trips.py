@@ -211,7 +211,7 @@ def page(asked: Asked, now: datetime) -> TripsPage:
         by_hour = trip_counts.by_hour(source, asked.terms, seconds=SECONDS)
     except PipelineError as error:
         is_new = error.code == "no-table"
-        words = "No trips were loaded yet." if is_new else f"The warehouse could not count them: {error.message}"
+        words = f"No trips were loaded yet: the table {source.name} is not there." if is_new else f"The warehouse could not count them: {error.message}"
         return TripsPage(asked, sources, source, words=words, next_step=error.next_step, is_broken=not is_new)
     names = _by_size(lines)
     counts = veiled_days(by_day, asked.terms.k) if asked.terms.k else dict(by_day)
@@ -352,10 +352,8 @@ def _totals(lines: list[Line], terms: Terms) -> list[Total]:
         Total(number(trips), "trips", partly or ("valid" if terms.valid_only else "all")),
         Total(number(miles), "miles", partly or f"{number(miles / trips if trips else None, 2)} a trip"),
         Total(number(_minutes(shown), 1), "minutes a trip", partly or "on average"),
-        Total(number(of("zero")), "zero distance", "of all in the table"),
-        Total(number(of("long")), f"over {terms.long_miles} miles", "of all in the table"),
         Total(number(of("left_out")), "left out", share),
-        Total(number(sum(line.hours_open for line in lines)), "hours open", "not in yet: the numbers may grow"),
+        Total(number(sum(line.hours_open for line in lines)), "hours open", "not in yet"),
     ]
 
 

@@ -184,7 +184,7 @@ def test_before_the_first_load_the_page_says_so(client, viewer):
     cache.clear()
     operators()
     page = shown(client, viewer)
-    assert "No trips were loaded yet." in page and "story--calm" in page
+    assert "No trips were loaded yet: the table trips is not there." in page and "story--calm" in page
 
 
 def test_a_span_without_trips_has_its_zeros(client, city, viewer):
