@@ -14,7 +14,7 @@ from pipelines.connectors.http import Door
 from pipelines.connectors.mds import MDS, TRIP_COLUMNS, VERSIONS
 from pipelines.errors import DataError, NoService, NotReady, PipelineError, SetupError, TransientError
 from pipelines.formats import mds_trips
-from tests.pipelines.connectors.servers import Told
+from tests.pipelines.connectors.servers import Told, by_hand
 
 HOUR = datetime(2026, 3, 8, 10, tzinfo=UTC)
 LATER = HOUR + timedelta(days=30)
@@ -251,7 +251,10 @@ def test_a_log_in_may_be_sent_as_json(tmp_path):
         secrets = {"auth_data": {"email": "a@b.example", "password": "pw-canary"}}
         client = Client(server.url, version="1.2", auth_type="oauth", token_body="json", token_url=f"{server.url}/login", secrets=secrets)
         assert len(client.fetch(tmp_path)) == 1
-        assert "canary" not in str(client.events)
+        server.says = lambda request: Reply.of({"error": "bad_param", "error_description": f"Not with {request.headers['authorization'][7:]}"}, 400)
+        with pytest.raises(SetupError, match=r"Not with \*\*\*") as caught:
+            client.fetch(tmp_path)
+        assert "canary" not in told_by(caught.value, client)
 
 
 def test_two_operators_in_one_process_keep_their_own_names_and_headers(serve, tmp_path):
@@ -402,15 +405,26 @@ def test_an_hour_that_may_come_is_asked_for_again_in_an_hour_and_never_after_it_
         assert caught.value.retry_after == wait
 
 
-def test_an_interim_answer_leaves_nothing_on_the_line_for_the_next_question(serve, tmp_path):
-    """requests takes 102 for the answer; the 200 that follows must not be read as that of the next hour."""
-    server = serve(version="1.2")
-    server.script(HOUR, "102-then-200")
-    client = Client(server.url, version="1.2")
-    with pytest.raises(NotReady, match=r"\(102\)"):
-        client.fetch(tmp_path)
-    later = HOUR + timedelta(hours=1)
-    assert trips_in(client.fetch(tmp_path, starts_at=later)) == ids(server.trips(later))
+def test_an_interim_answer_leaves_nothing_on_the_line_for_the_next_question(tmp_path):
+    """requests takes 102 for the answer; the 200 that follows when the operator is done must not be read as that of the next hour."""
+
+    def page(trip):
+        body = json.dumps({"version": "1.2.0", "data": {"trips": [{"trip_id": trip}]}})
+        return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def speak(connection):
+        if len(heard) > 1:
+            connection.sendall(page("of the next hour"))
+            return
+        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+        if connection.recv(65536):
+            connection.sendall(page("of the hour before"))
+
+    with by_hand(speak) as (url, heard):
+        client = Client(url, version="1.2")
+        with pytest.raises(NotReady, match=r"\(102\)"):
+            client.fetch(tmp_path)
+        assert trips_in(client.fetch(tmp_path, starts_at=HOUR + timedelta(hours=1))) == ["of the next hour"]
 
 
 def test_hours_out_of_service_among_others_are_told_and_all_of_them_are_an_end(serve, tmp_path):
