@@ -1,6 +1,7 @@
 """The lake's promises, kept by a folder and by a bucket alike; the bucket is moto's real HTTP server."""
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -716,3 +717,14 @@ def test_a_file_that_no_entry_names_is_not_taken_for_ours_at_a_named_place(lake,
     assert entry.pointer != atd(START)
     assert lake.sweep(NOTHING_IS_TOO_YOUNG) == []  # what atd-mds laid there is its own
     assert atd(START) in files(lake)
+
+
+def test_further_pages_stand_beside_the_first_and_each_reads_as_atd_mds_reads_its_own(lake, dataset, make, staging):
+    pages = [{"version": "0.3.0", "data": {"trips": [{"trip_id": number}]}} for number in range(2)]
+    for page, name in zip(pages, ("trips.json", "trips-00002.json"), strict=True):
+        shelve(dataset, make(json.dumps(page).encode()), name=name, place=atd(START, name))
+    hour = "staging/veoride/2026/11/20/17"
+    assert files(lake) == {f"{hour}/trips.json", f"{hour}/trips-2.json"}
+    with lake.open(f"{hour}/trips.json") as first, lake.open(f"{hour}/trips-2.json") as second:
+        told = [json.load(page) for page in (first, second)]
+    assert [(page["version"], page["data"]["trips"]) for page in told] == [("0.3.0", [{"trip_id": 0}]), ("0.3.0", [{"trip_id": 1}])]
