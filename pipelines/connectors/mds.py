@@ -517,9 +517,9 @@ class MDS(Connector):
 
     def no_list(self, name: str, members: Mapping[str, Any]) -> DataError:
         """The error for an answer that has no list `name`, only other `members`."""
-        names = ", ".join(map(str, members))[:200] or "nothing"
+        names = _printable(", ".join(map(str, members)))[:200] or "nothing"
         said = members.get("error_description") or members.get("error") or members.get("message")
-        told = f": {said}" if isinstance(said, str) else ""
+        told = f": {_printable(said)[:300]}" if isinstance(said, str) else ""
         return DataError(
             self.door.redact(f"{urlsplit(self.web_address).netloc} sent no list of {name}; its answer has {names}{told}"),
             code="not-mds",
@@ -534,7 +534,7 @@ class MDS(Connector):
             # written by a server behind a gateway, which does not know that it is spoken to by TLS
             return urlunsplit(urlsplit(address)._replace(scheme="https", netloc=base.netloc))
         if theirs != ours:
-            where = f"{theirs[0]}://{theirs[1]}:{theirs[2]}" if theirs else "no address at all"
+            where = _printable(f"{theirs[0]}://{theirs[1]}:{theirs[2]}")[:200] if theirs else "no address at all"
             raise SetupError(
                 self.door.redact(f"the next page is said to be at {where}; our log-in for {base.netloc} goes nowhere else"),
                 code="foreign-link",
@@ -585,9 +585,9 @@ class _Fetch:
             yield from self._vehicles(self.source.url("vehicles"))
         missing = [device for device in self.devices if device not in self.known]
         for device in [] if way == "all" else missing[:MOST_SINGLE_VEHICLES] if way == "auto" else missing:
-            yield from self._vehicles(self.source.url(f"vehicles/{quote(device, safe='')}"))
+            yield from self._vehicles(self.source.url(f"vehicles/{quote(device, safe='', errors='replace')}"))
         if unknown := [device for device in self.devices if device not in self.known]:
-            shown = ", ".join(unknown[:3]) + " …" * (len(unknown) > 3)
+            shown = _printable(", ".join(unknown[:3]))[:200] + " …" * (len(unknown) > 3)
             self._warn_once(f"nothing is known of {len(unknown):,} of the {len(self.devices):,} vehicles, so their type is left open: {shown}")
 
     def _vehicles(self, url: str) -> Iterator[FetchedFile]:
@@ -661,11 +661,7 @@ class _Fetch:
                 raise
             raise self.source.no_list(name, {}) from None
         if not envelope.place:
-            # one vehicle may come without a list around it
-            if name == "trips" or "device_id" not in envelope.members:
-                raise self.source.no_list(name, envelope.members)
-            self._remember_vehicle(envelope.members)
-            return Envelope(envelope.members, 1, "vehicle")
+            raise self.source.no_list(name, envelope.members)
         return envelope
 
     def _loop(self, name: str, number: int, why: str) -> DataError:
@@ -688,7 +684,7 @@ class _Fetch:
         number: int,
     ) -> FetchedFile:
         source, request = self.source, self.request
-        payload_version = str(envelope.members.get("version") or "")
+        payload_version = _printable(str(envelope.members.get("version") or ""))
         content_type = got.headers.get("Content-Type", "")
         self._compare_versions(content_type, payload_version)
         origin = url if not params else f"{url}?{urlencode(params)}"
@@ -752,7 +748,7 @@ class _Marks:
 
     def __call__(self, item: Any) -> None:
         if isinstance(item, dict):
-            self._digest.update(f"{item.get('trip_id') or item.get('device_id')}\n".encode())
+            self._digest.update(f"{item.get('trip_id') or item.get('device_id')}\n".encode("utf-8", "surrogatepass"))
         if self._on_item:
             self._on_item(item)
 
@@ -774,6 +770,11 @@ def _place(url: str) -> tuple[str, str, int] | None:
         return parts.scheme.lower(), (parts.hostname or "").lower(), parts.port or (443 if parts.scheme.lower() == "https" else 80)
     except ValueError:
         return None
+
+
+def _printable(text: str) -> str:
+    """A stranger's text without what no database keeps: control letters, halves of letters."""
+    return "".join(filter(str.isprintable, text))
 
 
 def _seconds(when: datetime) -> int:

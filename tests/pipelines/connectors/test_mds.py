@@ -494,6 +494,21 @@ def test_a_vehicle_that_cannot_be_asked_for_now_stops_the_hour(serve, tmp_path):
     assert caught.value.code == "http-500"
 
 
+def test_letters_that_no_text_may_hold_stop_nothing(tmp_path):
+    body = '{"version": "2.0\\u0000\\ud800", "trips": [{"trip_id": "\\ud800", "device_id": "\\ud800/../x"}]}'
+
+    def answer(request):
+        return Reply(200, body.encode()) if request.path == "/trips" else Reply.of({"error": "not_found"}, 404)
+
+    with Told(answer) as server:
+        client = Client(server.url, version="2.0")
+        [file] = client.fetch(tmp_path)
+        assert server.requests[-1].path.startswith("/vehicles/") and server.requests[-1].target == "/vehicles/%3F%2F..%2Fx"
+    assert (file.rows, file.metadata["payload_version"]) == (1, "2.0")
+    [warning] = client.warnings
+    assert warning.startswith("nothing is known of 1 of the 1 vehicles") and warning.isprintable()
+
+
 # settings
 
 
