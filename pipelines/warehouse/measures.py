@@ -71,6 +71,12 @@ class Question:
     seconds: int = 20
     limit: int = 200_000
 
+    @property
+    def told_apart(self) -> str:
+        """The column whose distinct values are counted, "" where there is none, or where there are several."""
+        columns = {measure.column for measure in self.measures if measure.kind == "distinct"}
+        return columns.pop() if len(columns) == 1 else ""
+
     def check(self, table: str, kinds: Mapping[str, str]) -> None:
         """Raise SetupError where a table with columns of these kinds, in our words, can't answer it; `kinds` is empty where there is no table."""
         if not kinds:
@@ -86,11 +92,14 @@ class Question:
                 next_step="Look at its columns and types, and name the right table in the pipeline.",
             )
 
-    def whole(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows, of which the engine asked for one more than the limit. Raises SetupError when it came."""
+    def answer(self, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+        """The rows by name, in the order of their groups, empty ones last. Raises SetupError for more than the limit."""
         if len(rows) > self.limit:
             raise SetupError(f"The answer has more than {self.limit:,} groups.", code="too-many-groups", next_step="Ask for a shorter span.")
-        return rows
+        names, groups = [each.name for each in (*self.by, *self.measures)], len(self.by)
+        # sorted here, for a server that has to sort sorts all its rows instead of the few groups
+        rows = sorted(rows, key=lambda row: [(value is None, value if value is not None else 0) for value in row[:groups]])
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _wanted(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(column, the types that it may have, () = any) of all that is asked."""

@@ -167,15 +167,14 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
             rows, asked = _in_two_steps(question, groups, rows)
         else:
             asked = [*groups, *map(_measure, question.measures)]
-        grouped = f" group by {_places(len(groups))} order by {_places(len(groups))}" if groups else ""
+        grouped = f" group by {_places(len(groups))}" if groups else ""
         cursor.execute(f"select {', '.join(asked)} from {rows}{grouped} limit {int(question.limit) + 1}")
-        called = [each.name for each in (*question.by, *question.measures)]
+        found = question.answer(cursor.fetchall())
         instants = {each.name for each in question.measures if each.kind in ("min", "max") and kinds.get(each.column) == "instant"}
         instants |= {by.name for by in question.by if not by.part and kinds[by.column] == "instant"}
-        return [
-            {label: _measured(value, is_instant=label in instants) for label, value in zip(called, row, strict=True)}
-            for row in question.whole(cursor.fetchall())
-        ]
+        for row in found:
+            row |= {label: row[label].replace(tzinfo=UTC) for label in instants if row[label] is not None}
+        return found
 
 
 def _in_two_steps(question: Question, groups: list[str], rows: str) -> tuple[str, list[str]]:
@@ -196,10 +195,6 @@ def _places(number: int) -> str:
 def _measured_kind(column: str, held: Held) -> str:
     # our own columns have no comment that tells what they are
     return "instant" if column == "_odo_loaded_at" else held.type
-
-
-def _measured(value: Any, *, is_instant: bool) -> Any:
-    return value.replace(tzinfo=UTC) if is_instant and value is not None else value
 
 
 def _group(by: By, kind: str, offsets: Offsets) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg2.sql import SQL, Composable, Identifier, Literal
@@ -139,19 +140,42 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
         kinds = columns_of(cursor, table)
         question.check(table, {column: our_type(kind) for column, kind in kinds.items()})
         groups = [_group(by, kinds[by.column], question.offsets) for by in question.by]
-        asked = [*groups, *(_measure(measure) for measure in question.measures)]
-        places = SQL(", ").join(SQL(str(place)) for place in range(1, len(groups) + 1))
-        query = SQL("select {} from {} where {}{} limit {}").format(
+        rows = SQL("{} where {}").format(Identifier(SCHEMA, table), _all_of(question.where))
+        if question.told_apart:
+            rows, asked = _in_two_steps(question, groups, rows)
+        else:
+            asked = [*groups, *map(_measure, question.measures)]
+        places = _places(len(groups))
+        query = SQL("select {} from {}{} limit {}").format(
             SQL(", ").join(asked),
-            Identifier(SCHEMA, table),
-            _all_of(question.where),
-            SQL(" group by {0} order by {0}").format(places) if groups else SQL(""),
+            rows,
+            SQL(" group by {}").format(places) if groups else SQL(""),
             Literal(question.limit + 1),
         )
         cursor.execute("select set_config('statement_timeout', %s, true)", [f"{question.seconds}s"])
+        # it takes every group for a new one, and would sort the whole table by them; hashed, a year takes seconds
+        cursor.execute("set local enable_sort = off; set local work_mem = '64MB'")
         cursor.execute(query)
-        names = [each.name for each in (*question.by, *question.measures)]
-        return [dict(zip(names, row, strict=True)) for row in question.whole(cursor.fetchall())]
+        return question.answer(cursor.fetchall())
+
+
+def _in_two_steps(question: Question, groups: list[Composable], rows: Composable) -> tuple[Composable, list[Composable]]:
+    """(from where, what) to ask, with the groups split by the column whose values are told apart: several times faster than DISTINCT, which sorts."""
+    inner = [SQL("{} as {}").format(group, Identifier(f"g{place}")) for place, group in enumerate(groups)]
+    inner.append(SQL("{} as apart").format(Identifier(question.told_apart)))
+    outer: list[Composable] = [Identifier(f"g{place}") for place in range(len(groups))]
+    for place, measure in enumerate(question.measures):
+        part = Identifier(f"m{place}")
+        is_distinct = measure.kind == "distinct"
+        inner.append(SQL("{} as {}").format(_measure(replace(measure, kind="count") if is_distinct else measure), part))
+        shape = {"count": "coalesce(sum({}), 0)::bigint", "distinct": "count(*) filter (where {} > 0)"}.get(measure.kind, f"{measure.kind}({{}})")
+        outer.append(SQL(shape).format(part))
+    parts = SQL("(select {} from {} group by {}) p").format(SQL(", ").join(inner), rows, _places(len(groups) + 1))
+    return parts, outer
+
+
+def _places(number: int) -> Composable:
+    return SQL(", ").join(SQL(str(place)) for place in range(1, number + 1))
 
 
 def _group(by: By, kind: str, offsets: Offsets) -> Composable:
@@ -159,7 +183,7 @@ def _group(by: By, kind: str, offsets: Offsets) -> Composable:
     if not by.part:
         return value
     if our_type(kind) == "instant":
-        value = SQL("(({} at time zone 'UTC') + {} * interval '1 second')").format(value, _ahead(value, offsets))
+        value = SQL("(({} at time zone 'UTC') + {})").format(value, _ahead(value, offsets))
     shapes = {
         "month": "date_trunc('month', {})::date",
         "day": "{}::date",
@@ -170,11 +194,11 @@ def _group(by: By, kind: str, offsets: Offsets) -> Composable:
 
 
 def _ahead(value: Identifier, offsets: Offsets) -> Composable:
-    """How many seconds the clock is ahead of UTC at a value."""
+    """How far the clock is ahead of UTC at a value."""
     [(_, seconds), *changes] = offsets
-    found: Composable = Literal(seconds)
+    found: Composable = SQL("interval {}").format(Literal(f"{seconds} seconds"))
     for since, seconds in changes:
-        found = SQL("case when {} >= {} then {} else {} end").format(value, Literal(since), Literal(seconds), found)
+        found = SQL("case when {} >= {} then interval {} else {} end").format(value, Literal(since), Literal(f"{seconds} seconds"), found)
     return found
 
 
