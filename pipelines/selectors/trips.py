@@ -211,7 +211,9 @@ def page(asked: Asked, now: datetime) -> TripsPage:
         by_hour = trip_counts.by_hour(source, asked.terms, seconds=SECONDS)
     except PipelineError as error:
         is_new = error.code == "no-table"
-        words = f"No trips were loaded yet: the table {source.name} is not there." if is_new else f"The warehouse could not count them: {error.message}"
+        words = (
+            f"No trips were loaded yet: the table {source.name} is not there." if is_new else f"The warehouse could not count them: {error.message}"
+        )
         return TripsPage(asked, sources, source, words=words, next_step=error.next_step, is_broken=not is_new)
     names = _by_size(lines)
     counts = veiled_days(by_day, asked.terms.k) if asked.terms.k else dict(by_day)
@@ -261,7 +263,7 @@ def _heads(terms: Terms) -> list[tuple[str, str]]:
         ("Minutes each", "average duration"),
         ("Devices", "distinct devices"),
         ("Zero distance", of_all),
-        (f"Over {terms.long_miles} mi", of_all),
+        (f"{terms.long_miles}+ mi", of_all),
         ("Left out", "trips in the table that the filter leaves out"),
         ("Hours open", "hours of the month that have not come in yet"),
         ("Loaded", "when the last of them was loaded"),
@@ -290,7 +292,7 @@ def _numbers(line: Line, terms: Terms) -> list[Cell]:
         Cell(number(line.minutes, 1), "minutes each"),
         Cell(_count(line, "devices", terms.k), "devices"),
         Cell(_count(line, "zero", terms.k), "zero distance"),
-        Cell(_count(line, "long", terms.k), f"over {terms.long_miles} mi"),
+        Cell(_count(line, "long", terms.k), f"{terms.long_miles}+ mi"),
         Cell(_count(line, "left_out", terms.k), "left out"),
     ]
 
@@ -312,7 +314,7 @@ def _sum_row(month: date, lines: list[Line], terms: Terms) -> Row:
         Cell(number(_minutes(shown), 1), "minutes each"),
         *(
             Cell(number(sum(getattr(line, name) or 0 for line in lines if name not in line.hidden)), head)
-            for name, head in (("devices", "devices"), ("zero", "zero distance"), ("long", f"over {terms.long_miles} mi"), ("left_out", "left out"))
+            for name, head in (("devices", "devices"), ("zero", "zero distance"), ("long", f"{terms.long_miles}+ mi"), ("left_out", "left out"))
         ),
         _open(sum(line.hours_open for line in lines)),
         Cell("", "loaded"),

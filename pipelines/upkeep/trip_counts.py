@@ -27,7 +27,7 @@ from pipelines.warehouse.measures import By, Measure, Question, Where, offsets
 METRES_A_MILE = Decimal("1609.344")
 #: The filter of the city's public numbers, in metres and seconds: 0.1 to under 500 miles, and less than a day.
 SHORTEST_M, FARTHEST_M, LONGEST_S = Decimal("160.934"), 804_672, 86_400
-#: A trip counts as a long one from beyond so many miles; the city asked for the other three beside it.
+#: A trip of so many miles or more counts as a long one, as the flag of its block does; the city asked for the other three beside it.
 LONG_MILES, OTHER_LONG_MILES = 60, (15, 30, 45)
 #: What MDS asks for where counts are given away.
 MDS_K = 10
@@ -38,11 +38,11 @@ KEPT_SECONDS = 3600
 #: As the old report's view named them, then ours.
 COLUMNS = (
     "provider", "year", "month", "total_trips", "total_trip_miles", "trip_length_avg", "trip_duration_avg", "trips_zero_distance",
-    "trips_long_distance", "date_received", "provider_id", "vehicle_type", "devices", "trips_over_15_mi", "trips_over_30_mi",
-    "trips_over_45_mi", "trips_in_table", "trips_left_out", "hours_open", "long_distance_miles", "valid_only", "time_zone",
+    "trips_long_distance", "date_received", "provider_id", "vehicle_type", "devices", "trips_15_mi_or_more", "trips_30_mi_or_more",
+    "trips_45_mi_or_more", "trips_in_table", "trips_left_out", "hours_open", "long_distance_miles", "valid_only", "time_zone",
 )  # fmt: skip
 #: The counts of a line, and what can only be told together with the first of them.
-_COUNTS = ("trips", "zero", "long", "over_15", "over_30", "over_45", "devices", "rows", "left_out")
+_COUNTS = ("trips", "zero", "long", "from_15", "from_30", "from_45", "devices", "rows", "left_out")
 _OF_TRIPS = ("miles", "length", "minutes")
 
 
@@ -53,7 +53,7 @@ _OF_TRIPS = ("miles", "length", "minutes")
 class Terms:
     """Trips that began on the days `first` to `last` of the clock in `zone`; `valid_only` applies the public filter.
 
-    Counts under `k` are not told. Trips beyond `long_miles` count as long ones.
+    Counts under `k` are not told. Trips of `long_miles` or more count as long ones.
     """
 
     first: date
@@ -165,9 +165,9 @@ class Line:
     minutes: Decimal | None = None
     zero: int | None = 0
     long: int | None = 0
-    over_15: int | None = 0
-    over_30: int | None = 0
-    over_45: int | None = 0
+    from_15: int | None = 0
+    from_30: int | None = 0
+    from_45: int | None = 0
     devices: int | None = 0
     rows: int | None = 0
     left_out: int | None = 0
@@ -185,7 +185,7 @@ class Line:
                 (
                     self.provider, self.month.year, self.month.month, said["trips"], _rounded(said["miles"]), _rounded(said["length"]),
                     _rounded(said["minutes"]), said["zero"], said["long"], self.received, self.provider_id, self.vehicle_type, said["devices"],
-                    said["over_15"], said["over_30"], said["over_45"], said["rows"], said["left_out"], self.hours_open, terms.long_miles,
+                    said["from_15"], said["from_30"], said["from_45"], said["rows"], said["left_out"], self.hours_open, terms.long_miles,
                     terms.valid_only, terms.zone,
                 ),
                 strict=True,
@@ -243,7 +243,7 @@ def months(source: Source, terms: Terms, *, by_vehicle: bool = False, now: datet
     One pass over the table, three queries of ours. Raises PipelineError.
     """
     counted = valid() if terms.valid_only else ()
-    beyond = {f"over_{miles}": miles for miles in OTHER_LONG_MILES} | {"long": terms.long_miles}
+    reach = {f"from_{miles}": miles for miles in OTHER_LONG_MILES} | {"long": terms.long_miles}
     by = [By("month", "start_time", "month"), By("provider_id", "provider_id")]
     rows = _ask(
         source,
@@ -253,7 +253,7 @@ def months(source: Source, terms: Terms, *, by_vehicle: bool = False, now: datet
             *_of_trips(counted),
             Measure("rows"),
             Measure("zero", where=(Where("distance_m", equals=0),)),
-            *(Measure(name, where=(Where("distance_m", more_than=miles * METRES_A_MILE),)) for name, miles in beyond.items()),
+            *(Measure(name, where=(Where("distance_m", at_least=miles * METRES_A_MILE),)) for name, miles in reach.items()),
             Measure("provider_name", "max", "provider_name"),
             Measure("pipeline", "max", "_odo_pipeline"),
             Measure("received", "max", "_odo_loaded_at"),
@@ -352,7 +352,7 @@ def _line(row: Mapping[str, Any], names: Names, terms: Terms) -> Line:
         account=names.account(row),
         vehicle_type=row.get("vehicle_type") or "",
         **_averages(row),
-        **{name: row[name] for name in ("zero", "long", "over_15", "over_30", "over_45", "devices", "rows")},
+        **{name: row[name] for name in ("zero", "long", "from_15", "from_30", "from_45", "devices", "rows")},
         left_out=row["rows"] - row["trips"],
         received=row["received"].astimezone(clock.zone(terms.zone)).date(),
     )

@@ -29,7 +29,7 @@ class TripReport(Job):
     options = (
         Parameter("table", "Table of trips", help="Empty: the first that MDS pipelines load."),
         Parameter("valid_only", "Only valid trips", default="yes", help="yes: 0.1 to 500 miles and under a day; no: all."),
-        Parameter("long_miles", "Long from beyond (miles)", default=str(LONG_MILES)),
+        Parameter("long_miles", "Long from (miles)", default=str(LONG_MILES)),
         Parameter("k", "Smallest count that is told", default="0", help="MDS asks for 10. 0: all are told."),
         Parameter("webhook", "Slack-compatible webhook", help="env:NAME of the variable that holds its address. Empty: nobody is told."),
     )

@@ -50,8 +50,8 @@ TRIPS = [
     (WHEELS, "2026-11-01 05:00:00", MILE, "600", "a1", "scooter", ""),  # the first second of November, still by summer time
     (WHEELS, "2026-12-01 05:59:59", MILE, "300", "a2", "scooter", ""),  # the last of November, by winter time
     (WHEELS, "2026-12-01 06:00:00", "804.672", "120", "a2", "scooter", ""),
-    (BOLT, "2026-11-10 12:00:00", "24140.16", "600", "b1", "scooter", ""),  # 15 miles: not beyond 15
-    (BOLT, "2026-11-11 12:00:00", "48281.32", "660", "b1", "", ""),  # a metre beyond 30
+    (BOLT, "2026-11-10 12:00:00", "24140.16", "600", "b1", "scooter", ""),  # 15 miles
+    (BOLT, "2026-11-11 12:00:00", "48279.32", "660", "b1", "", ""),  # a metre less than 30
 ]
 
 
@@ -126,7 +126,7 @@ def test_a_month_is_counted_as_by_hand(city):
     assert round(wheels.miles, 6) == Decimal("73.100041") and round(wheels.length, 6) == Decimal("18.275010")
     assert wheels.minutes == Decimal("22.625")
     assert (wheels.rows, wheels.left_out, wheels.zero, wheels.long) == (9, 5, 1, 2), "zero and long ones are of all trips, the filter would hide them"
-    assert (wheels.over_15, wheels.over_30, wheels.over_45) == (2, 2, 2) and wheels.received == date(2026, 12, 19)
+    assert (wheels.from_15, wheels.from_30, wheels.from_45) == (2, 2, 2) and wheels.received == date(2026, 12, 19)
     assert (bolt.provider, bolt.provider_id, bolt.trips, bolt.rows, bolt.length) == ("Bolt", BOLT, 0, 0, None)
 
 
@@ -138,7 +138,9 @@ def test_months_begin_and_end_by_the_citys_clock_over_its_change(city):
     lines = counted(city, Terms(date(2026, 10, 1), date(2026, 12, 31), "UTC"))
     assert {(line.month.month, line.provider): line.trips for line in lines if line.trips} == {
         (10, "Wheels"): 4, (11, "Wheels"): 2, (11, "Bolt"): 2, (12, "Wheels"): 2,
-    }, "by UTC the 30 seconds before it are another month's"  # fmt: skip
+    }, "by UTC the second before it is another month's"  # fmt: skip
+    night = Terms(date(2026, 11, 1), date(2026, 11, 1), CHICAGO)
+    assert night.until - night.since == timedelta(hours=25)
 
 
 def test_without_the_filter_every_trip_counts(city):
@@ -149,7 +151,7 @@ def test_without_the_filter_every_trip_counts(city):
 def test_what_is_long_may_be_chosen(city):
     [_, wheels] = counted(city, of_month(date(2026, 10, 1), CHICAGO, long_miles=80))
     [bolt, _] = counted(city, of_month(date(2026, 11, 1), CHICAGO, long_miles=15))
-    assert wheels.long == 1 and (bolt.long, bolt.over_15, bolt.over_30, bolt.over_45) == (1, 1, 1, 0)
+    assert wheels.long == 1 and (bolt.long, bolt.from_15, bolt.from_30, bolt.from_45) == (2, 2, 0, 0)
 
 
 def test_an_operator_has_zeros_from_when_it_is_owed_until_it_is_switched_off(city):

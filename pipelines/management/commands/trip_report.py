@@ -31,7 +31,7 @@ class Command(OpsCommand):
         parser.add_argument("--to", dest="last", default="", metavar="YYYY-MM-DD", help="and the last one")
         parser.add_argument("--zone", default=settings.TIME_ZONE, help=f"by whose clock months begin (default: {settings.TIME_ZONE}); UTC is one")
         parser.add_argument("--all", action="store_true", help="without the filter: every trip counts")
-        parser.add_argument("--long", type=int, default=trip_counts.LONG_MILES, metavar="MILES", help="long is beyond so many miles (default: 60)")
+        parser.add_argument("--long", type=int, default=trip_counts.LONG_MILES, metavar="MILES", help="long is from so many miles on (default: 60)")
         parser.add_argument("--k", type=int, default=0, help="counts under it are not told: -1 in files (default: 0, all are told)")
         parser.add_argument("--by-vehicle", action="store_true", help="a line for each vehicle type")
         parser.add_argument("--table", default="", help="the table of trips, where there are several")
