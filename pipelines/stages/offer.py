@@ -90,12 +90,12 @@ class Offer:
         """Column to the areas that fewer rows than the smallest group have: counted in all rows of the scope, whichever are sent."""
         if not self.k:
             return {}
-        counts: dict[str, Counter[str]] = {one.column.name: Counter() for one in self.release.areas}
-        names = {name for one in self.release.areas for name in one.sources}
-        reads = tuple(column for column in self.release.reads if column.name in names)
-        for _, rows in self._read(reads, self.public(scope), 0, run_id):
-            for one in self.release.areas:
-                counts[one.column.name].update(one.make(tuple(row[name] for name in one.sources)) for row in rows)
+        areas = self.release.part(self.release.areas)
+        counts: dict[str, Counter[str]] = {column.name: Counter() for column in areas.columns}
+        for _, rows in self._read(areas.reads, self.public(scope), 0, run_id):
+            for row in rows:
+                for name, value in areas.row(row).items():
+                    counts[name][value] += 1
         return {name: {value for value, rows in found.items() if value is not None and rows < self.k} for name, found in counts.items()}
 
     def _read(self, columns: tuple[Column, ...], scope: Scope, after: int, run_id: int) -> Iterator[tuple[int, list[Row]]]:
@@ -113,12 +113,11 @@ class Offer:
         """What is to be read of a row to know its key on the portal."""
         if self.release is None:
             return tuple(column for column in self.columns if column.name in self.pipeline.key)
-        names = {name for one in self.release.made if one.is_key for name in one.sources}
-        return tuple(column for column in self.release.reads if column.name in names)
+        return self.release.keys.reads
 
     def key_of(self, row: Row) -> Row:
         """The key on the portal of a row, told by its key in the table."""
-        return self.release.key_of(row) if self.release else {name: row[name] for name in self.pipeline.key}
+        return self.release.keys.row(row) if self.release else {name: row[name] for name in self.pipeline.key}
 
     def guard_portal(self, there: Iterable[Column]) -> None:
         """Raise SetupError if the portal's dataset has a column that is private here: whoever filled it once may fill it again."""

@@ -16,7 +16,6 @@ datetime in UTC, a local time a naive one, a number and a text are texts.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import uuid
@@ -24,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from functools import reduce
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -53,7 +52,7 @@ RULES: dict[str, tuple[str, bool, tuple[str, ...]]] = {
     "round_decimals": ("decimals", True, ("number",)),
     "in_zone": ("zone", False, ("instant",)),
     "part": ("part", False, ("instant", "local_time")),
-    "blank_as": ("value", False, ()),
+    "blank_as": ("value", False, ("text", "number", "boolean")),
     "constant": ("value", False, ()),
 }
 #: Finer than this a rounding hides nothing: a quarter of an hour and a city block, as Austin's policy has it.
@@ -190,12 +189,20 @@ def _key_entries(columns: list[Mapping[str, Any]], key: list[str]) -> list[Mappi
 
 
 @dataclass(frozen=True)
+class Step:
+    """One act on the way from the warehouse's values to a published one. Steps of one `name` do the same to the same columns."""
+
+    name: str
+    act: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
 class Released:
-    """A published column: how it is made. `make` gets the values of `sources`, in their order, as the warehouse writes them."""
+    """A published column and the steps that make it. The first gets the values of `sources`, each other what the one before made."""
 
     column: Column
     sources: tuple[str, ...]
-    make: Callable[[tuple[Any, ...]], Any]
+    steps: tuple[Step, ...]
     is_area: bool = False
     is_key: bool = False
 
@@ -220,13 +227,51 @@ class Release:
     def areas(self) -> tuple[Released, ...]:
         return tuple(one for one in self.made if one.is_area)
 
-    def row(self, row: Row) -> Row:
-        """A row of the warehouse as the portal gets it."""
-        return {one.column.name: one.make(tuple(row[name] for name in one.sources)) for one in self.made}
+    def part(self, made: Iterable[Released]) -> Release:
+        """The same release with these of its columns, which reads only what they need."""
+        some = tuple(made)
+        needed = {name for one in some for name in one.sources}
+        return Release(some, tuple(column for column in self.reads if column.name in needed), self.only)
 
-    def key_of(self, row: Row) -> Row:
-        """The key on the portal of a row, told by its key in the table alone."""
-        return {one.column.name: one.make(tuple(row[name] for name in one.sources)) for one in self.made if one.is_key}
+    @cached_property
+    def keys(self) -> Release:
+        """Only the key on the portal: made of a row's key in the table alone."""
+        return self.part(one for one in self.made if one.is_key)
+
+    @cached_property
+    def _plan(self) -> tuple[list[tuple[Callable[[Any], Any], int, tuple[str, ...], str]], list[tuple[str, int]]]:
+        """Every step once, in order: (act, place of the step before or -1, sources, column for which it is made); and where columns end.
+
+        A time is read and rounded once for the seven columns that are made of it.
+        """
+        acts: list[tuple[Callable[[Any], Any], int, tuple[str, ...], str]] = []
+        places: dict[str, int] = {}
+        ends = []
+        for one in self.made:
+            place = -1
+            for step in one.steps:
+                if step.name not in places:
+                    places[step.name] = len(acts)
+                    acts.append((step.act, place, one.sources, one.column.name))
+                place = places[step.name]
+            ends.append((one.column.name, place))
+        return acts, ends
+
+    def row(self, row: Row) -> Row:
+        """A row of the warehouse as the portal gets it. Raises DataError for a value that its rule can't take, without saying it."""
+        acts, ends = self._plan
+        values: list[Any] = []
+        try:
+            for act, before, sources, _ in acts:
+                values.append(act([row[name] for name in sources]) if before < 0 else act(values[before]))
+        except (ValueError, InvalidOperation, OverflowError) as error:
+            _, _, sources, column = acts[len(values)]
+            raise DataError(
+                f"The release can't make {column} of {', '.join(sources)}: {type(error).__name__}.",
+                code="release-value",
+                next_step="Look at the column's values in the warehouse, or correct the rule in the pipeline's release.",
+            ) from None
+        return {name: values[place] for name, place in ends}
 
 
 def compiled(rules: list[dict[str, Any]], types: Mapping[str, str], *, key: Iterable[str] = (), secret: str = "") -> Release:
@@ -240,7 +285,7 @@ def compiled(rules: list[dict[str, Any]], types: Mapping[str, str], *, key: Iter
         Released(
             Column(name=entry["column"], type=entry.get("type", "text"), label=entry.get("label", "")),
             tuple(sources_of(entry)),
-            _maker(entry, types, secret),
+            _steps(entry, types, secret),
             is_area=bool(entry.get("area")),
             is_key=any(entry is one for one in keys),
         )
@@ -253,46 +298,35 @@ def compiled(rules: list[dict[str, Any]], types: Mapping[str, str], *, key: Iter
     return Release(made, tuple(Column(name=name, type=types[name]) for name in sources), only)
 
 
-def _maker(entry: Mapping[str, Any], types: Mapping[str, str], secret: str) -> Callable[[tuple[Any, ...]], Any]:
-    sources, steps = sources_of(entry), steps_of(entry)
+def _steps(entry: Mapping[str, Any], types: Mapping[str, str], secret: str) -> tuple[Step, ...]:
+    sources, rules = sources_of(entry), steps_of(entry)
     for name in sources:
         if name not in types:
             raise _no_column(name, entry["column"])
-    if steps[0]["rule"] == "constant":
-        constant = _plain(steps[0]["value"])
-        return lambda values: constant
+    if rules[0]["rule"] == "constant":
+        constant = _plain(rules[0]["value"])
+        return (Step(f"constant {constant}", lambda values: constant),)
     kind = types[sources[0]]
-    if steps[0]["rule"] == "surrogate":
-        first = _surrogate(secret, str(steps[0].get("kind") or entry["column"]))
-        kind = "text"
-        steps = steps[1:]
+    if rules[0]["rule"] == "surrogate":
+        of = str(rules[0].get("kind") or entry["column"])
+        steps, kind = [Step(f"surrogate {of} of {sources}", _surrogate(secret, of))], "text"
+        rules = rules[1:]
     else:
-        first = _reader(kind)
-    acts = []
-    for step in steps:
-        takes = RULES[step["rule"]][2]
+        steps = [Step(f"value of {sources}", _reader(kind))]
+    for rule in rules:
+        takes = RULES[rule["rule"]][2]
         if takes and kind not in takes:
             raise SetupError(
-                f"The release can't make {entry['column']}: the rule {step['rule']} takes {' or '.join(takes)}, and it gets {kind}.",
+                f"The release can't make {entry['column']}: the rule {rule['rule']} takes {' or '.join(takes)}, and it gets {kind}.",
                 code="release-type",
                 next_step="Correct the rule in the pipeline's release, or the column's type.",
             )
-        act, kind = _act(step, kind)
-        acts.append(act)
-    finish = _writer(entry.get("type", "text"))
-    name = entry["column"]
-
-    def make(values: tuple[Any, ...]) -> Any:
-        try:
-            return finish(reduce(lambda value, act: act(value), acts, first(values)))
-        except (ValueError, InvalidOperation, OverflowError) as error:
-            raise DataError(
-                f"The release can't make {name} of {', '.join(sources)}: {type(error).__name__}.",
-                code="release-value",
-                next_step="Look at the column's values in the warehouse, or correct the rule in the pipeline's release.",
-            ) from None
-
-    return make
+        if rule["rule"] != "as_is":
+            act, kind = _act(rule, kind)
+            steps.append(Step(f"{steps[-1].name}, {rule['rule']} {rule.get(RULES[rule['rule']][0])!r}", act))
+    if kind in ("instant", "local_time"):
+        steps.append(Step(f"{steps[-1].name}, as {entry.get('type', 'text')}", _writer(entry.get("type", "text"))))
+    return tuple(steps)
 
 
 def _no_column(name: str, what: str) -> SetupError:
@@ -303,12 +337,12 @@ def _no_column(name: str, what: str) -> SetupError:
     )
 
 
-def _reader(kind: str) -> Callable[[tuple[Any, ...]], Any]:
+def _reader(kind: str) -> Callable[[list[Any]], Any]:
     """The one source value, a time as a datetime: aware in UTC where it is an instant."""
     if kind not in ("instant", "local_time"):
         return lambda values: values[0]
 
-    def read(values: tuple[Any, ...]) -> datetime | None:
+    def read(values: list[Any]) -> datetime | None:
         [value] = values
         if value is None or value == "":
             return None
@@ -320,17 +354,16 @@ def _reader(kind: str) -> Callable[[tuple[Any, ...]], Any]:
     return read
 
 
-def _surrogate(secret: str, kind: str) -> Callable[[tuple[Any, ...]], str | None]:
+def _surrogate(secret: str, kind: str) -> Callable[[list[Any]], str | None]:
     """A name that nobody without the key can trace back, in the form of a UUID; the same values of the same kind give the same name."""
-    seed = hmac.new(secret.encode(), digestmod=hashlib.sha256)
+    key = secret.encode()
 
-    def name(values: tuple[Any, ...]) -> str | None:
-        if all(value is None for value in values):
+    def name(values: list[Any]) -> str | None:
+        if not any(value is not None for value in values):
             return None
-        keyed = seed.copy()
         # as JSON: no two lists of values read alike
-        keyed.update(json.dumps([kind, *(None if value is None else _plain(value) for value in values)], ensure_ascii=False).encode())
-        return str(uuid.UUID(bytes=keyed.digest()[:16], version=5))
+        told = json.dumps([kind, *[None if value is None else _plain(value) for value in values]], ensure_ascii=False)
+        return str(uuid.UUID(bytes=hmac.digest(key, told.encode(), "sha256")[:16], version=5))
 
     return name
 
@@ -363,21 +396,23 @@ def rounded(when: datetime, minutes: int) -> datetime:
     """The nearest whole step of `minutes` since midnight, a half upwards: 1:52:29 is 1:45 of quarters, 1:52:30 is 2:00."""
     step = timedelta(minutes=minutes)
     later = when + step / 2
+    if 60 % minutes == 0:
+        return later.replace(minute=later.minute - later.minute % minutes, second=0, microsecond=0)
     midnight = later.replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight + (later - midnight) // step * step
 
 
-def _writer(kind: str) -> Callable[[Any], Any]:
-    """A value as portals take it: text, truth or None. A local time says no fraction of a second, and an instant as one says UTC."""
+def _writer(kind: str) -> Callable[[datetime | None], str | None]:
+    """A time as portals take it: a local one says no fraction of a second, and an instant as one says UTC."""
 
-    def write(value: Any) -> Any:
-        if isinstance(value, datetime):
-            if kind == "local_time":
-                return value.replace(tzinfo=None).isoformat(timespec="seconds")
-            if value.tzinfo is None:
-                return value.isoformat(timespec="seconds")
-            return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-        return value if value is None or isinstance(value, bool) else str(value)
+    def write(when: datetime | None) -> str | None:
+        if when is None:
+            return None
+        if kind == "local_time":
+            return when.replace(tzinfo=None).isoformat(timespec="seconds")
+        if when.tzinfo is None:
+            return when.isoformat(timespec="seconds")
+        return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
     return write
 

@@ -4,13 +4,17 @@ import csv
 from collections import Counter
 
 import pytest
+from cryptography.fernet import Fernet
 
 from catalog import lake
 from catalog.models import CatalogEntry
 from opendata_ops.sandbox.faults import Fault
+from pipelines.errors import SetupError
 from pipelines.models import LogLine, Pipeline, Provider, State
+from pipelines.stages.offer import surrogate_key
 from pipelines.stages.release import ATD_TRIPS
-from tests.pipelines.scene import city, stage_scene
+from tests.pipelines.commanding import command
+from tests.pipelines.scene import city, stage_scene, together
 from tests.pipelines.trips import PUBLIC, TripScene, trip
 
 __all__ = ["stage_scene"]
@@ -135,3 +139,17 @@ def test_a_csv_file_and_a_replaced_portal_get_released_rows_too(trips, tmp_path)
     with (folder / "trips.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["trip_id"] for row in rows} == set(scene.public()) and list(rows[0]) == [name for name, _ in PUBLIC]
+
+
+def test_the_key_is_made_once_though_many_need_it_at_the_same_moment_and_is_sealed_anew(trips, settings):
+    scene = trips([trip(1)])
+    pk = scene.scene.pipeline.pk
+    keys = together(lambda: surrogate_key(Pipeline.objects.get(pk=pk)), 4)
+    assert len(set(keys)) == 1 and len(keys[0]) == 64
+    settings.FERNET_KEYS = [Fernet.generate_key().decode(), *settings.FERNET_KEYS]
+    assert command("rotate_keys", "--json").json["failed"] == []
+    settings.FERNET_KEYS = settings.FERNET_KEYS[:1]
+    assert surrogate_key(scene.pipeline) == keys[0]
+    settings.FERNET_KEYS = [Fernet.generate_key().decode()]
+    with pytest.raises(SetupError, match=f"The key of the public ids of {scene.pipeline.slug} can't be opened"):
+        surrogate_key(scene.pipeline)
