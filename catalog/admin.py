@@ -198,13 +198,13 @@ class BoundaryForm(forms.ModelForm):
         if present and present not in dict(keys):
             keys.append((present, f"{present}: not in every feature of this file"))
         self.fields["key_property"] = forms.ChoiceField(
-            label="key",
+            label="Key",
             required=False,
             choices=[*without, *keys],
             help_text="The property that names an area. It can be chosen when a file is there; at first the most likely one is taken.",
         )
         self.fields["label_property"] = forms.ChoiceField(
-            label="name for people", required=False, choices=[("", "the key"), *labels], help_text="What people read beside the key."
+            label="Name for people", required=False, choices=[("", "the key"), *labels], help_text="What people read beside the key."
         )
 
     def clean(self):

@@ -338,7 +338,7 @@ class LayerLine:
 
 
 def boundary_lines() -> list[LayerLine]:
-    """Every layer, in two queries."""
+    """Every layer, in three queries."""
     layers = BoundaryLayer.objects.defer("content").prefetch_related("enrichments__pipeline")
     return [LayerLine(layer, sorted({(one.pipeline.title, one.pipeline.slug) for one in layer.enrichments.all()})) for layer in layers]
 
@@ -397,7 +397,8 @@ def area_lines(layer: BoundaryLayer) -> list[AreaLine]:
 
 
 def layer_page(layer: BoundaryLayer, given) -> LayerPage:
-    """A layer as `given` (a query string) asks: `area` picked, `q` searched, a point `lon`, `lat`, a `page`. Three queries."""
+    """A layer as `given` (a query string) asks: `area` picked, `q` searched, a point `lon`, `lat`, a `page`. Two queries,
+    and one for the file where this process has not read it yet."""
     uses = [
         (one.pipeline.title, one.pipeline.slug, one.column, one.lon_column, one.lat_column) for one in layer.enrichments.select_related("pipeline")
     ]

@@ -8,7 +8,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
-from catalog import boundaries, maps
+from catalog import boundaries, maps, selectors
 from catalog.audit import Actor
 from catalog.models import AuditEntry, BoundaryLayer
 from pipelines.models import Enrichment
@@ -87,6 +87,21 @@ def test_the_list_names_who_uses_a_layer(viewer):
     assert page.count("Street trees") == 1 and reverse("boundary", args=["squares"]) in page
     page = seen(viewer, layer.get_absolute_url())
     assert page.count("Street trees") == 2 and "zone" in page and "by lon, lat" in page
+
+
+def test_pages_ask_as_often_however_many_use_a_layer(people, django_assert_num_queries):
+    layer = stored()
+    boundaries.load(layer)
+    parks, feeds = world.provider("parks", "Parks"), world.dataset("trees", "Trees")
+    for number in range(3):
+        made = world.pipeline(f"trees-{number}", f"Trees {number}", parks, feeds, world.SATURDAY)
+        Enrichment.objects.create(pipeline=made, layer=layer, lon_column="lon", lat_column="lat", column="area")
+        boundaries.store(f"more-{number}", "More", "name", SQUARES, ANN)
+        lean = BoundaryLayer.objects.defer("content").get(slug="squares")
+        with django_assert_num_queries(3):
+            assert [len(line.pipelines) for line in selectors.boundary_lines() if line.layer == layer] == [number + 1]
+        with django_assert_num_queries(2):
+            assert len(selectors.layer_page(lean, {}).uses) == number + 1
 
 
 def test_the_map_and_its_table_show_the_same_areas(viewer):
