@@ -53,6 +53,11 @@ def same_key(key: Sequence[str], left: str, right: str) -> Composable:
 def drop_copies(cursor: Any, relation: Composable, table: Table) -> int:
     """Of rows with one key keep the newest by the version column, else the last that came; returns how many went."""
     key = names(table.key)
+    # sources are asked in the order of the key: rows that lie in strictly rising order have no copies, which is seen at a fifth of the cost
+    rising = SQL("select not exists (select from (select ({key}) <= lag(({key})) over () as is_back from {relation}) steps where is_back)")
+    cursor.execute(rising.format(key=SQL("row({})").format(key), relation=relation))
+    if cursor.fetchone()[0]:
+        return 0
     cursor.execute(SQL("select count(*) from (select from {} group by {} having count(*) > 1) twice").format(relation, key))
     if not cursor.fetchone()[0]:
         return 0
@@ -77,7 +82,6 @@ def upsert(cursor: Any, writer: Writer, kept_keys: Sequence[tuple[str, ...]] | N
     # a hash of wide rows that spills to disk takes half as long again
     cursor.execute("set local work_mem = '128MB'")
     duplicates = drop_copies(cursor, stage, table)
-    cursor.execute(SQL("analyze _stage ({})").format(names(table.key)))
     words = {
         "t": writer.target,
         "first_key": SQL("o.{}").format(Identifier(table.key[0])),
@@ -102,12 +106,17 @@ def upsert(cursor: Any, writer: Writer, kept_keys: Sequence[tuple[str, ...]] | N
     )
     inserted, updated, older = cursor.fetchone()
     if inserted + updated:
+        # each row by its place in the stage: a hash of all of it, wide as they are, would cost more than the writing of a few
+        cursor.execute("set local enable_hashjoin = off")
+        cursor.execute("set local enable_mergejoin = off")
         cursor.execute(
             SQL(
                 "insert into {t} ({columns}, {book}) select {mine}, {writer} from _stage n join _delta d on d.id = n.ctid where not d.is_older"
                 " on conflict ({key}) do update set {set}"
             ).format(**words)
         )
+        cursor.execute("set local enable_hashjoin = on")
+        cursor.execute("set local enable_mergejoin = on")
     cursor.execute("select count(*) from _stage")
     staged = cursor.fetchone()[0]
     cursor.execute(SQL("select count(*) from {}").format(writer.target))
