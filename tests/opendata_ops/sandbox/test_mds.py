@@ -2,6 +2,8 @@
 
 import base64
 import json
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
@@ -95,18 +97,24 @@ def test_hours_of_0_3_are_half_open_and_together_give_each_trip_once(serve):
     got = [trip["trip_id"] for hour in day for trip in trips_of(ask(server, hour=hour)[2])]
     assert got == [trip.trip_id for hour in day for trip in server.trips(hour)]
     assert any(trip.end_ms % 3_600_000 == 0 for hour in day for trip in server.trips(hour)), "one ends on the hour itself"
+    one = server.trips(HOUR)[2]
+    before, after = ({"min_end_time": one.end_ms + low, "max_end_time": one.end_ms + high} for low, high in ((-1, 0), (0, 1)))
+    assert [len(trips_of(ask(server, **span)[2])) for span in (before, after)] == [0, 1]
 
 
 @pytest.mark.parametrize("version", ["0.2", "0.3"])
 def test_pages_follow_their_links_to_the_end(serve, version):
     server = serve(version=version, page_size=5)
     got, body = [], ask(server, start_time=BEGINS.timestamp() - 86_400)[2] if version == "0.2" else ask(server)[2]
+    sizes = []
     while True:
         got += trips_of(body)
+        sizes.append(len(trips_of(body)))
         if body["links"]["next"] is None:
             break
         path = body["links"]["next"].removeprefix(server.url)
         body = json.loads(Client(server)(path, headers=accept(version))[2])
+    assert set(sizes[:-1]) == {5} and 0 < sizes[-1] <= 5, "no page is empty"
     ended = [trip for trip in got if trip["trip_id"] in {trip.trip_id for trip in server.trips(HOUR)}]
     assert len(ended) == 12 and len({trip["trip_id"] for trip in got}) == len(got)
 
@@ -366,6 +374,21 @@ def test_several_operators_share_a_port_and_keep_their_own_log_ins():
         assert Client(operators)("/__sandbox/zipp/script", "POST", {"hour": HOUR, "answers": [503]})[0] == 200
         assert ask(two, headers={"Authorization": basic("u", "p")})[0] == 503
         assert operators.mistakes == []
+
+
+def test_an_operator_that_hangs_ends_with_its_server():
+    one = MdsServer(FLEET)
+    with Operators({"redwing": one}) as operators:
+        one.script(HOUR, "hang")
+        asking_it = threading.Thread(target=lambda: pytest.raises(Exception, ask, one))  # noqa: B017 - the connection is closed somehow
+        asking_it.start()
+        while not operators.requests:
+            asking_it.join(0.01)
+    asking_it.join(10)
+    deadline = time.monotonic() + 10
+    while not one.served and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert one.served == [(BEGINS, 200)]
 
 
 def test_the_entry_for_atd_mds_names_address_and_log_in(serve):

@@ -28,6 +28,15 @@ def test_trips_end_in_their_hour_and_are_believable():
     assert all(areas.outline().holds(lon, lat) for trip in trips for lon, lat, _ in trip.route)
 
 
+def test_no_route_leaves_the_city_where_its_border_is_near(monkeypatch):
+    class WestBank:
+        def holds(self, lon, lat):
+            return lon < -118.25
+
+    monkeypatch.setattr(areas, "outline", WestBank)
+    assert all(lon < -118.25 for trip in Fleet(hourly=200).trips(HOUR) for lon, _, _ in trip.route)
+
+
 @pytest.mark.parametrize(("day", "length"), [(datetime(2026, 3, 8, 8, tzinfo=UTC), 23), (datetime(2026, 11, 1, 7, tzinfo=UTC), 25)])
 def test_a_day_follows_the_citys_clock_over_both_changes(day, length):
     fleet = Fleet(daily=2400)
@@ -51,6 +60,11 @@ def test_an_oddity_comes_as_often_as_asked_and_spoils_no_other_trip(name):
     versions = ("2.0",) if name in ("rebalance", "maintenance") else ("1.2",) if name == "null_vehicle" else ("0.2", "1.2", "2.0")
     for version in versions:
         assert all((as_json(trip, version) == as_json(before[trip.trip_id], version)) is (name == "duplicate") for trip in wrong)
+
+
+def test_a_trip_is_odd_in_one_way_only():
+    trips = Fleet(hourly=30, odd_hours={HOUR: {"swapped": 15, "zero_distance": 15}}).trips(HOUR)
+    assert Counter(trip.oddities for trip in trips) == {("swapped",): 15, ("zero_distance",): 15}
 
 
 def test_rates_hold_over_many_hours():
