@@ -5,6 +5,8 @@ import random
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg2
 import pytest
@@ -17,7 +19,7 @@ from pipelines.connectors.csv_pages import settle
 from pipelines.errors import DataError, LeaseLost, PermanentError, SetupError, TransientError
 from pipelines.warehouse import postgres
 from pipelines.warehouse.postgres import Load
-from pipelines.warehouse.tables import Merged, Region, Rejected, Scope, Table
+from pipelines.warehouse.tables import Merged, Only, Region, Rejected, Scope, Table
 from tests.pipelines.scene import city, connect, drop_city, write_csv
 
 pytestmark = pytest.mark.django_db
@@ -639,3 +641,19 @@ def test_numbers_that_a_load_put_aside_are_not_given_to_rows_that_merge_after_an
         slow.merge()
     numbers = dict(job.rows("id, _odo_seq"))
     assert numbers["slow"] > numbers["quick"]
+
+
+def test_rows_of_some_values_only_are_counted_and_read_and_so_are_all_the_others(loads):
+    job = loads({"id": "text", "kind": "text"})
+    job.load([["a", "rider"], ["b", "operator's"], ["c", ""], ["d", "Rider"]])
+    columns = (*job.table.columns, Column("_odo_block", "number"), Column("_odo_loaded_at", "instant"))
+    riders = Only("kind", ("", "rider"))
+    for only, expected in ((riders, "ac"), (replace(riders, is_not=True), "bd"), (Only("kind", ("operator's",)), "b")):
+        scope = Scope(block_id=1, only=only)
+        rows = [row for _, rows in postgres.rows_after(job.dsn, job.table.name, columns, scope, after=0, chunk=3, run_id=1) for row in rows]
+        assert [row["id"] for row in rows] == list(expected) and postgres.count(job.dsn, job.table.name, scope) == len(expected)
+        assert {row["_odo_block"] for row in rows} == {"1"} and datetime.fromisoformat(rows[0]["_odo_loaded_at"]).tzinfo is UTC
+    # what was deleted is told whatever it was
+    job.load([["a", "rider"]], region=Region("pipeline"), deletes_gone=True)
+    told = postgres.deleted_after(job.dsn, job.table.name, Scope(pipeline_id=1, only=riders), after=0, chunk=9, run_id=1)
+    assert sorted(key["id"] for _, keys in told for key in keys) == ["b", "c", "d"]

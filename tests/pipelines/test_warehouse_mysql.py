@@ -6,7 +6,8 @@ import random
 import threading
 import time
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pymysql
 import pytest
@@ -24,7 +25,7 @@ from pipelines.models import Pipeline
 from pipelines.warehouse import mysql
 from pipelines.warehouse.mysql import session, staging, values
 from pipelines.warehouse.mysql.session import name
-from pipelines.warehouse.tables import Merged, Region, Rejected, Scope, Table
+from pipelines.warehouse.tables import Merged, Only, Region, Rejected, Scope, Table
 from tests.mariadb import mariadb, mariadb_server
 from tests.pipelines.scene import SOURCE, as_sent, made_row, stage_scene, table, write_csv
 
@@ -271,6 +272,22 @@ def test_deleted_keys_come_in_chunks_from_where_one_stopped(loads):
     assert job.deleted(after=chunks[0][0]) == chunks[1][1]
     assert not list(mysql.deleted_after(job.dsn, job.table.name, Scope(pipeline_id=2), after=0, chunk=4, run_id=1))
     assert not list(mysql.deleted_after(job.dsn, "never_made", Scope(), after=0, chunk=4, run_id=1))
+
+
+def test_rows_of_some_values_only_are_counted_and_read_and_so_are_all_the_others(loads):
+    job = loads({"id": "text", "kind": "text"})
+    job.load([["a", "rider"], ["b", "operator's"], ["c", ""], ["d", "Rider"]])
+    columns = (*job.table.columns, Column("_odo_block", "number"), Column("_odo_loaded_at", "instant"))
+    riders = Only("kind", ("", "rider"))
+    for only, expected in ((riders, "ac"), (replace(riders, is_not=True), "bd"), (Only("kind", ("operator's",)), "b")):
+        scope = Scope(block_id=1, only=only)
+        rows = [row for _, rows in mysql.rows_after(job.dsn, job.table.name, columns, scope, after=0, chunk=3, run_id=1) for row in rows]
+        assert [row["id"] for row in rows] == list(expected) and mysql.count(job.dsn, job.table.name, scope) == len(expected)
+        assert {row["_odo_block"] for row in rows} == {"1"} and datetime.fromisoformat(rows[0]["_odo_loaded_at"]).tzinfo is UTC
+    # what was deleted is told whatever it was
+    job.load([["a", "rider"]], region=Region("pipeline"), deletes_gone=True)
+    told = mysql.deleted_after(job.dsn, job.table.name, Scope(pipeline_id=1, only=riders), after=0, chunk=9, run_id=1)
+    assert sorted(key["id"] for _, keys in told for key in keys) == ["b", "c", "d"]
 
 
 # without a key
