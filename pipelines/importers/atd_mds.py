@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pipelines.connectors.mds import MDS, QUERY_NAMES
 from pipelines.formats import atd_trips
+from pipelines.formats.mds_trips import TRIP_COLUMNS
 from pipelines.importers import json_lines
 from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER, Plan, Problem, Step, Wanted, suggestion
 from pipelines.importers.portals import FOUR_BY_FOUR, LIKE_AN_ID, NOT_AN_ID, Portal, as_slug, as_title, portal_at
@@ -122,7 +123,8 @@ class _Reader:
         wanted = [*(portal for portal, _ in portals[:1]), *(one for operator in operators for one in operator.wanted(*portals[:1]))]
         if operators:
             first = operators[0]
-            wanted.append(Wanted(DATASET, DATASET_SLUG, {}, first.path, first.line, first={"title": DATASET_TITLE}, is_shared=True))
+            words = {"title": DATASET_TITLE, "columns": dict(_columns())}
+            wanted.append(Wanted(DATASET, DATASET_SLUG, {}, first.path, first.line, first=words, is_shared=True))
         return Plan(tuple(wanted), tuple(self.problems), tuple(self.notes) if not self.problems else (), warnings=tuple(self.warnings))
 
     def _tell(self, operators: list[_Operator], portals: list[tuple[Wanted, str]]) -> None:
@@ -441,6 +443,14 @@ _SECRETS = {parameter.name for parameter in MDS.parameters if parameter.secret}
 def slug_of(name: str) -> str:
     """The provider's slug of a name there: the name itself where it may be one, as all of Austin's are."""
     return name if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,79}", name) else as_slug(name)
+
+
+def _columns() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The dictionary of the trips: of their columns only those leave for the public that the release gives as they are."""
+    as_they_are = {entry["from"] for entry in atd_trips.ATD_TRIPS if entry.get("rule") in ("as_is", "blank_as")} - set(atd_trips.ATD_PRIVATE)
+    areas = [(offer.values["column"], "text") for offer in _offers()]
+    for name, kind in (*TRIP_COLUMNS, *areas):
+        yield name, {"type": kind, "is_published": name in as_they_are}
 
 
 def _offers() -> Iterator[Step]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,18 +14,25 @@ from catalog import lake
 from catalog.audit import Actor
 from catalog.models import AuditEntry, BoundaryLayer
 from opendata_ops.sandbox import areas
-from pipelines import importers
+from opendata_ops.sandbox import city as sandbox
+from opendata_ops.sandbox.mds import MdsServer, OAuth
+from opendata_ops.sandbox.mds_trips import Fleet
+from opendata_ops.sandbox.soda import Portal
+from opendata_ops.sandbox.tables import Dataset as Table
+from pipelines import importers, planner, runner
 from pipelines.importers import areas as importers_areas
 from pipelines.importers import atd_mds, files, json_lines
 from pipelines.importers.plan import Plan
-from pipelines.models import Enrichment, Pipeline, Provider, RegisteredOperator
+from pipelines.models import Enrichment, Pipeline, Provider, RegisteredOperator, ScheduleBlock
 from pipelines.stages import outside, release
 from tests.catalog.test_lake import give_credentials
+from tests.pipelines.scene import drop_city
 from tests.pipelines.test_config_commands import run
 from tests.web import plain_web  # noqa: F401
 
 pytestmark = pytest.mark.django_db
 ME = Actor("test")
+HOUR = datetime(2026, 3, 10, 22, tzinfo=UTC)
 KEY, OTHER_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 POLYGONS = Path("/work/shared/data/polygons")
 
@@ -115,6 +124,35 @@ def changed(said: dict, **keys) -> dict:
 
 
 # what it makes
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_operator_of_an_imported_configuration_runs_from_its_api_to_the_portal(file, settings):
+    settings.OUTBOUND_ALLOW = ["127.0.0.1"]
+    told = sandbox.TRIPS
+    public = Table(told.target_id, told.title, [(column.name, column.type) for column in told.columns], [], key=told.key)
+    fleet = Fleet("Bird", seed="atd bird", hourly=5, devices=3)
+    with ExitStack() as city:
+        portal = Portal(public, accounts={"the-key-id": "the-key-secret"}).start()
+        city.callback(portal.stop)
+        server = MdsServer(fleet, version="0.3", auth=OAuth(), renamed={"min_end_time": "start_time"}).start()
+        city.callback(server.stop)
+        city.callback(drop_city)
+        portal_keys = {
+            "SOCRATA_DATA_ENDPOINT": portal.url,
+            "SOCRATA_DATASET": told.target_id,
+            "SOCRATA_KEY_ID": "the-key-id",
+            "SOCRATA_KEY_SECRET": "the-key-secret",
+        }
+        layers = [file(made(), f"{name}.geojson") for name, made in (("districts", areas.districts), ("tracts", areas.tracts))]
+        imported(file({"bird": server.upstream_entry()}), file(portal_keys, "settings_staging.json"), *layers)
+        Pipeline.objects.update(starts_on=HOUR.date())
+        order = planner.Order(list(Pipeline.objects.all()), starts_at=HOUR, ends_at=HOUR + timedelta(hours=1), which="all")
+        runner.work_off(planner.place(order, actor=ME, bell=False).moved, workers=1)
+        block = ScheduleBlock.objects.get()
+        assert (block.state, block.rows) == ("done", 5), block.message
+        published = list(portal.dataset(told.target_id).rows)
+        assert len(published) == 5 and fleet.provider_id not in str(published)
 
 
 def test_both_files_make_operators_and_pipelines_that_can_run_and_publish(both):
