@@ -11,7 +11,7 @@ though one can read it: a number written as a text, a number where a text is due
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 #: Below it an instant is told in seconds, from it on in milliseconds (upstream's older tools cut here too: the year 2099).
@@ -87,11 +87,11 @@ def _seconds(value: float) -> bool:
 
 
 def _milliseconds(value: float) -> bool:
-    return SECONDS_END <= value <= LAST_MS and _whole(value)
+    return SECONDS_END <= value <= LAST_MS and (type(value) is int or value.is_integer())
 
 
 def _milliseconds_1_2(value: float) -> bool:
-    return FIRST_MS_1_2 <= value <= LAST_MS and _whole(value)
+    return FIRST_MS_1_2 <= value <= LAST_MS and (type(value) is int or value.is_integer())
 
 
 def _listed(values: list[Any]) -> bool:
@@ -311,7 +311,44 @@ def odd_fields(trip: dict[str, Any], rules: Rules) -> list[str]:
     return odd
 
 
-def mend(trip: dict[str, Any], odd: list[str], rules: Rules, *, integer_ids: bool) -> tuple[dict[str, Any], list[Problem]]:
+class Shapes:
+    """`odd_fields` for many trips of one version: those with the same fields of the same types are asked for their types only once."""
+
+    #: Somebody's ever new keys must not fill the memory.
+    MOST = 500
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        self._known: dict[tuple[Any, ...], list[tuple[str, Callable[[Any], Any]]] | None] = {}
+
+    def odd_fields(self, trip: dict[str, Any]) -> Sequence[str]:
+        shape = (*trip, *map(type, trip.values()))
+        if shape not in self._known:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            self._known[shape] = self._asked(trip)
+        checks = self._known[shape]
+        if checks is not None:
+            for name, check in checks:
+                if not check(trip[name]):
+                    break
+            else:
+                return ()
+        return odd_fields(trip, self.rules)
+
+    def _asked(self, trip: dict[str, Any]) -> list[tuple[str, Callable[[Any], Any]]] | None:
+        """What is left to ask of the values of a trip of this shape; None where the shape itself is odd."""
+        fields = self.rules.fields
+        types = {name: type(value) for name, value in trip.items()}
+        if any(name not in fields or kind not in fields[name].types for name, kind in types.items()):
+            return None
+        if any(rule.required and name not in types for name, rule in fields.items()):
+            return None
+        asked = [(name, fields[name].check, kind) for name, kind in types.items() if fields[name].check and kind is not _ABSENT]
+        return [(name, check) for name, check, kind in asked if not (check is _whole and kind is int)]
+
+
+def mend(trip: dict[str, Any], odd: Sequence[str], rules: Rules, *, integer_ids: bool) -> tuple[dict[str, Any], list[Problem]]:
     """The trip as we understand it, and what was wrong with it. With an error among the problems it is no row.
 
     `integer_ids`: ids that are whole numbers are made UUIDs from the operator's (`integer_uuid`).
@@ -416,7 +453,7 @@ def _mend_route(name, value, rule, unreadable, numbered):
     ends = [_point(feature) for feature in (features[0], features[-1])]
     if None in ends:
         value, problem = unreadable(f"has no {'start' if ends[0] is None else 'end'} point")
-        return _route_of(*(end or (None, None) for end in ends)), problem
+        return _route_of(*(end or _NO_POINT for end in ends)), problem
     return _route_of(*ends), Problem(name, rule.check.trouble(value) or rule.words)
 
 
@@ -464,11 +501,12 @@ def _point(feature: Any) -> tuple[float, float] | None:
     return _pair(longitude, latitude)
 
 
-def _route_of(*ends: tuple[float | None, float | None]) -> dict[str, Any]:
+def _route_of(*ends: tuple[Any, Any]) -> dict[str, Any]:
     return {"features": [{"geometry": {"coordinates": end}} for end in ends]}
 
 
-_NOWHERE = _route_of((None, None), (None, None))
+_NO_POINT = ("", "")
+_NOWHERE = _route_of(_NO_POINT, _NO_POINT)
 
 
 def integer_uuid(number: int, provider_id: Any) -> str:

@@ -16,7 +16,6 @@ which are right (numbers made UUIDs may meet like that), and both are then there
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,12 +23,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 
 from pipelines.errors import DataError
-from pipelines.formats.mds_rules import SECONDS_END, Problem, Rules, mend, odd_fields, version_of
+from pipelines.formats.mds_rules import SECONDS_END, Problem, Rules, Shapes, mend, version_of
 from pipelines.formats.standard import Refused, Tally
 
 #: The internal trip. Times are UTC in whole seconds, lengths in metres and seconds, money in the currency's smallest unit.
@@ -70,6 +69,8 @@ LONG_METRES = 96_560.64
 #: MDS counts no trip of less than a minute, the public reports none of a day or more.
 MINUTE, DAY = 60, 86_400
 
+#: So many lines are written at once.
+BATCH = 500
 #: So many kinds of misfits are told apart in a report; the names of unknown keys are somebody else's, and may have no end.
 MOST_KINDS = 200
 OTHERS = "of other kinds"
@@ -79,7 +80,8 @@ _ENVELOPE = {False: {"version", "data", "links"}, True: {"version", "trips", "li
 _UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 #: The number that people read, the type, and the propulsion types joined by commas.
-Vehicle = tuple[str | None, str | None, str | None]
+Vehicle = tuple[str, str, str]
+#: The cells of a line, "" where nothing is known.
 Row = tuple[Any, ...]
 
 
@@ -126,22 +128,25 @@ class TripReader:
         `about["version"]` is the version that was asked for, and `about["overlaps"]` whether for more than the hour. Raises DataError
         for a file that is no page of trips.
         """
-        body = page.read_bytes()
-        trips, rules, is_strict = self._open(page.name, body, str(about.get("version") or self.terms.version))
-        asked = self._asked() if about.get("overlaps") else None
+        body, name = page.read_bytes(), page.name
+        trips, rules, is_strict = self._open(name, body, str(about.get("version") or self.terms.version))
+        shapes, asked, tally = Shapes(rules), self._asked() if about.get("overlaps") else None, self.tally
         # only then can a cell hold what no text may hold
         looks_closer = not is_strict or b"\\u0000" in body
+        lines = [_line(NAMES)]
         with target.open("w", encoding="utf-8", newline="") as file:
-            write = csv.writer(_LineEnds(file), lineterminator="\r\n").writerow
-            write(NAMES)
             for number, raw in enumerate(trips, start=1):
-                self.tally.rows_in += 1
-                row = self._row_of(raw, rules, asked, looks_closer, page.name, number)
-                if type(row) is tuple:
-                    write(row)
-                elif row:
-                    self.tally.rejected += 1
-                    yield row
+                tally.rows_in += 1
+                made = self._line_of(raw, shapes, asked, looks_closer, name, number)
+                if type(made) is str:
+                    lines.append(made)
+                    if len(lines) > BATCH:
+                        file.write("".join(lines))
+                        lines.clear()
+                elif made:
+                    tally.rejected += 1
+                    yield made
+            file.write("".join(lines))
 
     def report(self) -> dict[str, Any]:
         """What did not fit the version's schema, and what we minded beside it: kinds, how many trips, and where the first stands."""
@@ -216,9 +221,11 @@ class TripReader:
 
     # a trip
 
-    def _row_of(self, raw: Any, rules: Rules, asked: tuple[float, float] | None, looks_closer: bool, page: str, number: int) -> Row | Refused | None:
-        """The row of a trip, why it is refused, or None of one that is counted and not written."""
-        tally = self.tally
+    def _line_of(
+        self, raw: Any, shapes: Shapes, asked: tuple[float, float] | None, looks_closer: bool, page: str, number: int
+    ) -> str | Refused | None:
+        """The line of a trip, why it is refused, or None of one that is counted and not written."""
+        tally, hour, rules = self.tally, self._hour, shapes.rules
         trip = raw
         if type(raw) is msgspec.Raw:
             try:
@@ -229,32 +236,34 @@ class TripReader:
         if type(trip) is not dict:
             return self._refuse([Problem("", "The trip is not an object", is_error=True)], {"(not an object)": trip}, page, number)
         sent, problems = trip, []
-        if odd := odd_fields(trip, rules):
+        if odd := shapes.odd_fields(trip):
             trip, problems = mend(trip, odd, rules, integer_ids=self.terms.integer_ids)
-        ended = trip.get("end_time")
-        if self._hour and ended is not None:
-            ended = _epoch_of(ended)
-            if not self._hour[0] <= ended < self._hour[1]:
+        if hour and (told := trip.get("end_time")) is not None:
+            ended = int(told) if told < SECONDS_END else int(told // 1000)
+            if not hour[0] <= ended < hour[1]:
                 if asked and asked[0] <= ended < asked[1]:
                     tally.elsewhere += 1
                     return None
                 tally.flags[OUTSIDE] += 1
-                problems = [*problems, Problem("end_time", "is outside the hour", is_error=True, fits=True)]
-        if any(problem.is_error for problem in problems):
+                problems.append(Problem("end_time", "is outside the hour", is_error=True, fits=True))
+        if problems and any(problem.is_error for problem in problems):
             return self._refuse(problems, sent, page, number)
         row = self._flat_row(trip, problems) if rules.is_flat else _routed_row(trip, rules.propulsion)
         if looks_closer and (name := _no_text(row)):
             return self._refuse([*problems, Problem(name, "holds a character that is no text", is_error=True)], sent, page, number)
-        key, told = (row[0], row[2]), (hash(row), row[PUBLISHED] or "")
+        line = _PLAIN_LINE % row
+        if line.count(",") != _COMMAS or '"' in line or "\r" in line or line.count("\n") != 1:
+            line = _line(row)
+        key, mark = (row[0], row[2]), (hash(line), row[PUBLISHED])
         if before := self._seen.get(key):
             tally.flags[TWICE] += 1
-            if told == before or told[1] < before[1]:
+            if mark == before or mark[1] < before[1]:
                 tally.duplicates += 1
                 return None
-            if told[1] == before[1]:
+            if mark[1] == before[1]:
                 words = "came before in this hour, with other values"
                 return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], sent, page, number)
-        self._seen[key] = told
+        self._seen[key] = mark
         tally.rows_out += 1
         if problems:
             for problem in problems:
@@ -262,7 +271,7 @@ class TripReader:
         else:
             self._fit += 1
         self._flag(row)
-        return row
+        return line
 
     def _flat_row(self, trip: dict[str, Any], problems: list[Problem]) -> Row:
         """The row of a 2.x trip, with what `/vehicles` says of its vehicle."""
@@ -276,7 +285,7 @@ class TripReader:
         accuracy = start.get("horizontal_accuracy")
         return (
             operator,
-            terms.operators.get(operator) or terms.operator or None,
+            terms.operators.get(operator) or terms.operator,
             trip["trip_id"],
             trip["device_id"],
             *vehicle,
@@ -288,13 +297,13 @@ class TripReader:
             end["lat"],
             trip["duration"],
             trip["distance"],
-            accuracy if type(accuracy) in (int, float) else None,
-            get("standard_cost"),
-            get("actual_cost"),
-            get("currency"),
-            None if published is None else _instant(published),
-            " ".join(filter(None, (get("parking_category"), get("parking_verification_url")))) or None,
-            (",".join(kind) if type(kind) is list else kind) or None,
+            accuracy if type(accuracy) in (int, float) else "",
+            "" if (cost := get("standard_cost")) is None else cost,
+            "" if (cost := get("actual_cost")) is None else cost,
+            get("currency") or "",
+            "" if published is None else _instant(published),
+            " ".join(filter(None, (get("parking_category"), get("parking_verification_url")))),
+            (",".join(kind) if type(kind) is list else kind) or "",
         )
 
     def _flag(self, row: Row) -> None:
@@ -309,7 +318,7 @@ class TripReader:
             flags[BACKWARD] += 1
         if not MINUTE <= seconds < DAY:
             flags[DAYLONG if seconds >= DAY else SHORT] += 1
-        if start_lon is None or end_lon is None:
+        if start_lon == "" or end_lon == "":
             flags[NOWHERE] += 1
         elif self._is_swapped(start_lon, start_lat) or self._is_swapped(end_lon, end_lat):
             flags[SWAPPED] += 1
@@ -355,7 +364,17 @@ class _Misfit:
 
 
 _decode = msgspec.json.decode
-_UNKNOWN_VEHICLE: Vehicle = (None, None, None)
+_UNKNOWN_VEHICLE: Vehicle = ("", "", "")
+#: A line that needs no quotes, as nearly all do.
+_PLAIN_LINE = ",".join(["%s"] * len(NAMES)) + "\n"
+_COMMAS = len(NAMES) - 1
+_QUOTED = frozenset(',"\r\n')
+
+
+def _line(row: Row) -> str:
+    """The cells as a line of CSV, in quotes where they must be."""
+    texts = map(str, row)
+    return ",".join('"' + text.replace('"', '""') + '"' if not _QUOTED.isdisjoint(text) else text for text in texts) + "\n"
 
 
 def _routed_row(trip: dict[str, Any], propulsion: str) -> Row:
@@ -380,13 +399,13 @@ def _routed_row(trip: dict[str, Any], propulsion: str) -> Row:
         end[1],
         trip["trip_duration"],
         trip["trip_distance"],
-        get("accuracy"),
-        get("standard_cost"),
-        get("actual_cost"),
-        get("currency"),
-        None if published is None else _instant(published),
-        get("parking_verification_url"),
-        None,
+        "" if (accuracy := get("accuracy")) is None else accuracy,
+        "" if (cost := get("standard_cost")) is None else cost,
+        "" if (cost := get("actual_cost")) is None else cost,
+        get("currency") or "",
+        "" if published is None else _instant(published),
+        get("parking_verification_url") or "",
+        "",
     )
 
 
@@ -433,8 +452,8 @@ def read_vehicles(pages: Iterable[Path]) -> dict[str, Vehicle]:
     return found
 
 
-def _text(value: Any) -> str | None:
-    return None if value in (None, "") else str(value)
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _no_text(row: Row) -> str:
@@ -452,11 +471,6 @@ def _epoch(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-def _epoch_of(told: float) -> int:
-    """Whole seconds since 1970 of a time in seconds or milliseconds, fractions cut."""
-    return int(told) if told < SECONDS_END else int(told // 1000)
-
-
 @lru_cache(maxsize=4096)
 def _hour_text(hours: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:")
@@ -469,13 +483,3 @@ def _instant(told: float) -> str:
     """2020-02-11T15:08:25Z of 1581433705000 or of 1581433705.9."""
     seconds = int(told) if told < SECONDS_END else int(told // 1000)
     return _hour_text(seconds // 3600) + _IN_HOUR[seconds % 3600]
-
-
-class _LineEnds:
-    """A file for csv.writer: told to end lines with CR LF, it quotes both of them in cells (told LF, it leaves a bare CR as it is)."""
-
-    def __init__(self, file: TextIO):
-        self._write = file.write
-
-    def write(self, line: str) -> int:
-        return self._write(line[:-2] + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from pipelines.formats.mds_rules import VERSIONS, integer_uuid, mend, odd_fields, version_of
+from pipelines.formats.mds_rules import VERSIONS, Shapes, integer_uuid, mend, odd_fields, version_of
 from tests.pipelines.formats.mds_samples import FULL, OPERATOR, ROUTED, page, trip
 
 SCHEMAS = Path(settings.BASE_DIR).parent / "shared" / "data" / "mds" / "schema"
@@ -73,14 +73,26 @@ def test_the_rules_and_the_official_schema_agree(version):
     if not path.exists():
         pytest.skip("the official schemas are not at hand")
     oracle, rules = jsonschema.Draft6Validator(json.loads(path.read_text())), VERSIONS[version]
-    differ, verdicts = [], set()
-    for change in CHANGES:
+    differ, verdicts, shapes = [], set(), Shapes(rules)
+    for change in CHANGES * 2:
         one = trip(version, **change)
-        _, problems = mend(one, odd_fields(one, rules), rules, integer_ids=False)
+        odd = odd_fields(one, rules)
+        assert list(shapes.odd_fields(one)) == odd
+        _, problems = mend(one, odd, rules, integer_ids=False)
         verdicts.add(fits := oracle.is_valid(page(version, one)))
         if all(problem.fits for problem in problems) != fits:
             differ.append((change, problems, fits))
     assert differ == [] and verdicts == {True, False}
+
+
+def test_a_shape_is_asked_once_and_somebodys_ever_new_keys_do_not_pile_up():
+    shapes = Shapes(VERSIONS["0.4"])
+    for number in range(3 * Shapes.MOST):
+        assert list(shapes.odd_fields(trip("0.4", **{f"key{number}": 1}))) == [f"key{number}"]
+        assert list(shapes.odd_fields(trip("0.4"))) == []
+        # the shape says nothing of the values
+        assert list(shapes.odd_fields(trip("0.4", trip_id=str(number)))) == ["trip_id"]
+    assert len(shapes._known) <= Shapes.MOST
 
 
 def test_a_version_is_known_however_it_is_written():

@@ -203,6 +203,9 @@ def test_the_ends_of_a_route_are_its_first_and_last_points_whatever_lies_between
     [row], _, reader = read(trip("0.4", route=route([-97.1, 30.1], None, ["-97.3", "30.3"])))
     assert [row[name] for name in ("start_lon", "start_lat", "end_lon", "end_lat")] == ["-97.1", "30.1", "-97.3", "30.3"]
     assert list(reader.tally.warnings) == ["route has a point without type, geometry or timestamp"]
+    whole = trip("0.4")["route"]["features"]
+    [row], _, reader = read(trip("0.4", route={"type": "FeatureCollection", "features": [whole[0], whole[0], whole[1]]}))
+    assert [row["start_lon"], row["end_lon"]] == [str(START[0]), str(END[0])] and reader.report()["fit"] == 1
     [row], *_ = read(trip("0.2", route=route([-97.1, 30.1], [])), version="0.2")
     assert [row[name] for name in ("start_lon", "end_lon")] == ["-97.1", ""]
 
@@ -231,9 +234,9 @@ def test_vehicles_are_read_from_lists_of_each_form_and_singly(tmp_path):
         (tmp_path / f"{number}.json").write_text(json.dumps(held))
     assert read_vehicles(sorted(tmp_path.iterdir())) == {
         "a": ("7", "bicycle", "human,electric_assist"),
-        "b": (None, None, None),
-        "c": (None, None, "human"),
-        "d": (None, "moped", None),
+        "b": ("", "", ""),
+        "c": ("", "", "human"),
+        "d": ("", "moped", ""),
     }
     for wrong in (b"{", b"[]", b'{"vehicles": {}}'):
         (tmp_path / "0.json").write_bytes(wrong)
@@ -339,7 +342,7 @@ def test_an_empty_page_is_a_file_with_nothing_but_its_header(read, tmp_path):
     for version in VERSIONS:
         rows, refused, _ = read(body(version), version=version)
         assert rows == refused == []
-        assert (tmp_path / "page0.csv").read_text() == ",".join(name for name, _ in TRIP_COLUMNS) + "\n"
+        assert (tmp_path / "page0.csv").read_bytes().decode() == ",".join(name for name, _ in TRIP_COLUMNS) + "\n"
 
 
 @pytest.mark.parametrize(
