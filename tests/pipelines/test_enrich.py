@@ -12,7 +12,7 @@ from catalog.audit import Actor
 from catalog.models import CatalogEntry, DatasetColumn
 from opendata_ops.sandbox.tables import Dataset as SandboxTable
 from pipelines.errors import SetupError
-from pipelines.models import Enrichment, State
+from pipelines.models import Enrichment, ImportLog, State
 from pipelines.stages import enrich
 from pipelines.stages.enrich import Lookup, Tally, add_columns
 from tests.catalog.squares import collection, square
@@ -120,6 +120,11 @@ def test_columns_that_are_not_there_or_are_already_are_named(tmp_path, column, l
         enriched(tmp_path, HEAD, [Lookup(column, lon, lat, "city", WEST_EAST)])
 
 
+def test_a_file_without_rows_gets_the_columns_all_the_same(tmp_path):
+    made, tally = enriched(tmp_path, HEAD)
+    assert made == HEAD[:-1].encode() + b",area_start,area_end\n" and tally.rows == 0
+
+
 # the whole way
 
 
@@ -159,6 +164,29 @@ def test_trees_of_a_portal_get_their_areas_and_a_changed_layer_counts_from_the_n
     scene.go(force=True, stages=["enrich", "load"])
     assert scene.last("enrich").details["layers"]["squares"]["sha256"] != old
     assert {area for _, area in scene.warehouse("id, area")} == {"all"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stage_that_broke_off_leaves_no_mix_to_load_and_one_that_is_gone_leaves_nothing(stage_scene, monkeypatch):
+    scene = stage_scene(trees(), stages=["extract", "enrich", "load"], portal=None, version_column="")
+    with_areas(scene)
+    scene.go()
+    before = scene.warehouse("id, area")
+    boundaries.store("squares", "Squares", "name", collection(square("all", 0, 0, size=9)), ANN)
+    # the first file is of the new layer, the second still of the old one
+    monkeypatch.setenv("ODO_FAULT", "enrich.file:2:raise")
+    scene.again(stage="enrich")
+    monkeypatch.delenv("ODO_FAULT")
+    block = scene.again(stage="load")
+    assert (block.state, block.error_code) == (State.FAILED, "mixed-files") and "from enrich" in block.next_step
+    assert scene.warehouse("id, area") == before
+    assert scene.again(stage="enrich").state == State.DONE
+    assert {area for _, area in scene.warehouse("id, area")} == {"all"}
+
+    scene.change(stages=["extract", "load"])
+    scene.again(stage="load")
+    loaded = ImportLog.objects.filter(run=scene.last("load"), event="chunk").values_list("file", flat=True)
+    assert {file.partition("/")[0] for file in loaded} == {"raw"}, "files of a stage that the pipeline no longer has were loaded"
 
 
 @pytest.mark.django_db(transaction=True)
