@@ -137,6 +137,7 @@ class _Reader:
                 f"Each hour is fetched {SETTLE_MINUTES // 60} hours after its end, as the jobs of atd-mds did, and counts by the trip's end; "
                 "the hours that are owed begin with today: a pipeline's `starts_on` makes it owe earlier ones."
             )
+            self.notes.append("The nightly heal and resync and the monthly report that ran beside it: python3 manage.py upkeep --presets")
 
     # the settings
 

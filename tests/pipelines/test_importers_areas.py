@@ -13,6 +13,7 @@ from catalog.models import AuditEntry, BoundaryLayer, Dataset
 from pipelines import importers
 from pipelines.importers import own, plain
 from pipelines.models import Enrichment, Pipeline, Provider, UpkeepJob
+from tests.pipelines.test_config_commands import run
 
 pytestmark = pytest.mark.django_db
 ME = Actor("test")
@@ -57,9 +58,7 @@ def city():
         Enrichment.objects.create(
             pipeline=pipeline, position=9 - position, layer=layer, lon_column=f"{end}_lon", lat_column=f"{end}_lat", column=f"district_{end}"
         )
-    job = UpkeepJob.objects.create(
-        kind="heal", title="Nightly: heal", options={"days": 35, "words": "35", "deep": [1, True]}, at_time=time(2), time_zone="America/Chicago"
-    )
+    job = UpkeepJob.objects.create(kind="heal", title="Nightly: heal", options={"days": 35}, at_time=time(2), time_zone="America/Chicago")
     job.pipelines.add(pipeline)
     UpkeepJob.objects.create(kind="trip-report", title="Monthly report", cadence="monthly", day=3, is_active=False)
 
@@ -94,9 +93,18 @@ def test_everything_comes_back_in_another_city_with_the_areas_beside_the_file(ci
     pipeline = Pipeline.objects.get()
     assert (pipeline.release, pipeline.release_k, pipeline.raw_names, pipeline.surrogate_key) == (RELEASE, 10, "atd-mds", "")
     assert [one.column for one in plain.enrichments_of(pipeline)] == ["district_end", "district_start"]
-    assert UpkeepJob.objects.get(kind="heal").options == {"days": 35, "words": "35", "deep": [1, True]}
+    assert UpkeepJob.objects.get(kind="heal").options == {"days": 35}
     assert boundaries.content_of(BoundaryLayer.objects.get()) == AREAS
     assert "never-leaves" not in before
+
+
+def test_options_keep_their_types(city, imported):
+    deep = {"days": 35, "words": "35", "deep": [1, True, None, "07:00"]}
+    UpkeepJob.objects.filter(kind="heal").update(options=deep)
+    before = exported()
+    UpkeepJob.objects.all().delete()
+    imported(before)
+    assert UpkeepJob.objects.get(kind="heal").options == deep and exported() == before
 
 
 def test_the_export_of_a_city_changes_nothing_in_it_and_needs_no_file_beside_it(city, imported):
@@ -180,6 +188,25 @@ def test_a_job_whose_hour_was_changed_is_planned_anew_and_another_is_not(city, i
 def test_a_pipelines_columns_alone_can_be_changed(city, imported):
     report = imported("pipelines: {bird-trips: {columns: [a, b]}}")
     assert Pipeline.objects.get().columns == ["a", "b"] and len(report.changed) == 1
+
+
+def test_the_commands_write_the_areas_beside_the_file_and_find_them_there(city, tmp_path):
+    out = tmp_path / "out" / "city.yaml"
+    out.parent.mkdir()
+    before = exported()
+    assert run("export_config", "-o", out)[0] == 0
+    assert {path.name: path.read_bytes() for path in out.parent.iterdir()} == {"city.yaml": before.encode(), "council-districts.geojson": AREAS}
+    wipe()
+    code, said, err = run("import_config", out)
+    assert (code, exported()) == (0, before), err
+    assert "create  upkeep job Nightly: heal: heal daily" in said and "create  boundary council-districts: Council: districts" in said
+
+
+def test_a_kind_of_job_that_there_is_not_is_refused_with_those_that_there_are(tmp_path):
+    path = tmp_path / "city.yaml"
+    path.write_text("upkeep:\n  Nightly:\n    kind: heel\n")
+    code, _, err = run("import_config", path)
+    assert code == 2 and f"{path}:3: upkeep.Nightly.kind:" in err and "heal" in err
 
 
 def test_some_pipelines_take_their_areas_along_and_no_jobs(city):

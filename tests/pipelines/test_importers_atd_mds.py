@@ -350,6 +350,15 @@ def test_an_encrypted_file_is_opened_by_the_key_that_the_environment_names(file,
     assert run("import_config", path)[0] == 3  # and by upstream's own variable, without being asked
 
 
+def test_a_person_at_a_terminal_is_asked_for_the_key_once(file, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or KEY)
+    paths = [file(Fernet(KEY).encrypt(json.dumps(one).encode()), name) for one, name in ((PROVIDERS, "p.json"), (SETTINGS, "s.json"))]
+    assert run("import_config", *paths)[0] == 0
+    assert asked == ["Fernet key of the encrypted files: "]
+
+
 @pytest.mark.parametrize(
     ("key", "words"),
     [(OTHER_KEY, "the key that was given does not open it"), ("short", "is no Fernet key"), ("", "no key was given"), ("é" * 44, "is no Fernet key")],
