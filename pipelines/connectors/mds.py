@@ -698,7 +698,7 @@ class _Fetch:
             "starts_at": _iso(request.starts_at),
             "ends_at": _iso(request.ends_at),
             "hour": f"{hour:%Y-%m-%dT%H}" if hour else "",
-            **self._asked,
+            "overlaps": self._overlaps,
             "id_rule": source.id_rule,
             "page": number,
             "request_id": got.request_id,
@@ -707,20 +707,13 @@ class _Fetch:
         return FetchedFile(path.name, path, envelope.items, got.bytes, got.sha256, source.door.redact(origin), metadata)
 
     @property
-    def _asked(self) -> dict[str, list[str]]:
-        """`asked`: the span of end times (half-open) that the questions cover, where it is wider than the window; else nothing.
+    def _overlaps(self) -> bool:
+        """Whether more was asked for than the window: 0.2's overlap, or whole hours of a window that has none.
 
-        A trip that ended in it and not in the window belongs to another block, which asks for it as well.
+        A trip that ended outside of the window then belongs to another block, which asks for it as well.
         """
-        starts_at, ends_at = self.request.starts_at.astimezone(UTC), self.request.ends_at.astimezone(UTC)
-        if self.source.version == (0, 2):
-            # a trip that ended on the very end is in its answer too
-            span = (starts_at - self.source.overlap, ends_at + timedelta(seconds=1))
-        elif self.source.version < (0, 4):
-            return {}
-        else:
-            span = (_hour(starts_at), _hour(ends_at - timedelta(microseconds=1)) + timedelta(hours=1))
-        return {"asked": [_iso(span[0]), _iso(span[1])]} if span != (starts_at, ends_at) else {}
+        version, bounds = self.source.version, (self.request.starts_at, self.request.ends_at)
+        return version == (0, 2) or (version >= (0, 4) and any(_hour(bound.astimezone(UTC)) != bound for bound in bounds))
 
     def _compare_versions(self, content_type: str, payload_version: str) -> None:
         """Say once what is told of another kind or version than was asked for."""

@@ -377,6 +377,16 @@ def test_an_hour_that_had_trips_and_is_no_service_now_is_suspicious_and_loses_no
     assert [file.rows for file in scene.files(block)] == [9]
 
 
+@pytest.mark.parametrize("version", ["0.2", "2.0"])
+def test_neighbouring_hours_hold_each_trip_once_though_0_2_is_asked_wider(operator, version):
+    scene = operator(version, fields={"stages": ["extract", "standardize"]})
+    found = scene.go(hours=3)
+    out = [block.runs.get(stage="standardize") for block in found]
+    truth = [len(scene.server.trips(HOUR + timedelta(hours=n))) for n in range(3)]
+    assert ([run.rows_out for run in out], [run.rejected for run in out]) == (truth, [0, 0, 0])
+    assert [run.rows_in for run in out] == [block.rows for block in found]
+
+
 def test_raw_files_lie_where_atd_mds_laid_them_if_the_pipeline_says_so(operator, lake_folder):
     scene = operator("1.2", fields={"raw_names": "atd-mds"})
     [block] = scene.go()
@@ -416,7 +426,7 @@ def test_a_column_that_appears_later_stays_inside_until_a_steward_lets_it_out(st
     assert "home_phone" not in scene.portal.dataset("bbbb-0001").names
 
 
-def test_two_blocks_that_write_the_same_dictionary_at_once_do_not_meet(stage_scene):
+def test_two_foundthat_write_the_same_dictionary_at_once_do_not_meet(stage_scene):
     scene = stage_scene(10, **ONLY)
     columns = tuple(Column(name=name, type="text") for name, _ in COLUMNS)
 
