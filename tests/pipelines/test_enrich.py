@@ -89,6 +89,12 @@ def test_a_row_that_is_odd_goes_on_as_it_is_and_takes_no_other_with_it(tmp_path,
     assert tally.rows == 3
 
 
+def test_a_cell_too_few_and_one_too_many_do_not_make_up_for_each_other(tmp_path):
+    rows = ["1,0.5,0.5,1.5,0.5\n", "2,0.5,0.5,1.5,0.5,x,y\n", "3,0.5,0.5,2.5,0.5,x\n"]
+    made, _ = enriched(tmp_path, HEAD + "".join(rows))
+    assert made.decode().splitlines()[1:] == [f"{rows[0][:-1]},,", f"{rows[1][:-1]},,", f"{rows[2][:-1]},west,Cañada"]
+
+
 def test_a_row_is_outside_the_city_when_all_of_its_points_are(tmp_path):
     other = areas(square("far", 50, 50))
     asked = [*lookups(), Lookup("zone", "lon", "lat", "zones", other)]
