@@ -38,14 +38,14 @@ def recognises(path: str, text: str) -> bool:
 def read(path: str, text: str) -> Plan:
     """The operators that the file names. All that is wrong with it is in `problems` and `warnings`; nothing is raised."""
     problems: list[Problem] = []
-    wanted: list[Wanted] = []
+    wanted: dict[str, Wanted] = {}
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = _names(next(reader))
-    warnings = tuple(
+    warnings = [
         Problem(path, 1, name, "A registry has no such column; it is left out.", suggestion(name, COLUMNS, what="Its columns"))
         for name in header
         if name not in COLUMNS
-    )
+    ]
     try:
         for row in reader:
             line = reader.line_num
@@ -61,10 +61,15 @@ def read(path: str, text: str) -> Plan:
                     problems.append(Problem(path, line, column, "It is empty, and an operator needs it.", "Write it, or take the line out."))
             # trips say it in small letters, whatever the registry does
             slug = f"{said.pop('operator_id').lower()} {said.pop('mode', '')}".rstrip()
-            wanted.append(Wanted(OPERATOR, slug, said, path, line, dict.fromkeys(said, line)))
+            if first := wanted.get(slug):
+                # the registry is not ours to correct: one line of it must not keep out the others
+                message = f"This operator and mode stand on line {first.line} already; that line counts."
+                warnings.append(Problem(path, line, "provider_id", message, "Nothing, if the two lines mean the same."))
+                continue
+            wanted[slug] = Wanted(OPERATOR, slug, said, path, line, dict.fromkeys(said, line))
     except csv.Error as error:
         problems.append(Problem(path, reader.line_num, "", f"This is not CSV: {error}.", "Correct this line."))
-    return Plan(tuple(wanted), tuple(problems), warnings=warnings)
+    return Plan(tuple(wanted.values()), tuple(problems), warnings=tuple(warnings))
 
 
 def _names(header: list[str]) -> list[str]:

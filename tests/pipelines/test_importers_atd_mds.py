@@ -606,7 +606,6 @@ def test_the_registry_of_operators_is_added_and_brought_up_to_date(file):
     [
         (REGISTRY.replace(",,,", ",,"), 4, "This line has 5 values"),
         (REGISTRY.replace("7c653014-2f33-4f5b-98de-30ea66430986", ""), 3, "an operator needs it"),
-        (REGISTRY.replace("car-share", "micromobility"), 4, "described twice"),
         (REGISTRY.replace('"LEO, Explore"', '"LEO'), 3, "This is not CSV"),
         (REGISTRY.replace("https://www.bird.co", "x" * 600), 2, "500 characters"),
     ],
@@ -614,6 +613,14 @@ def test_the_registry_of_operators_is_added_and_brought_up_to_date(file):
 def test_a_line_of_the_registry_that_is_wrong_is_told(file, text, line, words):
     problems = planned(file(text, "providers.csv")).problems
     assert any(words in problem.message and problem.line >= line for problem in problems), problems
+
+
+def test_a_registry_that_names_an_operator_twice_or_no_modes_is_read(file):
+    told = planned(file(REGISTRY.replace("car-share", "micromobility"), "providers.csv"))
+    assert (len(told.wanted), [warning.line for warning in told.warnings]) == (2, [4])
+    older = "provider_name,provider_id,url,mds_api_url,gbfs_api_url\nLeo&Go,84b174c4-eb74-5d07-bdeb-27f4215d2aa9,https://x.example,,\n"
+    imported(file(older, "providers.csv"))
+    assert RegisteredOperator.objects.values_list("name", "mode").get() == ("Leo&Go", "")
 
 
 def test_an_operator_of_the_registry_becomes_a_provider_by_one_action(file, client, admin_user, plain_web):  # noqa: F811
