@@ -18,7 +18,7 @@ from pipelines.upkeep import jobs, presets
 from pipelines.upkeep.jobs import Job, JobLost
 from tests import world
 from tests.pipelines.commanding import command
-from tests.pipelines.scene import together
+from tests.pipelines.scene import stage_scene, together  # noqa: F401  a fixture
 from tests.web import plain_web  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.django_db
@@ -110,6 +110,7 @@ def test_of_many_ticks_at_once_one_asks():
     job(next_at=NOW - timedelta(minutes=1))
     begun = together(lambda: len(jobs.begin_due(NOW)), 6)
     assert sum(begun) == UpkeepRun.objects.count() == 1
+    assert AuditEntry.objects.filter(kind="upkeep").count() == 1  # and nobody had to be refused
 
 
 def test_the_tick_asks_rings_and_rings_again_for_a_lost_message():
@@ -305,6 +306,23 @@ def test_healing_twice_asks_once():
 
 def test_an_option_that_is_no_number_fails_in_words():
     assert "days must be a whole number, not 'many'" in healed(days="many").message
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_night_heals_what_an_outage_of_the_warehouse_left_without_a_person(stage_scene):  # noqa: F811
+    """The source is not asked again: each hour goes on from the load that had failed."""
+    scene = stage_scene(120, window_column="updateddate", cadence="hourly", warehouse="default")
+    scene.change(warehouse="nowhere")
+    command("run", scene.pipeline.slug, "--time-min", "2026-01-01-00", "--time-max", "2026-01-01-02")
+    assert list(ScheduleBlock.objects.values_list("state", "stage")) == [("failed", "load")] * 2
+    scene.change(warehouse="default")
+    days = (datetime.now(UTC) - datetime(2026, 1, 1, tzinfo=UTC)).days + 1
+    assert healed(days=days).details["by_stage"] == {"load": 2}
+    planner.ring_due()
+    for block_id in ScheduleBlock.objects.due(Now()).values_list("pk", flat=True):
+        tasks.work(block_id)
+    assert list(ScheduleBlock.objects.values_list("state", flat=True)) == ["done"] * 2
+    assert len(scene.runs("extract")) == 2 and len(scene.warehouse()) == len(scene.portal_rows()) == 120
 
 
 # presets
