@@ -28,7 +28,7 @@ from django.db import transaction
 from catalog.audit import Actor
 from pipelines.importers import environments, files, own
 from pipelines.importers.plan import PIPELINE, Plan, Problem, Report, Wanted
-from pipelines.importers.settle import CheckJob, settle
+from pipelines.importers.settle import NO_CHECKS, Checks, settle
 
 #: The Fernet key of an encrypted file, by its path; "" for none.
 KeyFor = Callable[[str], str]
@@ -48,19 +48,19 @@ class Refused(Exception):
         self.problems = problems
 
 
-def plan(paths: Iterable[str | Path], *, warehouse: str = "", check_job: CheckJob | None = None, key_for: KeyFor | None = None) -> Plan:
+def plan(paths: Iterable[str | Path], *, warehouse: str = "", checks: Checks = NO_CHECKS, key_for: KeyFor | None = None) -> Plan:
     """What these files would make, change and leave, and all that is wrong with them. Nothing stays written.
 
-    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say. `check_job` judges an upkeep job
-    (ValidationError), which an importer can't: who does the jobs stands beside it. `key_for` is asked for the Fernet key of a file
-    that is encrypted; "" leaves it to ATD_MDS_FERNET_KEY of the environment.
+    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say. `checks` judge what an
+    importer can't. `key_for` is asked for the Fernet key of a file that is encrypted; "" leaves it to ATD_MDS_FERNET_KEY of the
+    environment.
     """
     paths = [str(path) for path in paths]
     read = _read(paths, key_for)
     if warehouse:
         read = replace(read, wanted=tuple(_into(warehouse, wanted) for wanted in read.wanted))
     with transaction.atomic():
-        settled = settle(read, check_job=check_job)
+        settled = settle(read, checks=checks)
         transaction.set_rollback(True)
     # in the order of the files and their lines, as a person goes through them
     places = {path: place for place, path in enumerate(paths)}
@@ -78,7 +78,7 @@ def _into(warehouse: str, wanted: Wanted) -> Wanted:
     return replace(wanted, values={**wanted.values, "warehouse": warehouse}, next_steps=next_steps)
 
 
-def apply(planned: Plan, *, actor: Actor, reason: str = "", check_job: CheckJob | None = None) -> Report:
+def apply(planned: Plan, *, actor: Actor, reason: str = "", checks: Checks = NO_CHECKS) -> Report:
     """Do what the plan says, all or nothing, with an audit row for each object that was made or changed.
 
     The database may have changed since the plan was made, so everything is compared and checked again. Raises Refused.
@@ -86,7 +86,7 @@ def apply(planned: Plan, *, actor: Actor, reason: str = "", check_job: CheckJob 
     if planned.problems:
         raise Refused(planned.problems)
     with transaction.atomic():
-        done = settle(Plan(planned.wanted), actor=actor, reason=reason, check_job=check_job)
+        done = settle(Plan(planned.wanted), actor=actor, reason=reason, checks=checks)
         if done.problems:
             transaction.set_rollback(True)
     if done.problems:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,21 +54,31 @@ _MASKED = "The password in this address was taken out when it was exported."
 _PLAINER = {"blank": "It is empty, and it is needed.", "null": "It is needed.", "unique": "Something else has it already."}
 
 
-#: Judges an upkeep job: raises ValidationError by field.
-CheckJob = Callable[[UpkeepJob], None]
+@dataclass(frozen=True)
+class Checks:
+    """What an importer can't judge by itself, for who carries it out stands beside it: given by the caller; None = not judged.
+
+    `job` raises ValidationError by field for an upkeep job; `release` returns sentences about a pipeline's release.
+    """
+
+    job: Callable[[UpkeepJob], None] | None = None
+    release: Callable[[Pipeline], list[str]] | None = None
 
 
-def settle(plan: Plan, *, actor: Actor | None = None, reason: str = "", check_job: CheckJob | None = None) -> Plan:
+NO_CHECKS = Checks()
+
+
+def settle(plan: Plan, *, actor: Actor | None = None, reason: str = "", checks: Checks = NO_CHECKS) -> Plan:
     """The plan with its `changes`, and with the problems that only the database knows. Writes; call it inside a transaction.
 
     With an `actor` each object that was made or changed leaves an audit row. Where problems remain, roll back.
     """
-    return _Settling(plan, actor, reason, check_job).plan()
+    return _Settling(plan, actor, reason, checks).plan()
 
 
 class _Settling:
-    def __init__(self, read: Plan, actor: Actor | None, reason: str, check_job: CheckJob | None):
-        self.read, self.actor, self.reason, self.check_job = read, actor, reason, check_job
+    def __init__(self, read: Plan, actor: Actor | None, reason: str, checks: Checks):
+        self.read, self.actor, self.reason, self.checks = read, actor, reason, checks
         self.problems: list[Problem] = list(read.problems)
         self.notes: list[str] = list(read.notes)
         self.changes: list[Change] = []
@@ -357,11 +367,14 @@ class _Settled:
             self._make_steps(pipeline)
         if "enrichments" in self.wanted.values:
             self._make_enrichments(pipeline)
+        if self.settling.checks.release and {"release", "private_columns", "release_k"} & self.wanted.values.keys() and not self.faulty:
+            for words in self.settling.checks.release(pipeline):
+                self._fault("release", words, _AGAIN)
 
     def _check_upkeep(self, job: UpkeepJob) -> None:
-        if self.settling.check_job and job.kind and job.cadence in Cadence.values:
+        if self.settling.checks.job and job.kind and job.cadence in Cadence.values:
             try:
-                self.settling.check_job(job)
+                self.settling.checks.job(job)
             except ValidationError as error:
                 for name, messages in error.message_dict.items():
                     self._fault(name, messages[0], _AGAIN)

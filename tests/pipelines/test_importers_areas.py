@@ -11,7 +11,9 @@ from catalog import boundaries
 from catalog.audit import Actor
 from catalog.models import AuditEntry, BoundaryLayer, Dataset
 from pipelines import importers
+from pipelines.formats.atd_trips import ATD_PRIVATE, ATD_TRIPS
 from pipelines.importers import own, plain
+from pipelines.importers.settle import NO_CHECKS, Checks
 from pipelines.models import Enrichment, Pipeline, Provider, UpkeepJob
 from tests.pipelines.test_config_commands import run
 
@@ -25,7 +27,8 @@ def square(key, west):
 
 
 AREAS = json.dumps({"type": "FeatureCollection", "features": [square("1", -98), square("2", -97)]}).encode()
-RELEASE = [
+#: Of every kind of value that JSON has; no stage is asked to carry it out.
+WORDS = [
     {"column": "trip_id", "from": "trip_id", "rule": "surrogate", "type": "text"},
     {"column": "end", "from": "end_time", "rules": ["in_zone", "round_minutes"], "minutes": 15, "zone": "America/Chicago", "exact": False},
     {"column": "lat", "from": ["end_lat", "end_lon"], "rule": "round_decimals", "decimals": 3.0, "words": "07:00", "none": None, "digits": "15"},
@@ -47,8 +50,8 @@ def city():
         portal_resource="aaaa-bbbb",
         table="trips",
         key=["provider_id", "trip_id"],
-        private_columns=["trip_id", "start_lon", "no"],
-        release=RELEASE,
+        private_columns=ATD_PRIVATE,
+        release=ATD_TRIPS,
         release_k=10,
         raw_names="atd-mds",
         surrogate_key="fernet:never-leaves",
@@ -65,13 +68,13 @@ def city():
 
 @pytest.fixture
 def imported(tmp_path):
-    def do(text, beside=None, check_job=None):
+    def do(text, beside=None, checks=NO_CHECKS):
         path = tmp_path / "city.yaml"
         path.write_text(textwrap.dedent(text))
         if beside is not None:
             (tmp_path / "council-districts.geojson").write_bytes(beside)
-        planned = importers.plan([path], check_job=check_job)
-        return importers.apply(planned, actor=ME, check_job=check_job)
+        planned = importers.plan([path], checks=checks)
+        return importers.apply(planned, actor=ME, checks=checks)
 
     return do
 
@@ -91,11 +94,26 @@ def test_everything_comes_back_in_another_city_with_the_areas_beside_the_file(ci
     imported(before, beside=AREAS)
     assert exported() == before
     pipeline = Pipeline.objects.get()
-    assert (pipeline.release, pipeline.release_k, pipeline.raw_names, pipeline.surrogate_key) == (RELEASE, 10, "atd-mds", "")
+    assert (pipeline.release, pipeline.release_k, pipeline.raw_names, pipeline.surrogate_key) == (ATD_TRIPS, 10, "atd-mds", "")
     assert [one.column for one in plain.enrichments_of(pipeline)] == ["district_end", "district_start"]
     assert UpkeepJob.objects.get(kind="heal").options == {"days": 35}
     assert boundaries.content_of(BoundaryLayer.objects.get()) == AREAS
     assert "never-leaves" not in before
+
+
+def test_a_release_keeps_its_types(city, imported):
+    Pipeline.objects.update(release=WORDS, private_columns=["no", "07:00"])
+    before = exported()
+    Pipeline.objects.update(release=[], private_columns=[])
+    imported(before)
+    assert (Pipeline.objects.get().release, exported()) == (WORDS, before)
+
+
+def test_a_release_that_lets_something_private_out_is_refused(city, tmp_path):
+    path = tmp_path / "city.yaml"
+    path.write_text("pipelines:\n  bird-trips:\n    private_columns: [vehicle_type, trip_id]\n")
+    code, _, err = run("import_config", path)
+    assert code == 2 and f"{path}:2: pipelines.bird-trips.release:" in err and "vehicle_type" in err
 
 
 def test_options_keep_their_types(city, imported):
@@ -157,7 +175,7 @@ def test_a_mistake_is_told_with_its_line_and_nothing_is_written(city, imported, 
 
     before = exported()
     with pytest.raises(importers.Refused) as refusal:
-        imported(text, beside=beside, check_job=check)
+        imported(text, beside=beside, checks=Checks(job=check))
     found = [problem for problem in refusal.value.problems if words in problem.message]
     assert found and found[0].field.endswith(f".{field}") and found[0].line == 1 and found[0].next_step
     assert exported() == before

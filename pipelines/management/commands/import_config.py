@@ -15,9 +15,12 @@ from pipelines import importers
 from pipelines.importers import own
 from pipelines.importers.environments import FERNET_KEY
 from pipelines.importers.plan import Problem, suggestion
+from pipelines.importers.settle import Checks
 from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, me, refusal
+from pipelines.stages import release
 from pipelines.upkeep import jobs
 
+CHECKS = Checks(job=jobs.check, release=release.problems)
 VERBS = {"created": "create", "changed": "change", "unchanged": "same"}
 FOREIGN = "".join(f"- {importer.__doc__.split(chr(10) * 2)[0].strip()}\n" for importer in importers.FORMATS if importer is not own)
 EPILOG = f"""\
@@ -63,7 +66,7 @@ class Command(OpsCommand):
             near = suggestion(warehouse, settings.WAREHOUSES, what="The warehouses of the settings")
             raise refusal(f"This installation has no warehouse {warehouse!r}.", near)
         key_for = fernet_key(options["fernet_key_env"])
-        planned = importers.plan(options["files"], warehouse=warehouse, check_job=jobs.check, key_for=key_for)
+        planned = importers.plan(options["files"], warehouse=warehouse, checks=CHECKS, key_for=key_for)
         problems, changes, notes = planned.problems, planned.changes, planned.notes
         changing = any(change.verb != "unchanged" for change in changes)
         if not problems and changing and not dry_run:
@@ -71,7 +74,7 @@ class Command(OpsCommand):
                 problems = (Problem("", 0, "", "On the production system every change leaves its reason.", "Add --reason and say why."),)
             else:
                 try:
-                    report = importers.apply(planned, actor=me(), reason=reason, check_job=jobs.check)
+                    report = importers.apply(planned, actor=me(), reason=reason, checks=CHECKS)
                     changes, notes = (*report.created, *report.changed, *report.unchanged), report.notes
                 except importers.Refused as error:
                     problems = error.problems
