@@ -9,6 +9,7 @@ import os
 from collections import Counter
 
 import environ
+import hypothesis
 import psutil
 import pytest
 from django.db import connection
@@ -18,6 +19,10 @@ from opendata_ops import bootstrap, database
 EMBEDDED = database.is_embedded()  # asked once: below, the environment names the tests' database
 TEST_DATABASE = f"test_opendata_ops_{os.getpid()}"
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+# a test never asserts a time: on a busy machine an example may take as long as it likes
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 
 def pytest_configure(config: pytest.Config) -> None:
