@@ -455,10 +455,13 @@ def test_a_block_whose_load_failed_is_loaded_and_published_by_incomplete_only(ho
 
 
 def test_a_block_that_fails_stops_its_own_chain_and_no_other(hourly):
-    broken = world.block(hourly.pipeline, (utc(2026, 1, 1, 8), utc(2026, 1, 1, 9)), "failed", stage="load", stages=STAGES[1:])
-    broken.save()  # it says that it was fetched, and the lake has no file of it
-    told = command("run", hourly.pipeline.slug, *SPAN, "--incomplete-only", "--json")
-    assert [(block["state"], block["stages"]["publish"]["state"]) for block in told.json["blocks"]][1] == ("done", "done")
+    hourly.source.fail(403, times=1)
+    told = command("run", hourly.pipeline.slug, *SPAN, "--workers", "1", "--json")
+    assert told.code == 1
+    assert [[stage["state"] for stage in block["stages"].values()] for block in told.json["blocks"]] == [
+        ["failed", "not run", "not run"],
+        ["done"] * 3,
+    ]
 
 
 def test_no_logs_tells_only_what_became_of_each_block(hourly):

@@ -84,7 +84,7 @@ class Command(OpsCommand):
         docker = parser.add_argument_group("in a container")
         docker.add_argument("--docker-mode", action="store_true", help="do it in a container; with --dry-run print the command that would")
         docker.add_argument("--env-file", default="", metavar="FILE", help="the settings of the container; needed with --docker-mode")
-        docker.add_argument("--docker-args", default="", metavar="ARGS", help='more for `docker run`, for example "--network host"')
+        docker.add_argument("--docker-args", default="", metavar="ARGS", help='more for `docker run`: --docker-args="--network host"')
         docker.add_argument("--docker-image", default=IMAGE, metavar="IMAGE", help=f"the image that has this program (default: {IMAGE})")
 
     def act(self, **options: Any) -> int:
