@@ -15,7 +15,7 @@ from catalog.models import CatalogEntry, Layer
 from pipelines import blocks
 from pipelines.blocks import Counts, Outcome
 from pipelines.connectors.base import Connector, FetchedFile, FetchRequest, SourceState
-from pipelines.errors import NoService, SetupError, TransientError
+from pipelines.errors import NoService, NotReady, SetupError, TransientError
 from pipelines.faults import faultpoint
 from pipelines.models import Pipeline, RawNames, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside, volume
@@ -64,7 +64,7 @@ def extract(run: Run, note: Note) -> Outcome:
     try:
         fetch.rows(request, reading)
     except NoService as error:
-        return _no_service(block, error)
+        return _no_service(run, error)
     if reading.compares_keys:
         # only the key columns, of every row: what the warehouse has besides is gone at the source
         fetch.keys(
@@ -249,8 +249,21 @@ def _unchanged(block: ScheduleBlock, state: SourceState) -> Outcome:
     )
 
 
-def _no_service(block: ScheduleBlock, error: NoService) -> Outcome:
-    """The source did not operate in the window: nothing follows. It is suspicious where the window had rows before, which stay."""
+#: Until a source is asked again that says for the first time that it did not operate.
+SECONDS_TO_BE_SURE = 3600
+
+
+def _no_service(run: Run, error: NoService) -> Outcome:
+    """The source did not operate in the window: nothing follows. It is suspicious where the window had rows before, which stay.
+
+    Sources give the same answer for an hour once by mistake (facts/mds.md §4.1), and what is done is not asked again: so it
+    is believed when it is said the second time. Raises NotReady the first time.
+    """
+    block = run.block
+    if not block.runs.filter(stage=Stage.EXTRACT, state=RunState.WAITING).exists():
+        raise NotReady(
+            f"{error.message}. Asked again before that is believed.", code="no-service-yet", retry_after=SECONDS_TO_BE_SURE, next_step=error.next_step
+        ) from error
     if block.rows:
         words = f"{error.message}; the window had {block.rows:,} rows before. {volume.LEFT}"
         return Outcome(Counts(), message=words, mark=ScheduleBlock.Mark.SUSPICIOUS, is_final=True)

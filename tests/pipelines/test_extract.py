@@ -333,7 +333,7 @@ def test_what_is_told_of_vehicles_lies_beside_the_trips_and_is_not_counted_as_ro
 @pytest.mark.parametrize(
     ("scripted", "state", "mark", "code"),
     [
-        (404, State.DONE, "no-service", ""),
+        (404, State.WAITING, "", "no-service-yet"),
         (202, State.WAITING, "", "not-ready"),
         (102, State.WAITING, "", "not-ready"),
         (429, State.WAITING, "", "rate-limited"),
@@ -351,8 +351,6 @@ def test_each_answer_of_an_hour_is_a_state_of_its_own(operator, scripted, state,
     assert (block.state, block.mark, block.error_code) == (state, mark, code), block.message
     assert "127.0.0.1" in block.message and scene.files(block) == []
     assert block.attempts == (1 if code in ("rate-limited", "http-500", "credentials-refused", "request-refused", "version-refused", "gone") else 0)
-    if state == State.DONE:
-        assert (block.rows, block.runs.get().rows_in) == (0, 0) and "check the address" in block.message
     if code == "rate-limited":
         scene.provider.refresh_from_db()
         assert scene.provider.blocked_until > block.changed_at + timedelta(minutes=14)  # none of its other hours asks before
@@ -361,17 +359,29 @@ def test_each_answer_of_an_hour_is_a_state_of_its_own(operator, scripted, state,
 def test_no_service_ends_the_hour_before_its_later_stages_and_an_empty_hour_does_not(operator):
     fields = {"stages": ["extract", "load"]}
     scene = operator("1.2", fields=fields, closes=HOUR)
+    scene.go()
     [block] = scene.go()
-    assert (block.state, block.mark, [run.stage for run in block.runs.all()]) == (State.DONE, "no-service", ["extract"])
+    assert (block.state, block.mark, [run.stage for run in block.runs.all()]) == (State.DONE, "no-service", ["extract"] * 2)
+    assert block.rows == 0 and "check the address" in block.message
     quiet = operator("1.2", hourly=0)
     [block] = quiet.go()
     assert (block.state, block.mark, [file.rows for file in quiet.files(block)]) == (State.DONE, "empty", [0])
 
 
+def test_an_operator_that_says_once_by_mistake_that_it_did_not_operate_is_asked_again(operator):
+    scene = operator("1.2")
+    scene.server.script(HOUR, 404)
+    [block] = scene.go()
+    assert (block.state, block.error_code) == (State.WAITING, "no-service-yet") and "before that is believed" in block.message
+    [block] = scene.go()
+    assert (block.state, block.mark, block.rows) == (State.DONE, "", 9)
+
+
 def test_an_hour_that_had_trips_and_is_no_service_now_is_suspicious_and_loses_nothing(operator):
     scene = operator("1.2")
     scene.go()
-    scene.server.script(HOUR, 404)
+    scene.server.script(HOUR, 404, times=2)
+    scene.go(force=True)
     [block] = scene.go(force=True)
     assert (block.state, block.mark) == (State.DONE, "suspicious") and "had 9 rows before" in block.message
     assert [file.rows for file in scene.files(block)] == [9]
