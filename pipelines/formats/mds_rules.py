@@ -117,31 +117,6 @@ def _is_place(longitude: Any, latitude: Any) -> bool:
     return type(longitude) in _NUMBERS and type(latitude) in _NUMBERS and -180 <= longitude <= 180 and -90 <= latitude <= 90
 
 
-def _route_trouble(route: dict[str, Any], is_time: Callable[[Any], Any], *, bounded: bool) -> str:
-    """Why a route is not two or more points in a FeatureCollection, each with its time; "" if it is."""
-    try:
-        features = route["features"]
-        if route["type"] != "FeatureCollection" or type(features) is not list:
-            return "is not a FeatureCollection"
-        if len(features) < 2:
-            return "has fewer than two points"
-        for feature in features:
-            geometry, stamp = feature["geometry"], feature["properties"]["timestamp"]
-            point = geometry["coordinates"]
-            if feature["type"] != "Feature" or geometry["type"] != "Point" or type(point) is not list:
-                return "holds something else than points"
-            if type(stamp) not in _NUMBERS or not is_time(stamp):
-                return "has a point whose timestamp is not of this version's kind"
-            if bounded:
-                if len(point) != 2 or not _is_place(*point):
-                    return "has a point that is not [longitude, latitude] on the globe"
-            elif len(point) < 2 or any(type(number) not in _NUMBERS for number in point):
-                return "has a point that is not [longitude, latitude]"
-    except (KeyError, TypeError):
-        return "has a point without type, geometry or timestamp"
-    return ""
-
-
 def _location_fits(place: dict[str, Any]) -> bool:
     return _is_place(place.get("lng"), place.get("lat"))
 
@@ -167,25 +142,42 @@ def _vehicle(*types: str) -> Rule:
     return _rule("text", {str}, frozenset(types).__contains__, "is not one of this version's vehicle types")
 
 
-def _route(time: Rule, *, bounded: bool) -> Rule:
-    # the schemas count a point's time from 1970 in any unit: only a trip's own times are asked for theirs
-    is_time = (lambda value: value >= 0) if time is _SECONDS else (lambda value: value >= 0 and _whole(value))
-    if time is _MS_1_2:
-        is_time = _milliseconds_1_2
-    return _rule("route", {dict}, _RouteCheck(is_time, bounded))
+class _Route:
+    """True of a route of two or more points in a FeatureCollection, each with its time; `trouble` says why one is none."""
 
-
-class _RouteCheck:
-    """True of a route that fits; `trouble` says why one does not."""
-
-    def __init__(self, is_time: Callable[[Any], Any], bounded: bool):
-        self.is_time, self.bounded = is_time, bounded
-
-    def trouble(self, route: dict[str, Any]) -> str:
-        return _route_trouble(route, self.is_time, bounded=self.bounded)
+    def __init__(self, *, since: int = 0, whole: bool = True, bounded: bool = True):
+        self.since, self.whole, self.bounded = since, whole, bounded
 
     def __call__(self, route: dict[str, Any]) -> bool:
-        return not _route_trouble(route, self.is_time, bounded=self.bounded)
+        return not self.trouble(route)
+
+    def trouble(self, route: dict[str, Any]) -> str:
+        since = self.since
+        try:
+            features = route["features"]
+            if route["type"] != "FeatureCollection" or type(features) is not list:
+                return "is not a FeatureCollection"
+            if len(features) < 2:
+                return "has fewer than two points"
+            for feature in features:
+                geometry, stamp = feature["geometry"], feature["properties"]["timestamp"]
+                point = geometry["coordinates"]
+                if feature["type"] != "Feature" or geometry["type"] != "Point" or type(point) is not list:
+                    return "holds something else than points"
+                if not (type(stamp) is int and stamp >= since) and not self._is_time(stamp):
+                    return "has a point whose timestamp is not of this version's kind"
+                if self.bounded:
+                    if len(point) != 2 or not _is_place(point[0], point[1]):
+                        return "has a point that is not [longitude, latitude] on the globe"
+                elif len(point) < 2 or any(type(number) not in _NUMBERS for number in point):
+                    return "has a point that is not [longitude, latitude]"
+        except (KeyError, TypeError):
+            return "has a point without type, geometry or timestamp"
+        return ""
+
+    def _is_time(self, stamp: Any) -> bool:
+        # the schemas count a point's time from 1970 in any unit: only a trip's own times are asked for theirs
+        return type(stamp) in _NUMBERS and stamp >= self.since and (not self.whole or _whole(stamp))
 
 
 def _maybe(rule: Rule, *, nullable: bool = True) -> Rule:
@@ -202,7 +194,7 @@ def _of(version: str, fields: dict[str, Rule], *, is_flat: bool = False, allows_
     return Rules(version, fields, required, is_flat, allows_unknown, takes_no_route, re.compile(re.escape(version) + r"\.[0-9]+"), propulsion)
 
 
-def _first(time: Rule, vehicle: Rule, *, bounded: bool) -> dict[str, Rule]:
+def _first(time: Rule, vehicle: Rule, route: _Route) -> dict[str, Rule]:
     """The fields of 0.2 to 0.4."""
     return {
         "provider_name": _TEXT,
@@ -214,7 +206,7 @@ def _first(time: Rule, vehicle: Rule, *, bounded: bool) -> dict[str, Rule]:
         "trip_id": _ID,
         "trip_duration": _WHOLE,
         "trip_distance": _WHOLE,
-        "route": _route(time, bounded=bounded),
+        "route": _rule("route", {dict}, route),
         "accuracy": _WHOLE,
         "start_time": time,
         "end_time": time,
@@ -224,9 +216,9 @@ def _first(time: Rule, vehicle: Rule, *, bounded: bool) -> dict[str, Rule]:
     }
 
 
-def _second(time: Rule, vehicle: Rule) -> dict[str, Rule]:
+def _second(time: Rule, vehicle: Rule, route: _Route) -> dict[str, Rule]:
     """The fields of 1.x."""
-    fields = _first(time, vehicle, bounded=True)
+    fields = _first(time, vehicle, route)
     del fields["propulsion_type"]
     return fields | {
         "provider_name": _SHORT_TEXT,
@@ -266,10 +258,11 @@ _THIRD = {
 }
 
 # upstream knew a time of publication and a currency in every version
-_0_2 = _first(_SECONDS, _vehicle(*_SCOOTERS), bounded=False) | {"publication_time": _maybe(_SECONDS), "currency": _maybe(_TEXT)}
-_0_3 = _first(_MS, _vehicle(*_SCOOTERS), bounded=False) | {"publication_time": _maybe(_MS, nullable=False), "currency": _maybe(_TEXT)}
-_0_4 = _0_3 | {"vehicle_type": _vehicle(*_SCOOTERS, "car", "moped"), "route": _route(_MS, bounded=True)}
-_1_0 = _second(_MS, _vehicle(*_SCOOTERS, "car", "moped", "other"))
+_0_2 = _first(_SECONDS, _vehicle(*_SCOOTERS), _Route(whole=False, bounded=False)) | {"publication_time": _maybe(_SECONDS), "currency": _maybe(_TEXT)}
+_0_3 = _first(_MS, _vehicle(*_SCOOTERS), _Route(bounded=False)) | {"publication_time": _maybe(_MS, nullable=False), "currency": _maybe(_TEXT)}
+_0_4 = _0_3 | {"vehicle_type": _vehicle(*_SCOOTERS, "car", "moped"), "route": _rule("route", {dict}, _Route())}
+_1_0 = _second(_MS, _vehicle(*_SCOOTERS, "car", "moped", "other"), _Route())
+_1_2 = _second(_MS_1_2, _vehicle(*_SCOOTERS, "cargo_bicycle", "car", "moped", "other"), _Route(since=FIRST_MS_1_2))
 
 VERSIONS: dict[str, Rules] = {
     "0.2": _of("0.2", _0_2, takes_no_route=True)._replace(beyond=frozenset({"publication_time", "currency"})),
@@ -277,7 +270,7 @@ VERSIONS: dict[str, Rules] = {
     "0.4": _of("0.4", _0_4),
     "1.0": _of("1.0", _1_0, allows_unknown=False),
     "1.1": _of("1.1", _1_0, allows_unknown=False),
-    "1.2": _of("1.2", _second(_MS_1_2, _vehicle(*_SCOOTERS, "cargo_bicycle", "car", "moped", "other")), allows_unknown=False),
+    "1.2": _of("1.2", _1_2, allows_unknown=False),
     "2.0": _of("2.0", _THIRD, is_flat=True),
     "2.1": _of("2.1", _THIRD, is_flat=True),
 }
@@ -323,11 +316,11 @@ class Shapes:
 
     def odd_fields(self, trip: dict[str, Any]) -> Sequence[str]:
         shape = (*trip, *map(type, trip.values()))
-        if shape not in self._known:
+        # () of a shape that is not known yet: a trip without anything to ask is none
+        if (checks := self._known.get(shape, ())) == ():
             if len(self._known) >= self.MOST:
                 self._known.clear()
-            self._known[shape] = self._asked(trip)
-        checks = self._known[shape]
+            checks = self._known[shape] = self._asked(trip)
         if checks is not None:
             for name, check in checks:
                 if not check(trip[name]):
