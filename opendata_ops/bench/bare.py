@@ -73,11 +73,11 @@ def create(ground: Ground, table: str) -> None:
     ground.ask(SQL("create table {} ({})").format(Identifier(SCHEMA, table), SQL(", ").join(fields)))
 
 
-def _copy(target: Composable) -> Composable:
+def copy_of(target: Composable) -> Composable:
     return SQL("copy {} from stdin (format csv, header true, encoding 'UTF8')").format(target)
 
 
-def _timed(ground: Ground, work: Callable[[Any], None]) -> Cost:
+def timed(ground: Ground, work: Callable[[Any], None]) -> Cost:
     """One transaction of one session in a process, measured from the connection to the commit."""
 
     def do() -> None:
@@ -97,15 +97,15 @@ def copy(ground: Ground, table: str, rendered: rows.Rendered) -> Cost:
 
     def work(cursor: Any) -> None:
         with Bytes(rendered) as stream:
-            cursor.copy_expert(_copy(Identifier(SCHEMA, table)), stream, size=COPY_BYTES)
+            cursor.copy_expert(copy_of(Identifier(SCHEMA, table)), stream, size=COPY_BYTES)
 
-    return _timed(ground, work)
+    return timed(ground, work)
 
 
 def _stage(cursor: Any, table: str, rendered: rows.Rendered) -> None:
     cursor.execute(SQL("create temp table stage (like {})").format(Identifier(SCHEMA, table)))
     with Bytes(rendered) as stream:
-        cursor.copy_expert(_copy(Identifier("stage")), stream, size=COPY_BYTES)
+        cursor.copy_expert(copy_of(Identifier("stage")), stream, size=COPY_BYTES)
 
 
 def _upsert(table: str) -> Composable:
@@ -124,7 +124,7 @@ def stage_and_merge(ground: Ground, table: str, rendered: rows.Rendered) -> Cost
         _stage(cursor, table, rendered)
         cursor.execute(_upsert(table))
 
-    return _timed(ground, work)
+    return timed(ground, work)
 
 
 def blind_merge(ground: Ground, table: str, rendered: rows.Rendered) -> Cost:

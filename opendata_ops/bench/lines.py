@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from opendata_ops.bench import changes, first, maria, others, polygons, steady
+from opendata_ops.bench import changes, first, maria, others, polygons, steady, trips
 from opendata_ops.bench.findings import Finding
 from opendata_ops.bench.ground import Ground
 from opendata_ops.bench.plan import Plan
@@ -17,6 +17,7 @@ GROUPS: dict[str, Callable[[Ground, Plan], Iterator[Finding]]] = {
     "peers_delta": others.dlt_changes,
     "mariadb": maria.first_load,
     "polygons": polygons.point_in_polygon,
+    "trips": trips.trips,
     "unchanged": steady.unchanged,
     "sizes": steady.sizes,
 }

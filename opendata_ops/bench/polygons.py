@@ -45,7 +45,7 @@ class Ready:
 def point_in_polygon(ground: Ground, plan: Plan) -> Iterator[Finding]:
     """Each layer against the seed's way at 10,000 points, its points a CPU second at a million, and six look-ups a trip from file to file."""
     few, many = plan.size(10_000, 10_000), plan.size(1_000_000, 100_000)
-    layers = [*_made(), *_found(ground.folder / "polygons")]
+    layers = [*made_layers(), *_found(ground.folder / "polygons")]
     for layer in layers:
         yield from _one_layer(ground, plan, layer, few, many)
     yield _six_look_ups(ground, plan, layers[:3])
@@ -115,7 +115,7 @@ class Peer:
 # layers
 
 
-def _made() -> Iterator[Ready]:
+def made_layers() -> Iterator[Ready]:
     """Ten districts of long outlines, 332 tracts and 4,633 cells, all over the box."""
     for name, areas, corners in (("districts", 10, 145), ("tracts", 332, 69), ("cells", 4_633, 7)):
         yield _ready(name, _geojson(areas, corners))

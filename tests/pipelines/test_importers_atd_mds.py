@@ -362,6 +362,8 @@ def test_a_person_at_a_terminal_is_asked_for_the_key_once(file, monkeypatch):
 @pytest.mark.parametrize(
     ("key", "words"),
     [(OTHER_KEY, "the key that was given does not open it"), ("short", "is no Fernet key"), ("", "no key was given"), ("é" * 44, "is no Fernet key")],
+    # names of their own: a key is another in each process, and the processes must agree on the list of tests
+    ids=["another", "short", "none", "letters"],
 )
 def test_a_wrong_key_is_a_clear_error_and_never_an_empty_configuration(file, key, words):
     path = file(Fernet(KEY).encrypt(json.dumps(PROVIDERS).encode()))

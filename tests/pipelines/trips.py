@@ -20,9 +20,7 @@ RAW = (
     ("end_lon", "number"), ("end_lat", "number"), ("duration_s", "number"), ("distance_m", "number"), ("trip_type", "text"),
     ("council_district_start", "text"), ("council_district_end", "text"), ("census_geoid_start", "text"), ("census_geoid_end", "text"),
 )  # fmt: skip
-PUBLIC = tuple(
-    (entry["column"], {"local_time": "calendar_date"}.get(entry["type"], entry["type"])) for entry in ATD_TRIPS if "only" not in entry
-)
+PUBLIC = tuple((entry["column"], {"local_time": "calendar_date"}.get(entry["type"], entry["type"])) for entry in ATD_TRIPS if "only" not in entry)
 PROVIDER = "63f13c48-34ff-49d2-aca7-cf6a5b6171c3"
 
 

@@ -38,7 +38,7 @@ def test_two_sides_that_differ_are_an_error_and_no_figure(tracts, monkeypatch, t
 
 
 def test_a_small_bench_gives_a_line_a_figure_and_sweeps_its_files(tracts, monkeypatch, tmp_path):
-    monkeypatch.setattr(polygons, "_made", lambda: iter([tracts]))
+    monkeypatch.setattr(polygons, "made_layers", lambda: iter([tracts]))
     told = list(polygons.point_in_polygon(SimpleNamespace(meter=None, folder=tmp_path), Plan(pairs=1, rows=200)))
     # whether a target is met is no matter of a test: the machine may be busy
     assert [line.state in (MET, MISSED) for line in told] == [True, True, True] and all(line.figure > 0 for line in told)
