@@ -211,7 +211,7 @@ class PipelineForm(forms.ModelForm):
             f" {', '.join(release.RULES)}. Which rows: "
             '{"only": {"column": "trip_type", "in": ["", "rider"]}}. A ready one: '
             f"{', '.join(json.dumps(name) for name in release.PRESETS)}. Empty ([]): the columns as they are.",
-            "release_k": "Areas (columns with \"area\": true) that fewer rows of a block share are left blank on the portal. 0: none.",
+            "release_k": 'Areas (columns with "area": true) that fewer rows of a block share are left blank on the portal. 0: none.',
             "portal_mode": "By key needs a row identifier on the portal. To replace all rows needs none; it is for small tables, and for those"
             " without a key.",
         }

@@ -657,3 +657,15 @@ def test_rows_of_some_values_only_are_counted_and_read_and_so_are_all_the_others
     job.load([["a", "rider"]], region=Region("pipeline"), deletes_gone=True)
     told = postgres.deleted_after(job.dsn, job.table.name, Scope(pipeline_id=1, only=riders), after=0, chunk=9, run_id=1)
     assert sorted(key["id"] for _, keys in told for key in keys) == ["b", "c", "d"]
+
+
+def test_a_table_that_was_built_beside_is_vacuumed_like_any_other(dsn, tmp_path):
+    """While it fills, nobody reads it and autovacuum is kept away; served, it must be looked after."""
+    job = Loads(dsn, tmp_path, {"id": "text"}, vouched=True)
+    [path] = job.files([["a"]])
+    with Load(dsn, job.table, run_id=1, block_id=2, pipeline_id=2, fence=1, vouched=True) as load:
+        load.stage(0, path)
+        assert city("select reloptions from pg_class where relname = '_odo_new_2_1'") == [(["autovacuum_enabled=off"],)]
+        load.judge()
+        load.merge()
+    assert city(f"select reloptions from pg_class where relname = '{job.table.name}'") == [(None,)]

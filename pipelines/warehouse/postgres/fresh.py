@@ -33,7 +33,8 @@ def make(cursor: Any, writer: Writer) -> Composable:
     fields = [SQL("{} {}").format(Identifier(column.name), SQL(SQL_TYPES[column.type])) for column in writer.table.columns]
     # the other bookkeeping is the same in all rows: `book` adds it without touching one
     fields.append(SQL("_odo_seq bigint not null default nextval({})").format(SEQ))
-    cursor.execute(SQL("create table {} ({})").format(beside, SQL(", ").join(fields)))
+    # each file commits apart, and autovacuum would run after them over rows that nobody reads yet
+    cursor.execute(SQL("create table {} ({}) with (autovacuum_enabled = off)").format(beside, SQL(", ").join(fields)))
     return beside
 
 
@@ -56,6 +57,7 @@ def finish(cursor: Any, writer: Writer, beside: Composable) -> int:
     """Make the key, once each of them is there once. Returns how many copies went."""
     table = writer.table
     cursor.execute(SQL("alter table {} drop constraint if exists {}").format(beside, Identifier(CHECKED)))
+    cursor.execute(SQL("alter table {} reset (autovacuum_enabled)").format(beside))
     cursor.execute("set local maintenance_work_mem = '256MB'")
     duplicates = 0
     if table.key:

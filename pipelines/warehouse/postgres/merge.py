@@ -6,7 +6,8 @@ with 5 % edits costs a quarter of a blind upsert (facts/performance.md §3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from pipelines.warehouse.tables import Merged, Region, Table
 
 SEQ = Literal(f"{SCHEMA}._odo_seq")
 TOMBSTONES = Identifier(SCHEMA, "_odo_deleted")
+#: Where the table has so many times the staged rows, each is looked up in it by its key.
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -95,41 +98,58 @@ def upsert(cursor: Any, writer: Writer, kept_keys: Sequence[tuple[str, ...]] | N
         "book": names(tuple(BOOKKEEPING)),
         "writer": writer.values,
     }
-    cursor.execute(
-        SQL(
-            "create temp table _delta on commit drop as select n.ctid as id, {first_key} is null as is_new, {older} as is_older"
-            " from _stage n left join {t} o on {same_key} where {first_key} is null or ({mine}) is distinct from ({theirs})"
-        ).format(**words)
-    )
+    cursor.execute("select count(*) from _stage")
+    staged = cursor.fetchone()[0]
+    with _row_by_row(cursor, is_wanted=staged * FEW <= _rows_about(cursor, writer)):
+        cursor.execute(
+            SQL(
+                "create temp table _delta on commit drop as select n.ctid as id, {first_key} is null as is_new, {older} as is_older"
+                " from _stage n left join {t} o on {same_key} where {first_key} is null or ({mine}) is distinct from ({theirs})"
+            ).format(**words)
+        )
     cursor.execute(
         "select count(*) filter (where is_new), count(*) filter (where not is_new and not is_older), count(*) filter (where is_older) from _delta"
     )
     inserted, updated, older = cursor.fetchone()
     if inserted + updated:
-        # each row by its place in the stage: a hash of all of it, wide as they are, would cost more than the writing of a few
-        cursor.execute("set local enable_hashjoin = off")
-        cursor.execute("set local enable_mergejoin = off")
-        cursor.execute(
-            SQL(
-                "insert into {t} ({columns}, {book}) select {mine}, {writer} from _stage n join _delta d on d.id = n.ctid where not d.is_older"
-                " on conflict ({key}) do update set {set}"
-            ).format(**words)
-        )
-        cursor.execute("set local enable_hashjoin = on")
-        cursor.execute("set local enable_mergejoin = on")
-    cursor.execute("select count(*) from _stage")
-    staged = cursor.fetchone()[0]
-    cursor.execute(SQL("select count(*) from {}").format(writer.target))
-    # each staged key is in the table now: as many rows as keys, and there is nothing else to look for
-    is_all = not has_key_files and cursor.fetchone()[0] == staged
-    gone, deleted = (0, 0) if is_all else _gone(cursor, writer, kept_keys, has_key_files)
+        # by their places in the stage: a hash of all of it, wide as the rows are, would cost more than the writing of a few
+        with _row_by_row(cursor):
+            cursor.execute(
+                SQL(
+                    "insert into {t} ({columns}, {book}) select {mine}, {writer} from _stage n join _delta d on d.id = n.ctid where not d.is_older"
+                    " on conflict ({key}) do update set {set}"
+                ).format(**words)
+            )
+    gone, deleted = _gone(cursor, writer, kept_keys, has_key_files, staged)
     return Merged(inserted, updated, staged - inserted - updated - older, deleted, duplicates + older, gone)
 
 
-def _gone(cursor: Any, writer: Writer, kept_keys: Sequence[tuple[str, ...]] | None, has_key_files: bool) -> tuple[int, int]:
+@contextlib.contextmanager
+def _row_by_row(cursor: Any, *, is_wanted: bool = True) -> Iterator[None]:
+    """Joins meanwhile look up row after row: the planner knows nothing of a table that was filled just now, and would read all of the other."""
+    for name in ("enable_hashjoin", "enable_mergejoin") if is_wanted else ():
+        cursor.execute(SQL("set local {} = off").format(Identifier(name)))
+    yield
+    for name in ("enable_hashjoin", "enable_mergejoin") if is_wanted else ():
+        cursor.execute(SQL("set local {} = on").format(Identifier(name)))
+
+
+def _rows_about(cursor: Any, writer: Writer) -> int:
+    """How many rows the table has, as it was when it was last looked at; 0 when it never was."""
+    cursor.execute(
+        SQL("select greatest(reltuples, 0)::bigint from pg_class where oid = {}::regclass").format(Literal(writer.target.as_string(cursor)))
+    )
+    return cursor.fetchone()[0]
+
+
+def _gone(cursor: Any, writer: Writer, kept_keys: Sequence[tuple[str, ...]] | None, has_key_files: bool, staged: int) -> tuple[int, int]:
     """How many rows of the region the source no longer has, and how many of them were deleted."""
     region, key = writer.region, writer.table.key
     if kept_keys is None or (region.kind not in ("block", "pipeline") and not has_key_files):
+        return 0, 0
+    cursor.execute(SQL("select count(*) from {}").format(writer.target))
+    if not has_key_files and cursor.fetchone()[0] == staged:
+        # each staged key is in the table now: as many rows as keys, and there is nothing else to look for
         return 0, 0
     known = SQL("select {} from _stage").format(names(key))
     if has_key_files:
