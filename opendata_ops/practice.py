@@ -21,7 +21,7 @@ from catalog.models import BoundaryLayer, Dataset, DatasetColumn, RefreshRate
 from opendata_ops import accounts
 from opendata_ops.sandbox import areas, city, mds
 from pipelines import clock, planner, secrets
-from pipelines.formats.mds_trips import TRIP_COLUMNS
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 from pipelines.models import (
     STAGE_ORDER,
     AfterStep,

@@ -20,7 +20,8 @@ from opendata_ops.bench.plan import Plan
 from opendata_ops.bench.polygons import ENDS, made_layers, points
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError
-from pipelines.formats.mds_trips import TRIP_COLUMNS, Terms, TripReader
+from pipelines.formats.mds_trips import Terms, TripReader
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 from pipelines.stages.enrich import Lookup, Tally, add_columns
 from pipelines.warehouse import postgres
 from pipelines.warehouse.tables import Table

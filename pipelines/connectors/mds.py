@@ -26,32 +26,7 @@ from pipelines.connectors.base import Account, Column, Connector, FetchedFile, F
 from pipelines.connectors.envelopes import Envelope
 from pipelines.connectors.http import Door, Downloaded, Manners
 from pipelines.errors import DataError, NoService, NotReady, PipelineError, SetupError, TransientError
-
-#: The columns of a trip, as `formats/mds_trips` writes them (formats and connectors know nothing of each other; a test compares the two).
-TRIP_COLUMNS = (
-    ("provider_id", "text"),
-    ("provider_name", "text"),
-    ("trip_id", "text"),
-    ("device_id", "text"),
-    ("vehicle_id", "text"),
-    ("vehicle_type", "text"),
-    ("propulsion", "text"),
-    ("start_time", "instant"),
-    ("end_time", "instant"),
-    ("start_lon", "number"),
-    ("start_lat", "number"),
-    ("end_lon", "number"),
-    ("end_lat", "number"),
-    ("duration_s", "number"),
-    ("distance_m", "number"),
-    ("accuracy_m", "number"),
-    ("cost_standard", "number"),
-    ("cost_actual", "number"),
-    ("currency", "text"),
-    ("published_at", "instant"),
-    ("parking", "text"),
-    ("trip_type", "text"),
-)
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 
 Version = tuple[int, int]
 VERSIONS: tuple[Version, ...] = ((0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1))

@@ -90,22 +90,6 @@ class Socrata(Connector):
         super().__init__(account, door)
         self._portal_types: dict[str, Mapping[str, str]] = {}
 
-    # ---------------------------------------------------------------------------------------------------- the address
-
-    @property
-    def base(self) -> str:
-        """The portal's address: https unless the allow-list names its host. Raises SetupError."""
-        address = self.account.base_url.strip().rstrip("/")
-        if "://" not in address:
-            address = f"https://{address}"
-        if address.lower().startswith("http://") and not self.door.lists(address):
-            raise SetupError(
-                f"the address of provider {self.account.slug} begins with http://, which everyone on the way can read and change",
-                code="plain-http",
-                next_step=f"Write https:// in the address of provider {self.account.slug}.",
-            )
-        return address
-
     def _url(self, resource: str, path: str) -> str:
         if not FOUR_BY_FOUR.fullmatch(resource):
             raise SetupError(
@@ -113,7 +97,7 @@ class Socrata(Connector):
                 code="bad-resource",
                 next_step="Enter the eight characters at the end of the dataset's web address; they look like rq3b-xjk8.",
             )
-        return self.base + path.format(resource)
+        return self.web_address + path.format(resource)
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -158,7 +142,7 @@ class Socrata(Connector):
             if error.code not in ("http-401", "http-403") or not self._is_soda3 or self._auth or self._headers:
                 raise
             raise SetupError(
-                f"{urlsplit(self.base).netloc} gives rows by SODA3 only to who has an app token, and provider {self.account.slug} has none",
+                f"{urlsplit(self.web_address).netloc} gives rows by SODA3 only to who has an app token, and provider {self.account.slug} has none",
                 code="token-missing",
                 next_step=f"Enter an app token of provider {self.account.slug}, or set its API to 2.1.",
             ) from None
@@ -170,8 +154,8 @@ class Socrata(Connector):
 
     def test(self) -> str:
         """Ask the portal's own catalog how much it holds and, with a password, for the first dataset in it: a wrong one is refused there."""
-        host = urlsplit(self.base).netloc
-        answer, _ = self._get(f"{self.base}/api/catalog/v1", {"domains": host, "limit": 1})
+        host = urlsplit(self.web_address).netloc
+        answer, _ = self._get(f"{self.web_address}/api/catalog/v1", {"domains": host, "limit": 1})
         held = answer.get("resultSetSize") if isinstance(answer, dict) else None
         if not isinstance(held, int):
             raise SetupError(
@@ -195,7 +179,7 @@ class Socrata(Connector):
         view, request_id = self._get(self._url(resource, "/api/views/{}.json"))
         if not isinstance(view, dict) or not view.get("columns"):
             raise SetupError(
-                f"{resource} of {urlsplit(self.base).netloc} is not a table: it has no columns",
+                f"{resource} of {urlsplit(self.web_address).netloc} is not a table: it has no columns",
                 code="not-a-table",
                 next_step="Choose a dataset that has rows; a file, a map or a story has none.",
             )
@@ -204,7 +188,7 @@ class Socrata(Connector):
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
             # OverflowError, OSError: a time that no calendar holds
             raise DataError(
-                f"{urlsplit(self.base).netloc} describes {resource} in a way that no Socrata portal does",
+                f"{urlsplit(self.web_address).netloc} describes {resource} in a way that no Socrata portal does",
                 code="odd-metadata",
                 next_step=f"Open {self._url(resource, '/api/views/{}.json')} in a browser, and check the address of provider {self.account.slug}.",
             ) from None

@@ -30,32 +30,8 @@ import msgspec
 from pipelines.errors import DataError
 from pipelines.formats.mds_rules import SECONDS_END, Problem, Rules, Shapes, mend, version_of
 from pipelines.formats.standard import Refused, Tally
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 
-#: The internal trip. Times are UTC in whole seconds, lengths in metres and seconds, money in the currency's smallest unit.
-TRIP_COLUMNS = (
-    ("provider_id", "text"),
-    ("provider_name", "text"),
-    ("trip_id", "text"),
-    ("device_id", "text"),
-    ("vehicle_id", "text"),
-    ("vehicle_type", "text"),
-    ("propulsion", "text"),
-    ("start_time", "instant"),
-    ("end_time", "instant"),
-    ("start_lon", "number"),
-    ("start_lat", "number"),
-    ("end_lon", "number"),
-    ("end_lat", "number"),
-    ("duration_s", "number"),
-    ("distance_m", "number"),
-    ("accuracy_m", "number"),
-    ("cost_standard", "number"),
-    ("cost_actual", "number"),
-    ("currency", "text"),
-    ("published_at", "instant"),
-    ("parking", "text"),
-    ("trip_type", "text"),
-)
 NAMES = tuple(name for name, _ in TRIP_COLUMNS)
 PUBLISHED = NAMES.index("published_at")
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pipelines.connectors.mds import MDS, QUERY_NAMES
 from pipelines.formats import atd_trips
-from pipelines.formats.mds_trips import TRIP_COLUMNS
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 from pipelines.importers import json_lines
 from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER, Plan, Problem, Step, Wanted, suggestion
 from pipelines.importers.portals import FOUR_BY_FOUR, LIKE_AN_ID, NOT_AN_ID, Portal, as_slug, as_title, portal_at

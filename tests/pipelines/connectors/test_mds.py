@@ -11,9 +11,9 @@ from opendata_ops.sandbox.wire import Reply
 from pipelines.connectors import http
 from pipelines.connectors.base import Account, FetchRequest
 from pipelines.connectors.http import Door
-from pipelines.connectors.mds import MDS, TRIP_COLUMNS, VERSIONS
+from pipelines.connectors.mds import MDS, VERSIONS
 from pipelines.errors import DataError, NoService, NotReady, PipelineError, SetupError, TransientError
-from pipelines.formats import mds_trips
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 from tests.pipelines.connectors.servers import Told, by_hand
 
 HOUR = datetime(2026, 3, 8, 10, tzinfo=UTC)
@@ -122,7 +122,6 @@ def test_the_file_holds_the_bytes_that_came(serve, tmp_path):
 
 
 def test_the_columns_are_those_that_the_format_writes():
-    assert TRIP_COLUMNS == mds_trips.TRIP_COLUMNS
     state = MDS(Account("redwing", "https://x.example"), None).describe("trips")
     assert [(column.name, column.type) for column in state.columns] == list(TRIP_COLUMNS) and state.version is None
 

@@ -281,7 +281,7 @@ def test_http_is_for_listed_hosts_only(city, monkeypatch):
 
 
 def test_an_address_without_a_scheme_means_https(city):
-    assert city("data.example.gov/").base == "https://data.example.gov"
+    assert city("data.example.gov/").web_address == "https://data.example.gov"
 
 
 def test_the_test_button_asks_one_small_question_without_a_password(portal, city):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from pipelines.connectors import mds as connector
 from pipelines.errors import DataError
-from pipelines.formats.mds_trips import TRIP_COLUMNS, Terms, TripReader, read_vehicles
+from pipelines.formats.mds_trips import Terms, TripReader, read_vehicles
+from pipelines.formats.trip_columns import TRIP_COLUMNS
 from tests.pipelines.formats.mds_samples import BEGAN, DEVICE, END, ENDED, OPERATOR, ROUTED, START, TRIP, VERSIONS, body, trip
 
 SAMPLES = Path(settings.BASE_DIR).parent / "shared" / "data" / "mds"
@@ -49,10 +49,6 @@ def numbered(version: str, number: int, **changes):
 
 
 # what a trip becomes
-
-
-def test_the_columns_are_those_that_the_connector_describes():
-    assert tuple(TRIP_COLUMNS) == tuple(connector.TRIP_COLUMNS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
