@@ -282,7 +282,7 @@ def _scooters(world: World, much: bool) -> None:
     )  # fmt: skip
     today = now.astimezone(clock.zone(CHICAGO)).date()
     gap = local(today - timedelta(days=9), 8), local(today - timedelta(days=8), 14)
-    down = now - timedelta(hours=7)
+    down = windows(one, now, 2)[-6][0]  # six hours, in the first minutes of an hour too, when the last one has not settled
     odd_day = today - timedelta(days=4)
     odd = {local(odd_day, 13), local(odd_day, 14)}
     dice = random.Random(7)
