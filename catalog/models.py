@@ -129,12 +129,36 @@ class BoundaryLayer(models.Model):
         return reverse("boundary", args=[self.slug])
 
 
+class InventoryEdition(models.Model):
+    """The devices and places of one kind ("bt", "wt", "gs") as they were on a day: a list of records, whole.
+
+    Data of a day is matched with the first edition dated after it. `units` are plain records; which fields they have is
+    their own affair, lat and lon in degrees are drawn on maps. `sha256` is of the canonical JSON of `units`.
+    """
+
+    code = models.CharField(max_length=40, help_text="Which inventory, for example bt.")
+    dated_at = models.DateTimeField(help_text="The data of the days before this moment is matched with it.")
+    units = models.JSONField(default=list)
+    sha256 = models.CharField(max_length=64, editable=False)
+    origin = models.CharField(max_length=500, blank=True, help_text="The file or address that it came from.")
+    uploaded_at = models.DateTimeField(db_default=Now(), editable=False)
+    uploaded_by = models.CharField(max_length=150, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["code", "-dated_at"]
+        constraints = [models.UniqueConstraint(fields=["code", "dated_at"], name="inventory_edition_once")]
+
+    def __str__(self):
+        return f"{self.code} {self.dated_at:%Y-%m-%d}"
+
+
 class Layer(models.TextChoices):
     """Where in the lake a file stands on its way."""
 
     RAW = "raw", "raw"
     STANDARD = "standard", "standard"
     READY = "ready", "ready"
+    AGGREGATED = "aggregated", "aggregated"
     BACKUP = "backup", "backup"
 
 

@@ -23,7 +23,6 @@ from opendata_ops.sandbox import areas, city, mds
 from pipelines import clock, planner, secrets
 from pipelines.formats.trip_columns import TRIP_COLUMNS
 from pipelines.models import (
-    STAGE_ORDER,
     AfterStep,
     Cadence,
     Enrichment,
@@ -162,7 +161,7 @@ def _trips(operators: list[Provider], portal: Provider) -> None:
                 dataset=dataset,
                 resource="trips",
                 format="mds_trips",
-                stages=STAGE_ORDER,
+                stages=["extract", "standardize", "enrich", "load", "publish"],
                 cadence=Cadence.HOURLY,
                 settle_minutes=presets.SETTLE_MINUTES,
                 window_column="end_time",

@@ -27,6 +27,7 @@ class Stage(models.TextChoices):
     EXTRACT = "extract", "extract"
     STANDARDIZE = "standardize", "standardize"
     ENRICH = "enrich", "enrich"
+    AGGREGATE = "aggregate", "aggregate"
     LOAD = "load", "load"
     PUBLISH = "publish", "publish"
 
@@ -139,6 +140,7 @@ class RawNames(models.TextChoices):
 
     OWN = "own", "By dataset, day and fingerprint"
     ATD_MDS = "atd-mds", "As atd-mds: stage/provider/year/month/day/hour/trips.json, local time"
+    ATD_DATA_LAKE = "atd-data-lake", "As atd-data-lake: raw/year/month/day/bt/Austin_bt_2026-11-20_unmatched.txt, local day"
 
 
 def default_stages():
@@ -213,6 +215,14 @@ class Pipeline(models.Model):
         max_length=500, blank=True, editable=False, help_text="Encrypted; makes the public ids. A new one makes new ids."
     )
     raw_names = models.CharField("names of raw files", max_length=20, choices=RawNames, default=RawNames.OWN)
+    data_source = models.CharField(
+        max_length=40, blank=True, help_text="What its metrics are gathered under, for example Bluetooth. Several pipelines may share one."
+    )
+    inventory = models.CharField(max_length=40, blank=True, help_text="The code of the inventory that its rows are matched with, for example bt.")
+    options = models.JSONField(default=dict, blank=True, help_text="What its format wants to know: names and values.")
+    twin_of = models.OneToOneField(
+        "self", null=True, blank=True, editable=False, on_delete=models.CASCADE, related_name="twin", help_text="The pipeline that it tries out."
+    )
 
     priority = models.SmallIntegerField(default=0, help_text="Higher goes first.")
     max_attempts = models.PositiveSmallIntegerField(default=5, validators=[MinValueValidator(1)])
@@ -243,6 +253,11 @@ class Pipeline(models.Model):
     @property
     def is_snapshot(self) -> bool:
         return not self.window_column
+
+    @property
+    def is_test(self) -> bool:
+        """Its files lie in the repositories that end in -test, and what it publishes goes to a place of its own."""
+        return self.twin_of_id is not None
 
     @staticmethod
     def table_of(slug: str) -> str:

@@ -28,7 +28,7 @@ from pipelines.models import ImportLog, LogLine, Pipeline, Provider, Pulse, Reje
 
 PASSWORD = "riverton rocks"
 CHICAGO = "America/Chicago"
-ALL_STAGES = [stage.value for stage in Stage]
+ALL_STAGES = [stage.value for stage in Stage if stage != Stage.AGGREGATE]
 #: A Saturday morning, three weeks after the clocks went back: the day of 25 hours is on the grid.
 SATURDAY = datetime(2026, 11, 21, 12, 42, tzinfo=UTC)
 _SECONDS = {"extract": 41, "standardize": 6, "enrich": 9, "load": 4, "publish": 12}

@@ -16,6 +16,7 @@ HOP_NAMES = {
     Stage.EXTRACT: "Lake",
     Stage.STANDARDIZE: "Lake, standard",
     Stage.ENRICH: "Lake, ready",
+    Stage.AGGREGATE: "Lake, aggregated",
     Stage.LOAD: "Warehouse",
     Stage.PUBLISH: "Portal",
 }
@@ -23,10 +24,11 @@ WHERE = {
     Stage.EXTRACT: "in the lake",
     Stage.STANDARDIZE: "in the standard file",
     Stage.ENRICH: "in the ready file",
+    Stage.AGGREGATE: "in the aggregated file",
     Stage.LOAD: "in the warehouse",
     Stage.PUBLISH: "on the portal",
 }
-ICONS = {Stage.EXTRACT: "lake", Stage.STANDARDIZE: "lake", Stage.ENRICH: "lake", Stage.LOAD: "database", Stage.PUBLISH: "portal"}
+ICONS = {Stage.LOAD: "database", Stage.PUBLISH: "portal"} | dict.fromkeys((Stage.EXTRACT, Stage.STANDARDIZE, Stage.ENRICH, Stage.AGGREGATE), "lake")
 
 
 @dataclass(frozen=True)

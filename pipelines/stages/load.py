@@ -30,9 +30,9 @@ from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Merged, Re
 #: So many rejected rows are kept of a load that is refused as a whole.
 EXAMPLES = 1_000
 #: The latest layer that has files is the one to load.
-LAYERS = (Layer.READY, Layer.STANDARD, Layer.RAW)
+LAYERS = (Layer.AGGREGATED, Layer.READY, Layer.STANDARD, Layer.RAW)
 #: Which stage puts files there.
-MADE_BY = {Layer.READY: Stage.ENRICH, Layer.STANDARD: Stage.STANDARDIZE, Layer.RAW: Stage.EXTRACT}
+MADE_BY = {Layer.AGGREGATED: Stage.AGGREGATE, Layer.READY: Stage.ENRICH, Layer.STANDARD: Stage.STANDARDIZE, Layer.RAW: Stage.EXTRACT}
 
 
 def load(run: Run, note: Note) -> Outcome:

@@ -243,6 +243,7 @@ def _stage_words(one: ScheduleBlock, stages: tuple[str, ...], force: bool) -> li
         + (" even if it says that nothing has changed." if force else "; skips the rest if it says that nothing has changed."),
         "standardize": "Turns the raw file into the city's own form and keeps what it rejects, with the reason.",
         "enrich": "Adds places and names to the rows.",
+        "aggregate": "Gathers the rows of each quarter of an hour.",
         "load": f"Loads {rows} into the table {pipeline.table} in one transaction; readers see the old rows or the new ones.",
         "publish": f"Publishes what differs to {pipeline.portal.title if pipeline.portal else 'the portal'}, {pipeline.portal_resource}.",
     }

@@ -17,6 +17,7 @@ BEGINNINGS = {
     Stage.EXTRACT: "Extract: ask the source again",
     Stage.STANDARDIZE: "Standardize: from the raw file in the lake",
     Stage.ENRICH: "Enrich: from the standard file in the lake",
+    Stage.AGGREGATE: "Aggregate: from the ready file in the lake",
     Stage.LOAD: "Load: from the file in the lake",
     Stage.PUBLISH: "Publish: from the warehouse",
 }

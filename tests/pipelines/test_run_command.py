@@ -118,7 +118,7 @@ def test_who_ran_it_and_why_is_kept(scene):
         ([], "Name a pipeline", "status"),
         (["nowhere"], "There is no pipeline 'nowhere'.", "Use one of: scene"),
         (["SLUG", "--workers", "0"], "--workers 0", "Leave it out"),
-        (["SLUG", "--stages", "lod"], "There is no stage 'lod'.", "extract, standardize, enrich, load, publish"),
+        (["SLUG", "--stages", "lod"], "There is no stage 'lod'.", "extract, standardize, enrich, aggregate, load, publish"),
         (["SLUG", "--stages", ","], "--stages names no stage.", "extract"),
         (["SLUG", "--stages", "enrich"], "No stage of", "It has: extract, load, publish"),
         (["SLUG", "--no-extract", "--no-load", "--no-publish"], "No stage of", "It has"),

@@ -47,7 +47,7 @@ MOST_WINDOWS = 10_000
 #: How often to ask after a block that a worker took before this command could.
 LOOK_SECONDS = 0.5
 #: What stands for loading on upstream's command line: it validates, enriches and loads in one step.
-LOADING = (Stage.STANDARDIZE, Stage.ENRICH, Stage.LOAD)
+LOADING = (Stage.STANDARDIZE, Stage.ENRICH, Stage.AGGREGATE, Stage.LOAD)
 IMAGE = "opendata_ops:local"
 #: The exit codes with which docker says that it could not run the program at all.
 DOCKERS_OWN = (125, 126, 127)
@@ -74,7 +74,7 @@ class Command(OpsCommand):
         parser.add_argument("--dry-run", action="store_true", help="print what would run, and change nothing")
         parser.add_argument("--stages", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
         parser.add_argument("--no-extract", action="store_true", help="leave out extract")
-        loading = "leave out load, and standardize and enrich, which prepare it"
+        loading = "leave out load, and standardize, enrich and aggregate, which prepare it"
         parser.add_argument("--no-load", "--no-sync-db", action="store_true", help=loading)
         parser.add_argument("--no-publish", "--no-sync-socrata", action="store_true", help="leave out publish")
         parser.add_argument("--no-logs", action="store_true", help="tell only what became of each block; its log is kept all the same")
