@@ -30,7 +30,7 @@ _NUMBERS = frozenset({int, float})
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _NUMERIC = re.compile(r"\s*-?\d+(\.\d+)?\s*", re.ASCII).fullmatch
 _CURRENCY = re.compile(r"[A-Z]{3}").fullmatch
-_PROPULSIONS = frozenset({"combustion", "electric", "electric_assist", "human"})
+PROPULSIONS = frozenset({"combustion", "electric", "electric_assist", "human"})
 _PARKING = frozenset({"corral", "curb", "rack", "other_valid", "invalid"})
 #: Two names of one field: who says a version and writes as another is understood.
 _ALIASES = {"propulsion_type": "propulsion_types", "propulsion_types": "propulsion_type"}
@@ -74,34 +74,34 @@ class Rules(NamedTuple):
 # the kinds of a field
 
 
-def _short(value: str) -> bool:
+def is_short(value: str) -> bool:
     return len(value) <= LONGEST_TEXT
 
 
-def _whole(value: float) -> bool:
+def is_whole(value: float) -> bool:
     return type(value) is int or value.is_integer()
 
 
-def _seconds(value: float) -> bool:
+def is_seconds(value: float) -> bool:
     return 0 <= value < SECONDS_END
 
 
-def _milliseconds(value: float) -> bool:
+def is_milliseconds(value: float) -> bool:
     return SECONDS_END <= value <= LAST_MS and (type(value) is int or value.is_integer())
 
 
-def _milliseconds_1_2(value: float) -> bool:
+def is_milliseconds_1_2(value: float) -> bool:
     return FIRST_MS_1_2 <= value <= LAST_MS and (type(value) is int or value.is_integer())
 
 
 def _listed(values: list[Any]) -> bool:
     try:
-        return bool(values) and _PROPULSIONS.issuperset(values)
+        return bool(values) and PROPULSIONS.issuperset(values)
     except TypeError:  # a list or an object among them
         return False
 
 
-def _listed_once(values: list[Any]) -> bool:
+def is_listed_once(values: list[Any]) -> bool:
     return _listed(values) and len(set(values)) == len(values)
 
 
@@ -127,13 +127,13 @@ def _rule(kind: str, types: set[type], check: Callable[[Any], Any] | None = None
 
 _ID = _rule("id", {str}, _UUID, "is not a UUID in small letters")
 _TEXT = _rule("text", {str})
-_SHORT_TEXT = _rule("text", {str}, _short, "is longer than 255 letters")
-_WHOLE = _rule("number", {int, float}, _whole, "is not a whole number")
-_SECONDS = _rule("time", {int, float}, _seconds, "is not in seconds, as this version has it")
-_MS = _rule("time", {int, float}, _milliseconds, "is not in whole milliseconds, as this version has it")
-_MS_1_2 = _rule("time", {int, float}, _milliseconds_1_2, "is not in whole milliseconds since 2018, as this version has it")
+_SHORT_TEXT = _rule("text", {str}, is_short, "is longer than 255 letters")
+_WHOLE = _rule("number", {int, float}, is_whole, "is not a whole number")
+_SECONDS = _rule("time", {int, float}, is_seconds, "is not in seconds, as this version has it")
+_MS = _rule("time", {int, float}, is_milliseconds, "is not in whole milliseconds, as this version has it")
+_MS_1_2 = _rule("time", {int, float}, is_milliseconds_1_2, "is not in whole milliseconds since 2018, as this version has it")
 _PROPULSION = _rule("list", {list}, _listed, "is not a list of this version's propulsion types")
-_PROPULSION_ONCE = _rule("list", {list}, _listed_once, "is not a list of this version's propulsion types, each once")
+_PROPULSION_ONCE = _rule("list", {list}, is_listed_once, "is not a list of this version's propulsion types, each once")
 _LOCATION = _rule("location", {dict}, _location_fits, "is not a place on the globe")
 _ANY = _rule("any", {dict, list, str, int, float, bool, _ABSENT})
 
@@ -142,7 +142,7 @@ def _vehicle(*types: str) -> Rule:
     return _rule("text", {str}, frozenset(types).__contains__, "is not one of this version's vehicle types")
 
 
-class _Route:
+class Route:
     """True of a route of two or more points in a FeatureCollection, each with its time; `trouble` says why one is none."""
 
     def __init__(self, *, since: int = 0, whole: bool = True, bounded: bool = True):
@@ -177,7 +177,7 @@ class _Route:
 
     def _is_time(self, stamp: Any) -> bool:
         # the schemas count a point's time from 1970 in any unit: only a trip's own times are asked for theirs
-        return type(stamp) in _NUMBERS and stamp >= self.since and (not self.whole or _whole(stamp))
+        return type(stamp) in _NUMBERS and stamp >= self.since and (not self.whole or is_whole(stamp))
 
 
 def _maybe(rule: Rule, *, nullable: bool = True) -> Rule:
@@ -194,7 +194,7 @@ def _of(version: str, fields: dict[str, Rule], *, is_flat: bool = False, allows_
     return Rules(version, fields, required, is_flat, allows_unknown, takes_no_route, re.compile(re.escape(version) + r"\.[0-9]+"), propulsion)
 
 
-def _first(time: Rule, vehicle: Rule, route: _Route) -> dict[str, Rule]:
+def _first(time: Rule, vehicle: Rule, route: Route) -> dict[str, Rule]:
     """The fields of 0.2 to 0.4."""
     return {
         "provider_name": _TEXT,
@@ -216,7 +216,7 @@ def _first(time: Rule, vehicle: Rule, route: _Route) -> dict[str, Rule]:
     }
 
 
-def _second(time: Rule, vehicle: Rule, route: _Route) -> dict[str, Rule]:
+def _second(time: Rule, vehicle: Rule, route: Route) -> dict[str, Rule]:
     """The fields of 1.x."""
     fields = _first(time, vehicle, route)
     del fields["propulsion_type"]
@@ -258,11 +258,11 @@ _THIRD = {
 }
 
 # upstream knew a time of publication and a currency in every version
-_0_2 = _first(_SECONDS, _vehicle(*_SCOOTERS), _Route(whole=False, bounded=False)) | {"publication_time": _maybe(_SECONDS), "currency": _maybe(_TEXT)}
-_0_3 = _first(_MS, _vehicle(*_SCOOTERS), _Route(bounded=False)) | {"publication_time": _maybe(_MS, nullable=False), "currency": _maybe(_TEXT)}
-_0_4 = _0_3 | {"vehicle_type": _vehicle(*_SCOOTERS, "car", "moped"), "route": _rule("route", {dict}, _Route())}
-_1_0 = _second(_MS, _vehicle(*_SCOOTERS, "car", "moped", "other"), _Route())
-_1_2 = _second(_MS_1_2, _vehicle(*_SCOOTERS, "cargo_bicycle", "car", "moped", "other"), _Route(since=FIRST_MS_1_2))
+_0_2 = _first(_SECONDS, _vehicle(*_SCOOTERS), Route(whole=False, bounded=False)) | {"publication_time": _maybe(_SECONDS), "currency": _maybe(_TEXT)}
+_0_3 = _first(_MS, _vehicle(*_SCOOTERS), Route(bounded=False)) | {"publication_time": _maybe(_MS, nullable=False), "currency": _maybe(_TEXT)}
+_0_4 = _0_3 | {"vehicle_type": _vehicle(*_SCOOTERS, "car", "moped"), "route": _rule("route", {dict}, Route())}
+_1_0 = _second(_MS, _vehicle(*_SCOOTERS, "car", "moped", "other"), Route())
+_1_2 = _second(_MS_1_2, _vehicle(*_SCOOTERS, "cargo_bicycle", "car", "moped", "other"), Route(since=FIRST_MS_1_2))
 
 VERSIONS: dict[str, Rules] = {
     "0.2": _of("0.2", _0_2, takes_no_route=True)._replace(beyond=frozenset({"publication_time", "currency"})),
@@ -302,43 +302,6 @@ def odd_fields(trip: dict[str, Any], rules: Rules) -> list[str]:
     if seen < rules.required:
         odd += [name for name, rule in rules.fields.items() if rule.required and name not in trip]
     return odd
-
-
-class Shapes:
-    """`odd_fields` for many trips of one version: those with the same fields of the same types are asked for their types only once."""
-
-    #: Somebody's ever new keys must not fill the memory.
-    MOST = 500
-
-    def __init__(self, rules: Rules):
-        self.rules = rules
-        self._known: dict[tuple[Any, ...], list[tuple[str, Callable[[Any], Any]]] | None] = {}
-
-    def odd_fields(self, trip: dict[str, Any]) -> Sequence[str]:
-        shape = (*trip, *map(type, trip.values()))
-        # () of a shape that is not known yet: a trip without anything to ask is none
-        if (checks := self._known.get(shape, ())) == ():
-            if len(self._known) >= self.MOST:
-                self._known.clear()
-            checks = self._known[shape] = self._asked(trip)
-        if checks is not None:
-            for name, check in checks:
-                if not check(trip[name]):
-                    break
-            else:
-                return ()
-        return odd_fields(trip, self.rules)
-
-    def _asked(self, trip: dict[str, Any]) -> list[tuple[str, Callable[[Any], Any]]] | None:
-        """What is left to ask of the values of a trip of this shape; None where the shape itself is odd."""
-        fields = self.rules.fields
-        types = {name: type(value) for name, value in trip.items()}
-        if any(name not in fields or kind not in fields[name].types for name, kind in types.items()):
-            return None
-        if any(rule.required and name not in types for name, rule in fields.items()):
-            return None
-        asked = [(name, fields[name].check, kind) for name, kind in types.items() if fields[name].check and kind is not _ABSENT]
-        return [(name, check) for name, check, kind in asked if not (check is _whole and kind is int)]
 
 
 def mend(trip: dict[str, Any], odd: Sequence[str], rules: Rules, *, integer_ids: bool) -> tuple[dict[str, Any], list[Problem]]:
@@ -417,7 +380,7 @@ def _mend_time(name, value, rule, unreadable, numbered):
         return value, problem
     if not 0 <= value <= LAST_MS:
         return unreadable("is no time between the years 1970 and 9999")
-    if problem.words == rule.words and rule.check in (_seconds, _milliseconds) and (rule.check is _seconds or _whole(value)):
+    if problem.words == rule.words and rule.check in (is_seconds, is_milliseconds) and (rule.check is is_seconds or is_whole(value)):
         # any number from 0 on is good for these schemas; that its unit is another's is for us to say
         problem = problem._replace(fits=True)
     return value, problem

@@ -1,8 +1,8 @@
 """Pages of MDS trips, of any version from 0.2 to 2.1 → one internal trip, as the CSV that the later stages read.
 
-A page is cut into its trips without being decoded, and each trip is decoded, judged (`mds_rules`) and written before the next:
-memory is the bytes of one page, and the ids of the block's trips. A page that strict readers refuse (NaN, broken letters) is read
-whole by Python's own, so that one bad trip does not hide the others.
+A page is cut into its trips without being decoded, and each trip is decoded and judged (`mds_plain`, and where anything is odd
+`mds_rules`) and written before the next: memory is the bytes of one page, and the ids of the block's trips. A page that strict
+readers refuse (NaN, broken letters) is read whole by Python's own, so that one bad trip does not hide the others.
 
 Which hour a trip belongs to is told by its end. What ended outside the block's hour is rejected: from 0.3 on an operator is asked
 for exactly that hour, and one that answers with other trips is wrong, or has not understood. 0.2 can only be asked with a wider
@@ -28,7 +28,8 @@ from typing import Any
 import msgspec
 
 from pipelines.errors import DataError
-from pipelines.formats.mds_rules import SECONDS_END, Problem, Rules, Shapes, mend, version_of
+from pipelines.formats.mds_plain import Plain
+from pipelines.formats.mds_rules import SECONDS_END, Problem, Rules, mend, odd_fields, version_of
 from pipelines.formats.standard import Refused, Tally
 from pipelines.formats.trip_columns import TRIP_COLUMNS
 
@@ -106,14 +107,14 @@ class TripReader:
         """
         body, name = page.read_bytes(), page.name
         trips, rules, is_strict = self._open(name, body, str(about.get("version") or self.terms.version))
-        shapes, asked, tally = Shapes(rules), self._asked() if about.get("overlaps") else None, self.tally
+        plain, asked, tally = Plain(rules), self._asked() if about.get("overlaps") else None, self.tally
         # only then can a cell hold what no text may hold
         looks_closer = not is_strict or b"\\u0000" in body
         lines = [_line(NAMES)]
         with target.open("w", encoding="utf-8", newline="") as file:
             for number, raw in enumerate(trips, start=1):
                 tally.rows_in += 1
-                made = self._line_of(raw, shapes, asked, looks_closer, name, number)
+                made = self._line_of(raw, plain, asked, looks_closer, name, number)
                 if type(made) is str:
                     lines.append(made)
                     if len(lines) > BATCH:
@@ -197,36 +198,34 @@ class TripReader:
 
     # a trip
 
-    def _line_of(
-        self, raw: Any, shapes: Shapes, asked: tuple[float, float] | None, looks_closer: bool, page: str, number: int
-    ) -> str | Refused | None:
+    def _line_of(self, raw: Any, plain: Plain, asked: tuple[float, float] | None, looks_closer: bool, page: str, number: int) -> str | Refused | None:
         """The line of a trip, why it is refused, or None of one that is counted and not written."""
-        tally, hour, rules = self.tally, self._hour, shapes.rules
-        trip = raw
-        if type(raw) is msgspec.Raw:
-            try:
-                trip = _decode(raw)
-            except _UNDECODED:
-                record = {"(undecoded)": bytes(raw).decode("utf-8", "backslashreplace")}
-                return self._refuse([Problem("", "The trip cannot be decoded", is_error=True)], record, page, number)
-        if type(trip) is not dict:
-            return self._refuse([Problem("", "The trip is not an object", is_error=True)], {"(not an object)": trip}, page, number)
-        sent, problems = trip, []
-        if odd := shapes.odd_fields(trip):
-            trip, problems = mend(trip, odd, rules, integer_ids=self.terms.integer_ids)
-        if hour and (told := trip.get("end_time")) is not None:
-            ended = int(told) if told < SECONDS_END else int(told // 1000)
-            if not hour[0] <= ended < hour[1]:
-                if asked and asked[0] <= ended < asked[1]:
-                    tally.elsewhere += 1
-                    return None
-                tally.flags[OUTSIDE] += 1
-                problems.append(Problem("end_time", "is outside the hour", is_error=True, fits=True))
-        if problems and any(problem.is_error for problem in problems):
-            return self._refuse(problems, sent, page, number)
-        row = self._flat_row(trip, problems) if rules.is_flat else _routed_row(trip, rules.propulsion)
+        tally, hour, rules = self.tally, self._hour, plain.rules
+        problems: list[Problem] = []
+        trip = plain.trip(raw) if type(raw) is msgspec.Raw else None
+        if trip is not None and (hour is None or hour[0] <= _seconds(trip.end_time) < hour[1]):
+            row = self._plain_flat_row(trip, problems) if rules.is_flat else _plain_row(trip, rules.propulsion)
+        else:
+            sent = _decoded(raw)
+            if type(sent) is not dict:
+                return self._refuse([_NO_TRIP if sent is _BROKEN else _NO_OBJECT], _as_it_came(raw, sent), page, number)
+            trip = sent
+            if odd := odd_fields(sent, rules):
+                trip, problems = mend(sent, odd, rules, integer_ids=self.terms.integer_ids)
+            if hour and (told := trip.get("end_time")) is not None:
+                ended = _seconds(told)
+                if not hour[0] <= ended < hour[1]:
+                    if asked and asked[0] <= ended < asked[1]:
+                        tally.elsewhere += 1
+                        return None
+                    tally.flags[OUTSIDE] += 1
+                    problems.append(Problem("end_time", "is outside the hour", is_error=True, fits=True))
+            if problems and any(problem.is_error for problem in problems):
+                return self._refuse(problems, sent, page, number)
+            row = self._flat_row(trip, problems) if rules.is_flat else _routed_row(trip, rules.propulsion)
         if looks_closer and (name := _no_text(row)):
-            return self._refuse([*problems, Problem(name, "holds a character that is no text", is_error=True)], sent, page, number)
+            words = "holds a character that is no text"
+            return self._refuse([*problems, Problem(name, words, is_error=True)], _decoded(raw), page, number)
         line = _PLAIN_LINE % row
         if line.count(",") != _COMMAS or '"' in line or "\r" in line or line.count("\n") != 1:
             line = _line(row)
@@ -238,7 +237,7 @@ class TripReader:
                 return None
             if mark[1] == before[1]:
                 words = "came before in this hour, with other values"
-                return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], sent, page, number)
+                return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], _decoded(raw), page, number)
         self._seen[key] = mark
         tally.rows_out += 1
         if problems:
@@ -249,22 +248,45 @@ class TripReader:
         self._flag(row)
         return line
 
-    def _flat_row(self, trip: dict[str, Any], problems: list[Problem]) -> Row:
-        """The row of a 2.x trip, with what `/vehicles` says of its vehicle."""
-        start, end = trip["start_location"], trip["end_location"]
-        vehicle = self.vehicles.get(trip["device_id"])
+    def _vehicle_of(self, device: str, problems: list[Problem]) -> Vehicle:
+        vehicle = self.vehicles.get(device)
         if vehicle is None:
-            vehicle = _UNKNOWN_VEHICLE
             problems.append(Problem("device_id", "is of no vehicle that /vehicles told us", fits=True))
-        terms, operator, get = self.terms, trip["provider_id"], trip.get
-        published, kind = get("publication_time"), get("trip_type")
-        accuracy = start.get("horizontal_accuracy")
+            return _UNKNOWN_VEHICLE
+        return vehicle
+
+    def _plain_flat_row(self, trip: Any, problems: list[Problem]) -> Row:
+        """The row of a 2.x trip, with what `/vehicles` says of its vehicle."""
+        start, end, operator = trip.start_location, trip.end_location, trip.provider_id
         return (
             operator,
-            terms.operators.get(operator) or terms.operator,
+            self.terms.operators.get(operator) or self.terms.operator,
+            trip.trip_id,
+            trip.device_id,
+            *self._vehicle_of(trip.device_id, problems),
+            _instant(trip.start_time),
+            _instant(trip.end_time),
+            start.lng,
+            start.lat,
+            end.lng,
+            end.lat,
+            trip.duration,
+            trip.distance,
+            *_flat_rest(start.horizontal_accuracy, trip.standard_cost, trip.actual_cost, trip.currency, trip.publication_time),
+            " ".join(filter(None, (trip.parking_category, trip.parking_verification_url))),
+            (",".join(trip.trip_type) if type(trip.trip_type) is list else trip.trip_type) or "",
+        )
+
+    def _flat_row(self, trip: dict[str, Any], problems: list[Problem]) -> Row:
+        """As `_plain_flat_row`, of a trip that had to be mended."""
+        start, end, operator, get = trip["start_location"], trip["end_location"], trip["provider_id"], trip.get
+        kind = get("trip_type")
+        return (
+            operator,
+            self.terms.operators.get(operator) or self.terms.operator,
             trip["trip_id"],
             trip["device_id"],
-            *vehicle,
+            *self._vehicle_of(trip["device_id"], problems),
             _instant(trip["start_time"]),
             _instant(trip["end_time"]),
             start["lng"],
@@ -273,11 +295,7 @@ class TripReader:
             end["lat"],
             trip["duration"],
             trip["distance"],
-            accuracy if type(accuracy) in (int, float) else "",
-            "" if (cost := get("standard_cost")) is None else cost,
-            "" if (cost := get("actual_cost")) is None else cost,
-            get("currency") or "",
-            "" if published is None else _instant(published),
+            *_flat_rest(start.get("horizontal_accuracy"), get("standard_cost"), get("actual_cost"), get("currency"), get("publication_time")),
             " ".join(filter(None, (get("parking_category"), get("parking_verification_url")))),
             (",".join(kind) if type(kind) is list else kind) or "",
         )
@@ -340,6 +358,9 @@ class _Misfit:
 
 
 _decode = msgspec.json.decode
+_BROKEN = object()
+_NO_TRIP = Problem("", "The trip cannot be decoded", is_error=True)
+_NO_OBJECT = Problem("", "The trip is not an object", is_error=True)
 _UNKNOWN_VEHICLE: Vehicle = ("", "", "")
 #: A line that needs no quotes, as nearly all do.
 _PLAIN_LINE = ",".join(["%s"] * len(NAMES)) + "\n"
@@ -353,8 +374,46 @@ def _line(row: Row) -> str:
     return ",".join('"' + text.replace('"', '""') + '"' if not _QUOTED.isdisjoint(text) else text for text in texts) + "\n"
 
 
-def _routed_row(trip: dict[str, Any], propulsion: str) -> Row:
+def _flat_rest(accuracy: Any, standard_cost: Any, actual_cost: Any, currency: str | None, published: float | None) -> Row:
+    return (
+        accuracy if type(accuracy) in (int, float) else "",
+        "" if standard_cost is None else standard_cost,
+        "" if actual_cost is None else actual_cost,
+        currency or "",
+        "" if published is None else _instant(published),
+    )
+
+
+def _plain_row(trip: Any, propulsion: str) -> Row:
     """The row of a trip of 0.2 to 1.2."""
+    features = trip.route.features
+    start, end, published = features[0].geometry.coordinates, features[-1].geometry.coordinates, trip.publication_time
+    return (
+        trip.provider_id,
+        trip.provider_name,
+        trip.trip_id,
+        trip.device_id,
+        trip.vehicle_id,
+        trip.vehicle_type,
+        ",".join(getattr(trip, propulsion)),
+        _instant(trip.start_time),
+        _instant(trip.end_time),
+        *start,
+        *end,
+        trip.trip_duration,
+        trip.trip_distance,
+        trip.accuracy,
+        "" if (cost := trip.standard_cost) is None else cost,
+        "" if (cost := trip.actual_cost) is None else cost,
+        trip.currency or "",
+        "" if published is None else _instant(published),
+        trip.parking_verification_url or "",
+        "",
+    )
+
+
+def _routed_row(trip: dict[str, Any], propulsion: str) -> Row:
+    """As `_plain_row`, of a trip that had to be mended."""
     features = trip["route"]["features"]
     start, end = features[0]["geometry"]["coordinates"], features[-1]["geometry"]["coordinates"]
     get = trip.get
@@ -383,6 +442,21 @@ def _routed_row(trip: dict[str, Any], propulsion: str) -> Row:
         get("parking_verification_url") or "",
         "",
     )
+
+
+def _decoded(raw: Any) -> Any:
+    """The trip as plain values; `_BROKEN` of one that can't be decoded."""
+    if type(raw) is not msgspec.Raw:
+        return raw
+    try:
+        return _decode(raw)
+    except _UNDECODED:
+        return _BROKEN
+
+
+def _as_it_came(raw: Any, sent: Any) -> dict[str, Any]:
+    """What is kept of something that is no trip."""
+    return {"(undecoded)": bytes(raw).decode("utf-8", "backslashreplace")} if sent is _BROKEN else {"(not an object)": sent}
 
 
 def _loosely(name: str, body: bytes) -> tuple[dict[str, Any], Any, list[Any] | None]:
@@ -453,6 +527,10 @@ def _hour_text(hours: int) -> str:
 
 
 _IN_HOUR = tuple(f"{second // 60:02}:{second % 60:02}Z" for second in range(3600))
+
+
+def _seconds(told: float) -> int:
+    return int(told) if told < SECONDS_END else int(told // 1000)
 
 
 def _instant(told: float) -> str:

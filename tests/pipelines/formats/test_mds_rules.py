@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from django.conf import settings
 
-from pipelines.formats.mds_rules import VERSIONS, Shapes, integer_uuid, mend, odd_fields, version_of
-from tests.pipelines.formats.mds_samples import FULL, OPERATOR, ROUTED, page, trip
+from pipelines.formats.mds_plain import Plain
+from pipelines.formats.mds_rules import VERSIONS, integer_uuid, mend, odd_fields, version_of
+from pipelines.formats.mds_trips import Terms, TripReader
+from tests.pipelines.formats.mds_samples import DEVICE, FULL, OPERATOR, ROUTED, body, page, trip
 
 SCHEMAS = Path(settings.BASE_DIR).parent / "shared" / "data" / "mds" / "schema"
 AWAY, NULL = ..., None
@@ -66,6 +69,17 @@ CHANGES = [
 ]
 
 
+#: and to one of 2.x
+PLACES = [
+    *({"start_location": place} for place in ({}, [], {"lng": 200, "lat": 3}, {"lng": "1", "lat": 2}, {"lat": 30.2, "lng": -97, "more": 1})),
+    *({"trip_type": kind} for kind in ("rider", ["rider"], ["rider", "x"], [1], {}, 5, None)),
+    *({"parking_category": kind} for kind in ("curb", "sky", None, 4)),
+    *({"duration": value} for value in (1, 1.0, 1.5, "1", True, None, 2**70)),
+    *({"journey_id": value} for value in (None, "x", 7, "0309585e-599f-4e57-ac85-ffffffffffff")),
+    {"fare_attributes": {"a": [1]}},
+]
+
+
 @pytest.mark.parametrize("version", ROUTED)
 def test_the_rules_and_the_official_schema_agree(version):
     jsonschema = pytest.importorskip("jsonschema")
@@ -73,11 +87,10 @@ def test_the_rules_and_the_official_schema_agree(version):
     if not path.exists():
         pytest.skip("the official schemas are not at hand")
     oracle, rules = jsonschema.Draft6Validator(json.loads(path.read_text())), VERSIONS[version]
-    differ, verdicts, shapes = [], set(), Shapes(rules)
-    for change in CHANGES * 2:
+    differ, verdicts = [], set()
+    for change in CHANGES:
         one = trip(version, **change)
         odd = odd_fields(one, rules)
-        assert list(shapes.odd_fields(one)) == odd
         _, problems = mend(one, odd, rules, integer_ids=False)
         verdicts.add(fits := oracle.is_valid(page(version, one)))
         if all(problem.fits for problem in problems) != fits:
@@ -85,14 +98,22 @@ def test_the_rules_and_the_official_schema_agree(version):
     assert differ == [] and verdicts == {True, False}
 
 
-def test_a_shape_is_asked_once_and_somebodys_ever_new_keys_do_not_pile_up():
-    shapes = Shapes(VERSIONS["0.4"])
-    for number in range(3 * Shapes.MOST):
-        assert list(shapes.odd_fields(trip("0.4", **{f"key{number}": 1}))) == [f"key{number}"]
-        assert list(shapes.odd_fields(trip("0.4"))) == []
-        # the shape says nothing of the values
-        assert list(shapes.odd_fields(trip("0.4", trip_id=str(number)))) == ["trip_id"]
-    assert len(shapes._known) <= Shapes.MOST
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_decoded_in_one_step_is_what_the_rules_find_nothing_odd_in(version):
+    rules = VERSIONS[version]
+    plain, taken = Plain(rules), 0
+    for change in [*CHANGES, *PLACES]:
+        one = trip(version, **change)
+        found = plain.trip(msgspec.Raw(json.dumps(one).encode()))
+        if found is not None:
+            taken += 1
+            assert odd_fields(one, rules) == [], change
+            assert {name: getattr(found, name) for name in one if isinstance(one[name], str | int | float)} == {
+                name: value for name, value in one.items() if isinstance(value, str | int | float)
+            }
+    # and it does take them: a trip as it should be, and what a version leaves free
+    assert plain.trip(msgspec.Raw(json.dumps(trip(version)).encode())) is not None and taken > 5
+    assert plain.trip(msgspec.Raw(b"[]")) is plain.trip(msgspec.Raw(b'{"trip_id": ')) is None
 
 
 def test_a_version_is_known_however_it_is_written():
@@ -118,3 +139,20 @@ def test_a_whole_number_becomes_the_uuid_that_upstream_made_of_it(number, uuid):
 def test_a_number_that_has_no_place_in_a_uuid_is_refused_in_words(number, operator):
     with pytest.raises(ValueError, match="is a whole number"):
         integer_uuid(number, operator)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_trip_becomes_the_same_row_in_one_step_or_looked_at_closer(version, tmp_path, monkeypatch):
+    """Both ways over the same trips: valid ones, odd ones and broken ones."""
+    changes = [change | {"trip_id": f"{number:08d}-7f45-4544-bf58-111111111111"} for number, change in enumerate([*CHANGES, *PLACES])]
+    held = tmp_path / "page.json"
+    held.write_bytes(body(version, *(trip(version, **change) for change in changes)))
+
+    def read() -> tuple:
+        reader = TripReader(Terms(version=version), {DEVICE: ("VID120SF", "scooter", "electric")})
+        refused = [(one.number, one.reason, one.raw) for one in reader.convert(held, tmp_path / "made.csv", {"version": version})]
+        return (tmp_path / "made.csv").read_text(), refused, reader.report(), reader.tally
+
+    at_once = read()
+    monkeypatch.setattr(Plain, "trip", lambda self, raw: None)
+    assert read() == at_once and at_once[2]["fit"] > 5
