@@ -65,7 +65,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 @lru_cache(maxsize=4096)
-def _offsets(hour: datetime, time_zone: str) -> tuple[str, str]:
+def offsets(hour: datetime, time_zone: str) -> tuple[str, str]:
     """The UTC offsets of a wall hour, as text, by the first and by the second reading of it; equal but where the clock goes back."""
     zone = _zone(time_zone)
     first = hour.replace(tzinfo=zone)
@@ -91,7 +91,7 @@ class LocalTimes:
 
     def text(self, wall: datetime, series: Hashable = None, *, strictly: bool = False) -> str:
         """A wall time without a zone as documents write it, with its offset: `2019-06-01 00:00:00-05:00`."""
-        first, second = _offsets(wall.replace(minute=0, second=0, microsecond=0), self.time_zone)
+        first, second = offsets(wall.replace(minute=0, second=0, microsecond=0), self.time_zone)
         if first == second:
             return f"{wall}{first}"
         last = self._last.get(series)
@@ -112,7 +112,7 @@ def hashed(text: str, time_zone: str) -> str:
     The first pass keeps the id that it always had, and the second no longer takes its place.
     """
     hour = datetime.fromisoformat(f"{text[:13]}:00:00")
-    first, second = _offsets(hour, time_zone)
+    first, second = offsets(hour, time_zone)
     return wall(text) + (text[-6:] if first != second and text[-6:] == second else "")
 
 
