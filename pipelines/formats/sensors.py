@@ -80,8 +80,9 @@ class LocalTimes:
     """Gives the times of one file their UTC offset. Of the hour that the autumn clock repeats it says which pass a time is of.
 
     A file tells the passes apart only by its order: where the times of one `series` (a reader, a pair, a detector) go back within
-    that hour, the second pass has begun. Sensors' clocks jitter, so a step back of less than `jitter` is none. A series whose
-    times must not repeat (a detector has one row a quarter hour) says `strictly=True`: then an equal time is a step back too.
+    that hour, the second pass has begun. Sensors' clocks jitter, so a step back of less than `jitter` is none. A series whose times must
+    not repeat (a detector has one row a quarter hour) says `strictly=True`: any step back counts then, and of two equal times the
+    second is of the second pass, it alone: a database sorts by the wall time, and so gives both passes by turns.
     """
 
     def __init__(self, time_zone: str, *, jitter: timedelta = timedelta(minutes=10)):
@@ -94,11 +95,12 @@ class LocalTimes:
         first, second = offsets(wall.replace(minute=0, second=0, microsecond=0), self.time_zone)
         if first == second:
             return f"{wall}{first}"
-        last = self._last.get(series)
-        if last is not None and (wall <= last if strictly else wall < last - self.jitter):
+        last = self._last.get(series, wall)
+        is_again = strictly and series in self._last and wall == last
+        if wall < (last if strictly else last - self.jitter):
             self._second.add(series)
-        self._last[series] = wall if last is None else max(last, wall)
-        return f"{wall}{second if series in self._second else first}"
+        self._last[series] = max(last, wall)
+        return f"{wall}{second if is_again or series in self._second else first}"
 
 
 def wall(text: str) -> str:
