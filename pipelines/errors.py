@@ -7,6 +7,7 @@ PipelineError
     ├── SetupError      the configuration, a credential or a permission is wrong
     ├── DataError       what arrived is not what was promised
     └── NoService       nothing is wrong: the source says that it had nothing to do with the window
+        └── NeverCame   something is: what the window is made of did not come, and is no longer waited for
 LeaseLost               another worker holds the block now: this one must stop and write nothing
 
 Stages and connectors raise these and never catch them; `runner.py` alone decides what happens next.
@@ -53,6 +54,10 @@ class DataError(PermanentError):
 
 class NoService(PermanentError):
     """The source says, long after the window, that it did not operate then: an end without rows, which extract makes of it."""
+
+
+class NeverCame(NoService):
+    """What a window is made of is not at the source, long after it was due: an end without rows, which a person must look at."""
 
 
 class LeaseLost(Exception):

@@ -58,6 +58,7 @@ class SourceState:
     """What a source says of a resource before a row is read.
 
     `version` changes whenever the rows may have changed (Socrata: rowsUpdatedAt, epoch seconds, as text); None = it does not say.
+    `columns` is empty where the source gives files that only the standardize stage can read.
     `key` is the publisher's row identifier, or "". `refresh_rate` is the declared frequency in the source's words, or "".
     """
 
@@ -76,11 +77,12 @@ class SourceState:
 class FetchRequest:
     """Which rows of a resource are wanted.
 
-    `columns` in the order wanted, never empty. `window_column` with `starts_at`/`ends_at` (aware, half-open) asks for the
-    rows of one span; `time_zone` says how a column without a zone is to be read. `order` names the columns of a stable
-    order (the key, or the source's own row id). `page_size` rows a page, `in_flight` pages at once.
-    `since_column` with `since` (a moment as that column writes it; an instant in UTC) asks for the rows at or after it, and
-    for those that have no value there. `format` is "csv" or "json": what the source is asked to write.
+    `columns` in the order wanted, empty only of a source whose `describe` names none. `window_column` with `starts_at`/`ends_at`
+    (aware, half-open) asks for the rows of one span; `time_zone` says how a column without a zone is to be read. `order` names
+    the columns of a stable order (the key, or the source's own row id). `page_size` rows a page, `in_flight` pages at once.
+    `since_column` with `since` (a moment as that column writes it; an instant in UTC) asks for the rows at or after it, and for
+    those that have no value there. `format` is "csv" or "json": what the source is asked to write. `options` are what the
+    pipeline's format wants to know, such as {"file": "unmatched", "area": "Austin"}.
     """
 
     columns: tuple[Column, ...]
@@ -95,18 +97,39 @@ class FetchRequest:
     in_flight: int = 3
     format: str = "csv"
     asked_at: datetime | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One thing that a source says it has, before any of it is fetched.
+
+    `base` and `ext` are its identity within a span ("Austin", "unmatched.txt"), `starts_at`/`ends_at` the aware, half-open span.
+    `label` is what the source calls it; `fingerprint` changes when its content may have, and is "" of a source that can't tell.
+    `rows` where the source counts them.
+    """
+
+    base: str
+    ext: str
+    starts_at: datetime
+    ends_at: datetime
+    label: str
+    fingerprint: str = ""
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
 class FetchedFile:
     """One file that a source gave, already whole on local disk at `path`; the caller moves it into the lake.
 
-    A file whose metadata has a `role` helps to read the others; its `rows` are none of the request's.
+    A file whose metadata has a `role` helps to read the others; its `rows` are none of the request's. `rows` is None where only
+    the stage that reads the file can count them, as of a zip. Of a thing that `listing` names, the metadata has its `base`, `ext`
+    and `fingerprint`, and its local day as `collection_date` (2019-06-01).
     """
 
     name: str
     path: Path
-    rows: int
+    rows: int | None
     bytes: int
     sha256: str
     origin: str
@@ -145,6 +168,8 @@ class Connector(ABC):
     vouches_for_types: ClassVar[bool] = False
     #: The source can say how many rows a request has before it gives them (`count`). What it can't say is not compared.
     can_count: ClassVar[bool] = True
+    #: The source can say what it has, by name and span, before it is asked for any of it (`listing`).
+    can_list: ClassVar[bool] = False
     #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
     publishes_whole: ClassVar[bool] = False
     #: "https://data.example.gov", "/srv/drop": what the address field asks for
@@ -219,6 +244,17 @@ class Connector(ABC):
         Memory is one chunk of one page. Raises PipelineError; NoService where the source did not operate in the window.
         """
         raise self._cannot_fetch()
+
+    def listing(self, resource: str, request: FetchRequest) -> Iterator[Listed]:
+        """Yield what the source has, by span, then base and ext: from `starts_at` on and before `ends_at`, either of which may be None.
+
+        Of the request also `window_column`, `time_zone` and `options` are read. Only a kind that `can_list` is asked. Raises PipelineError.
+        """
+        raise SetupError(
+            f"provider {self.account.slug} is of the kind {self.label!r}, which cannot say what it has before it is asked for it",
+            code="cannot-list",
+            next_step="Choose days by hand, or compare from a later stage on.",
+        )
 
     # a publisher
     def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...], replaces: bool = False) -> tuple[Column, ...]:

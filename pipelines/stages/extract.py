@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -15,7 +17,7 @@ from catalog.models import CatalogEntry, Layer
 from pipelines import blocks
 from pipelines.blocks import Counts, Outcome
 from pipelines.connectors.base import Connector, FetchedFile, FetchRequest, SourceState
-from pipelines.errors import NoService, NotReady, SetupError, TransientError
+from pipelines.errors import NeverCame, NoService, NotReady, SetupError, TransientError
 from pipelines.faults import faultpoint
 from pipelines.models import Pipeline, RawNames, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside, volume
@@ -27,23 +29,29 @@ from pipelines.stages.note import Note
 def extract(run: Run, note: Note) -> Outcome:
     """Fetch the block's rows. Rows in are what the source counts, rows out what lies in the lake; they must be equal.
 
-    A source that can't count gives what it gives. One that did not operate in the window ends the block without rows.
+    A source that can't count gives what it gives. One that did not operate in the window ends the block without rows, and so,
+    as suspicious, does one whose files of the window never came. A file whose rows only its reader can count counts as one.
     """
     block = run.block
     pipeline = block.pipeline
     source = outside.connector(pipeline.provider, note.event)
     before = source.describe(pipeline.resource)
     describe_dataset(before, pipeline, note)
-    drift = notice_columns(before, pipeline, note)
+    # files that only their reader understands have no columns yet: those of the dataset are its format's
+    has_columns = bool(before.columns)
+    if not has_columns:
+        _needs_a_reader(pipeline)
+    drift = notice_columns(before, pipeline, note) if has_columns else {}
     version = version_of(before, pipeline)
     if version and not (run.is_forced or run.is_rebuild) and version == blocks.bookkeeper(block).source_version:
         return _unchanged(block, before)
 
-    columns = wanted(before, pipeline)
+    columns = wanted(before, pipeline) if has_columns else ()
     # with the source's own types: a steward's word may be taken back, and the files must not remember it
     types = {column.name: column.type for column in before.columns}
     told = [[column.name, types[column.name]] for column in columns]
-    describe_columns(pipeline, columns, note, stats=before.metadata.get("column_stats"))
+    if has_columns:
+        describe_columns(pipeline, columns, note, stats=before.metadata.get("column_stats"))
     reading = reading_of(block, run, before)
     request = FetchRequest(
         columns=columns,
@@ -58,11 +66,14 @@ def extract(run: Run, note: Note) -> Outcome:
         in_flight=pipeline.pages_in_flight,
         format=pipeline.format if pipeline.format in ("csv", "json") else "csv",
         asked_at=timezone.now(),
+        options=pipeline.options,
     )
     usual, moved = volume.history(block, reading.kind), volume.source_changed(pipeline, before)
     fetch = _Fetch(run, note, source, told)
     try:
         fetch.rows(request, reading)
+    except NeverCame as error:
+        return _never_came(run, error)
     except NoService as error:
         return _no_service(run, error)
     if reading.compares_keys:
@@ -78,7 +89,7 @@ def extract(run: Run, note: Note) -> Outcome:
     mark, message = volume.judge(block, fetch.read, history=usual, source_changed=moved, read=reading.kind)
     return Outcome(
         Counts(rows_in=fetch.read, rows_out=fetch.read, bytes=fetch.bytes),
-        message=message or f"{fetch.read:,} rows in {fetch.files} file{'s' * (fetch.files != 1)}{fetch.helpers}{reading.words}",
+        message=message or f"{fetch.words}{fetch.helpers}{reading.words}",
         mark=mark,
         details={
             "source_version": version,
@@ -89,6 +100,7 @@ def extract(run: Run, note: Note) -> Outcome:
             "since": reading.since,
             "compares_keys": reading.compares_keys,
             "drift": drift,
+            "fingerprints": fetch.fingerprints,
         },
     )
 
@@ -150,9 +162,18 @@ class _Fetch:
         self.run, self.note, self.source, self.told = run, note, source, told
         self.pipeline = run.block.pipeline
         self.entries: list[CatalogEntry] = []
-        self.read = self.bytes = self.files = 0
+        self.read = self.bytes = self.files = self.uncounted = 0
+        #: what the source said of each file's content, where it lists files: [base, ext, fingerprint]
+        self.fingerprints: list[list[str]] = []
+        self._identities: set[tuple[str, str]] = set()
         #: files that help to read the others, by their role
         self.roles: Counter[str] = Counter()
+
+    @property
+    def words(self) -> str:
+        """What came, "1,204 rows in 2 files"."""
+        files = f"{self.files:,} file{'s' * (self.files != 1)}"
+        return f"{self.read:,} rows in {files}" if not self.uncounted else f"{files}, whose rows are counted when they are read"
 
     @property
     def helpers(self) -> str:
@@ -185,20 +206,38 @@ class _Fetch:
             if role := fetched.metadata.get("role"):
                 self.roles[role] += 1
             else:
-                read += fetched.rows
+                # what can't be counted yet is one thing: a day of which half the files came is to be seen, too
+                read += 1 if fetched.rows is None else fetched.rows
+                self.uncounted += fetched.rows is None
             self.bytes += fetched.bytes
-            note.log(f"{prefix}{fetched.name}: {fetched.rows:,} {role or 'rows'}, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
+            held = role or "a file" if fetched.rows is None else f"{fetched.rows:,} {role or 'rows'}"
+            note.log(f"{prefix}{fetched.name}: {held}, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
         if rows:
             _unmoved(self.source.count(pipeline.resource, request), rows, read)
         return read
 
+    def _identity(self, metadata: Mapping[str, Any]) -> tuple[str, str] | None:
+        """What the catalog tells the file by; None where its name does, as of the second of one kind in a block of many days."""
+        if "base" not in metadata:
+            return None
+        identity = (metadata["base"], metadata["ext"])
+        self.fingerprints.append([*identity, metadata.get("fingerprint", "")])
+        if identity in self._identities:
+            return None
+        self._identities.add(identity)
+        return identity
+
     def _shelved(self, fetched: FetchedFile, told: list[list[str]], prefix: str) -> CatalogEntry:
         """Move a file into the lake."""
         pipeline, block, name = self.pipeline, self.run.block, prefix + fetched.name
-        metadata = {**fetched.metadata, "columns": told, "vouched": self.source.vouches_for_types}
+        metadata = {**fetched.metadata, **({"columns": told, "vouched": self.source.vouches_for_types} if told else {})}
+        identity = self._identity(metadata)
         place = ""
         if pipeline.raw_names == RawNames.ATD_MDS:
             place = lake.atd_mds_place(pipeline.provider.slug, block.starts_at, pipeline.time_zone, name)
+        elif pipeline.raw_names == RawNames.ATD_DATA_LAKE and identity:
+            day = date.fromisoformat(metadata["collection_date"])
+            place = lake.atd_data_lake_place(Layer.RAW, pipeline.inventory, day, *identity, is_test=pipeline.is_test)
         entry = lake.shelve(
             dataset=pipeline.dataset,
             source=pipeline.slug,
@@ -206,6 +245,7 @@ class _Fetch:
             window=(block.starts_at, block.ends_at),
             file=fetched.path,
             name=name,
+            identity=identity,
             sha256=fetched.sha256,
             bytes=fetched.bytes,
             rows=fetched.rows,
@@ -217,6 +257,16 @@ class _Fetch:
         # the lake linked or uploaded the file; its copy here would pile up
         fetched.path.unlink(missing_ok=True)
         return entry
+
+
+def _needs_a_reader(pipeline: Pipeline) -> None:
+    """Raise SetupError where the files of a source that names no columns would be loaded as they are."""
+    if Stage.STANDARDIZE not in pipeline.stages and set(pipeline.stages) - {Stage.EXTRACT}:
+        raise SetupError(
+            f"What {pipeline.provider.title} gives for {pipeline.title} are files whose columns nobody knows before they are read.",
+            code="columns-unknown",
+            next_step="Add standardize to the pipeline's stages, and choose the format that reads these files.",
+        )
 
 
 def version_of(state: SourceState, pipeline: Pipeline) -> str:
@@ -268,6 +318,19 @@ def _no_service(run: Run, error: NoService) -> Outcome:
         words = f"{error.message}; the window had {block.rows:,} rows before. {volume.LEFT}"
         return Outcome(Counts(), message=words, mark=ScheduleBlock.Mark.SUSPICIOUS, is_final=True)
     return Outcome(Counts(), message=f"{error.message}. {error.next_step}", mark=ScheduleBlock.Mark.NO_SERVICE, is_final=True)
+
+
+def _never_came(run: Run, error: NeverCame) -> Outcome:
+    """The files of the window are not there, and no longer waited for: nothing follows, and a person is to look at it."""
+    had = f" The window had {run.block.rows:,} rows before. {volume.LEFT}" if run.block.rows else ""
+    words = f"{error.message}.{had} {error.next_step}".rstrip()
+    return Outcome(Counts(), message=words, mark=ScheduleBlock.Mark.SUSPICIOUS, is_final=True)
+
+
+def fingerprints_of(block: ScheduleBlock) -> dict[tuple[str, str], str]:
+    """What the source said of the content of each thing, by (base, ext), when this block was last read well; {} where it was not."""
+    last = block.runs.filter(stage=Stage.EXTRACT, state=RunState.DONE).first()
+    return {(base, ext): mark for base, ext, mark in last.details.get("fingerprints", [])} if last else {}
 
 
 def _unmoved(now: int, rows: int, read: int) -> None:
