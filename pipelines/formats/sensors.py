@@ -22,25 +22,20 @@ import msgspec
 from pipelines.errors import DataError
 from pipelines.formats.standard import Refused, Tally
 
-# names: as atd-data-lake has them (facts/datalake.md §2)
+# names
 
-#: The layer of a file → the repository in which atd-data-lake keeps it; what is aggregated lies beside what it was made of.
-REPOSITORIES = {"raw": "raw", "standard": "rawjson", "ready": "ready", "aggregated": "ready"}
+#: The formats that make documents.
+FORMATS = ("bluetooth", "wavetronix", "gridsmart")
 
 
 def file_name(base: str, code: str, day: date, ext: str) -> str:
-    """`Austin_bt_2019-06-01_unmatched.txt` of an ext with a dot ("unmatched.txt"), `Austin_wt_2019-06-01.csv` of one without ("csv")."""
-    return f"{base}_{code}_{day:%Y-%m-%d}{'_' if '.' in ext else '.'}{ext}"
+    """What headers call a file, as the lake does (`lake.atd_data_lake_name`): `Austin_bt_2019-06-01_unmatched.txt`, `Austin_wt_2019-06-01.csv`."""
+    return f"{base.replace('/', '&')}_{code}_{day:%Y-%m-%d}{'_' if '.' in ext else '.'}{ext}"
 
 
-def pointer(layer: str, code: str, day: date, name: str, *, is_test: bool = False) -> str:
-    """Where a file of that collection day lies: `rawjson/2019/06/01/bt/Austin_bt_2019-06-01_unmatched.json`; of a test twin in `rawjson-test`."""
-    return f"{REPOSITORIES[layer]}{'-test' * is_test}/{day:%Y/%m/%d}/{code}/{name}"
-
-
-def rows_name(document: str) -> str:
-    """The CSV file beside a document: `Austin_bt_2019-06-01_unmatched.rows.csv` of `Austin_bt_2019-06-01_unmatched.json`; of an ext alike."""
-    return "rows.csv" if document == "json" else f"{document.removesuffix('.json')}.rows.csv"
+def rows_ext(ext: str) -> str:
+    """The ext of the CSV file beside a document: "unmatched.rows.csv" of "unmatched.json", "rows.csv" of "json"."""
+    return f"{ext.removesuffix('json')}rows.csv"
 
 
 # row ids
@@ -289,7 +284,8 @@ class Raw:
 class Standard:
     """A standard document, its header already read. `days` is 0 for the block's own day, -1 for the day before, 1 for the day after.
 
-    `role` is "" for what the block is made of, "matched" for the helper from which Bluetooth's counter starts, "site" for a site.json.
+    `role` is "" for what the block is made of, "matched" for the helper from which Bluetooth's counter starts, "site" for a site.json
+    (as it came, with an empty `header`). The rows of those two are not in the tally, and what is refused of them is nobody's.
     """
 
     path: Path
@@ -371,13 +367,14 @@ class SensorFormat(Protocol):
     def ready(self, documents: Sequence[Standard], units: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Refused | Made]:
         """Join documents of one base with the inventory's units. Bluetooth and radar yield a Made with a table, cameras one without.
 
-        Cameras are called once for each intersection, with its zones, those of the neighbour days and its site.
+        Cameras are called once for each intersection, with its zones, those of the neighbour days and its site (if any is known).
         """
         ...
 
     def aggregate(self, document: Path, base: str, folder: Path) -> Iterator[Refused | Made]:
-        """Count a ready document by the quarter hour (cameras); the others raise NotImplementedError.
+        """Count a ready document by the quarter hour (cameras; the other formats yield nothing).
 
-        rows_in are vehicles and rows_out too: those whose group is published. The groups are the rows of what is made.
+        rows_in are vehicles and rows_out too: those whose group is published. The groups are the rows of what is made, and a
+        group that is refused is one Refused, however many vehicles of the tally it has.
         """
         ...
