@@ -22,15 +22,22 @@ import msgspec
 from pipelines.errors import DataError
 from pipelines.formats.standard import Refused, Tally
 
-# names
+# names: as atd-data-lake has them (facts/datalake.md §2)
 
 #: The formats that make documents.
 FORMATS = ("bluetooth", "wavetronix", "gridsmart")
+#: The layer of a file → the repository in which atd-data-lake keeps it; what is aggregated lies beside what it was made of.
+REPOSITORIES = {"raw": "raw", "standard": "rawjson", "ready": "ready", "aggregated": "ready"}
 
 
 def file_name(base: str, code: str, day: date, ext: str) -> str:
-    """What headers call a file, as the lake does (`lake.atd_data_lake_name`): `Austin_bt_2019-06-01_unmatched.txt`, `Austin_wt_2019-06-01.csv`."""
+    """`Austin_bt_2019-06-01_unmatched.txt` of an ext with a dot ("unmatched.txt"), `Austin_wt_2019-06-01.csv` of one without ("csv")."""
     return f"{base.replace('/', '&')}_{code}_{day:%Y-%m-%d}{'_' if '.' in ext else '.'}{ext}"
+
+
+def pointer(layer: str, code: str, day: date, name: str, *, is_test: bool = False) -> str:
+    """Where a file of that collection day lies: `rawjson/2019/06/01/bt/Austin_bt_2019-06-01_unmatched.json`; of a test twin in `rawjson-test`."""
+    return f"{REPOSITORIES[layer]}{'-test' * is_test}/{day:%Y/%m/%d}/{code}/{name}"
 
 
 def rows_ext(ext: str) -> str:
