@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_POST
 
-SEE, OPERATE = "catalog.view_dataset", "pipelines.operate"
+SEE, OPERATE, KEEP_INVENTORY = "catalog.view_dataset", "pipelines.operate", "catalog.add_inventoryedition"
 
 View = Callable[..., HttpResponse]
 
@@ -21,6 +21,11 @@ def needs_view(view: View) -> View:
 def needs_operate(view: View) -> View:
     """For whoever may act: run, force, cancel, hold."""
     return _gate(view, OPERATE, "Only operators may do this. Ask a steward to put you into the group “operator”.")
+
+
+def needs_inventory(view: View) -> View:
+    """For whoever keeps the inventory: stewards."""
+    return _gate(view, KEEP_INVENTORY, "Only stewards may do this. Ask one to put you into the group “steward”.")
 
 
 def _gate(view: View, permission: str, refusal: str) -> View:

@@ -217,6 +217,9 @@ def _clean(name: str, placed: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[
             unit[key], trouble = _value(key, value)
             if trouble:
                 notes.append(f"{place}, {key}: {trouble}.")
+        if unit.get("lat") == unit.get("lon") == 0:
+            notes.append(f"{place}: lat and lon are 0, which lies in the sea; both are left empty.")
+            unit |= {"lat": None, "lon": None}
         # a place without coordinates is still a place; both or none, for half a point is drawn nowhere
         if (unit.get("lat") is None) != (unit.get("lon") is None):
             notes.append(f"{place}: lat and lon belong together; both are left empty.")

@@ -1,7 +1,8 @@
-"""A boundary layer as a picture: its outlines, simplified together and laid flat, as paths of an inline SVG."""
+"""Maps as inline SVG: a boundary layer as its outlines, simplified together and laid flat; points, and the outlines beneath them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,8 @@ LONG_SIDE = 7200
 FINEST = 8
 #: More areas than this are one outline for all: a title for each would weigh more than the page.
 MOST_TITLES = 1500
+#: The shorter side of a map of points is at least this part of the longer.
+LEAST_SIDE = 0.4
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,48 @@ def place(areas: Areas, drawn: Map, lon: float, lat: float) -> tuple[int, int] |
     if not (west <= lon <= east and south <= lat <= north):
         return None
     return round((lon - west) / max(east - west, 1e-9) * drawn.width), round((north - lat) / max(north - south, 1e-9) * drawn.height)
+
+
+# points
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point in the picture: its key, what people call it, and where it is."""
+
+    key: str
+    label: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class SpotMap:
+    """`width` and `height` of the viewBox; `spots` in the order given; `outline` the `d` of the areas beneath them, "" for none."""
+
+    width: int
+    height: int
+    spots: tuple[Spot, ...]
+    outline: str = ""
+
+
+def draw_spots(points: Sequence[tuple[str, str, float, float]], under: Areas | None = None) -> SpotMap | None:
+    """The picture of points (key, label, longitude, latitude), north up, with a margin; None without points. The page cuts off
+    what of `under` lies outside."""
+    if not points:
+        return None
+    places = np.array([(lon, lat) for _, _, lon, lat in points], dtype=float)
+    (west, south), (east, north) = places.min(axis=0), places.max(axis=0)
+    narrow = max(np.cos(np.radians((south + north) / 2)), 1e-6)
+    # a single point is a map of two kilometres, and no map is a strip
+    size = max((east - west) * narrow, north - south, 0.018) * 1.1
+    wide, high = (max(side * 1.1, size * LEAST_SIDE) for side in ((east - west) * narrow, north - south))
+    corner = (west + east) / 2 - wide / narrow / 2, (south + north) / 2 + high / 2
+    scale = LONG_SIDE / max(wide, high)
+    flat = (places - corner) * (narrow * scale, -scale)
+    spots = tuple(Spot(key, label, round(x), round(y)) for (key, label, _, _), (x, y) in zip(points, flat, strict=True))
+    outline = ""
+    if under is not None:
+        beneath = shapely.transform(under.geometries, lambda corners: (corners - corner) * (narrow * scale, -scale))
+        outline = "".join(map(_path, _simpler(beneath)))
+    return SpotMap(round(wide * scale), round(high * scale), spots, outline)

@@ -13,7 +13,7 @@ ROLES = (VIEWER, OPERATOR, STEWARD)
 APPS = ("catalog", "pipelines", "perfmet")
 #: What a steward edits. Never deletes: history points there, and a pipeline can be paused.
 EDITED = {
-    "catalog": ("dataset", "datasetcolumn", "boundarylayer"),
+    "catalog": ("dataset", "datasetcolumn", "boundarylayer", "inventoryedition"),
     "pipelines": ("provider", "pipeline", "afterstep", "enrichment", "upkeepjob", "registeredoperator"),
 }
 

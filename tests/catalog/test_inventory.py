@@ -112,7 +112,7 @@ def test_what_is_not_taken_as_it_stands_is_told_with_its_line_and_its_field():
             LAMAR,
             "BLUETOOTH,2002,lamar_6th,TURNED_ON,,,north,-97.75,LAMAR,6TH,NaN",
             "BLUETOOTH,2003,lamar_mlk,TURNED_ON,172.16.132.68,ONLINE,95,-97.75,LAMAR,MLK,7.5",
-            "BLUETOOTH,2004,lamar_mlk,REMOVED,172.16.132.68,ONLINE,,,,,",
+            "BLUETOOTH,2004,lamar_mlk,REMOVED,172.16.132.68,ONLINE,0,0.0,,,",
         ),
     )
     assert found.notes == [
@@ -124,6 +124,7 @@ def test_what_is_not_taken_as_it_stands_is_told_with_its_line_and_its_field():
         "line 4: lat and lon belong together; both are left empty.",
         "line 4, device_name: lamar_mlk is that of line 2 too; rows of that reader are doubled.",
         "line 4, device_ip: 172.16.132.68 is that of line 2 too; only one of them is called.",
+        "line 5: lat and lon are 0, which lies in the sea; both are left empty.",
     ]
     _, second, third, removed = found.units
     assert (second["lat"], second["lon"], second["kits_id"], second["ip_comm_status"]) == (None, None, None, "UNKNOWN")
