@@ -2,7 +2,7 @@
 
 A lake is a folder or `s3://bucket/prefix`. Files lie where `shelf` says, are written whole (a temporary name, then a rename;
 or one complete upload) and are never changed: a file's place carries its fingerprint, so other bytes lie elsewhere. A pipeline
-may ask for another place (`atd_mds_place`, `atd_data_lake_place`); where that is taken by other bytes, the name is marked with the fingerprint.
+may ask for another place (`atd_mds_place`); where that is taken by other bytes, the name is marked with the fingerprint.
 `shelve` puts the file first and makes its entry second, so an entry always has its file; a file that no entry names is an
 orphan of something that died, and `sweep` removes it.
 """
@@ -20,7 +20,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -89,30 +89,6 @@ def atd_mds_place(provider: str, starts_at: datetime, zone_name: str, name: str)
     hour = f"{local.hour}-first" if is_repeated else f"{local.hour}"
     name = re.sub(r"-0+(?=\d+\.)", "-", name)  # of a further page too: trips-2.json
     return checked(f"{_run_mode()}/{safe_name(provider.lower())}/{local.year}/{local.month}/{local.day}/{hour}/{safe_name(name.lower())}")
-
-
-#: What atd-data-lake calls the repository of a layer; aggregated files lie with the ready ones there.
-REPOSITORIES = {Layer.RAW: "raw", Layer.STANDARD: "rawjson", Layer.READY: "ready", Layer.AGGREGATED: "ready"}
-
-
-def atd_data_lake_name(base: str, code: str, day: date, ext: str) -> str:
-    """A file's name there: `Austin_bt_2019-06-01_unmatched.txt`, `Austin_wt_2019-06-01.csv`. `code` is the source's ("bt"), `day` local."""
-    return f"{base.replace('/', '&')}_{code}_{day:%Y-%m-%d}{'_' if '.' in ext else '.'}{ext}"
-
-
-def atd_data_lake_place(layer: str, code: str, day: date, base: str, ext: str, *, is_test: bool = False) -> str:
-    """Where atd-data-lake laid a file: `raw/2019/06/01/bt/Austin_bt_2019-06-01_unmatched.txt`; a test pipeline's under `raw-test/`.
-
-    Raises SetupError without a code, DataError for a name that could lead out of the lake, KeyError for a layer that it does not have.
-    """
-    if not code:
-        raise SetupError(
-            "Files named as in atd-data-lake carry the code of their inventory, and there is none.",
-            code="no-inventory-code",
-            next_step="Write the code in the pipeline's inventory, for example bt, or choose its own names for raw files.",
-        )
-    repository = REPOSITORIES[Layer(layer)] + "-test" * is_test
-    return checked(f"{repository}/{day:%Y/%m/%d}/{code}/{atd_data_lake_name(base, code, day, ext)}")
 
 
 def _run_mode() -> str:

@@ -19,6 +19,7 @@ from pipelines.blocks import Counts, Outcome
 from pipelines.connectors.base import Connector, FetchedFile, FetchRequest, SourceState
 from pipelines.errors import NeverCame, NoService, NotReady, SetupError, TransientError
 from pipelines.faults import faultpoint
+from pipelines.formats import sensors
 from pipelines.models import Pipeline, RawNames, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside, volume
 from pipelines.stages.columns import describe_columns, notice_columns, wanted
@@ -236,8 +237,7 @@ class _Fetch:
         if pipeline.raw_names == RawNames.ATD_MDS:
             place = lake.atd_mds_place(pipeline.provider.slug, block.starts_at, pipeline.time_zone, name)
         elif pipeline.raw_names == RawNames.ATD_DATA_LAKE and identity:
-            day = date.fromisoformat(metadata["collection_date"])
-            place = lake.atd_data_lake_place(Layer.RAW, pipeline.inventory, day, *identity, is_test=pipeline.is_test)
+            place = _atd_data_lake_place(pipeline, date.fromisoformat(metadata["collection_date"]), *identity)
         entry = lake.shelve(
             dataset=pipeline.dataset,
             source=pipeline.slug,
@@ -257,6 +257,18 @@ class _Fetch:
         # the lake linked or uploaded the file; its copy here would pile up
         fetched.path.unlink(missing_ok=True)
         return entry
+
+
+def _atd_data_lake_place(pipeline: Pipeline, day: date, base: str, ext: str) -> str:
+    """Where atd-data-lake laid the raw file of a local day. Raises SetupError for a pipeline that does not say of which source it is."""
+    if not pipeline.inventory:
+        raise SetupError(
+            f"The raw files of {pipeline.title} are to be named as in atd-data-lake, with the code of an inventory, and it has none.",
+            code="no-inventory-code",
+            next_step="Write the code in the pipeline's inventory, for example bt, or choose its own names for raw files.",
+        )
+    name = sensors.file_name(base, pipeline.inventory, day, ext)
+    return sensors.pointer(Layer.RAW, pipeline.inventory, day, name, is_test=pipeline.is_test)
 
 
 def _needs_a_reader(pipeline: Pipeline) -> None:
