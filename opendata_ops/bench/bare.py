@@ -5,6 +5,7 @@ Each runs in a process of its own, forked like a stage's, so that neither side p
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 from collections.abc import Callable
@@ -54,7 +55,12 @@ def in_a_process(work: Callable[[], Any]) -> Any:
     """What `work` returns, done in a child of its own. Raises DataError when it failed; its traceback is on stderr then."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
-    child = fork.Process(target=lambda: theirs.send(work()))
+
+    def does() -> None:
+        gc.freeze()  # as the runner does in a stage's process
+        theirs.send(work())
+
+    child = fork.Process(target=does)
     child.start()
     theirs.close()
     try:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -82,6 +83,27 @@ class Terms:
     extent: tuple[float, float, float, float] | None = None
 
 
+class _Trips(msgspec.Struct, forbid_unknown_fields=True):
+    trips: list[msgspec.Raw]
+
+
+class _Page(msgspec.Struct, forbid_unknown_fields=True):
+    """A page of 0.2 to 1.2 with nothing beside its trips."""
+
+    version: str
+    data: _Trips
+
+
+class _FlatPage(msgspec.Struct, forbid_unknown_fields=True):
+    """A page of 2.x; what else it may have says nothing of its trips."""
+
+    version: str
+    trips: list[msgspec.Raw]
+    links: Any = None
+    last_updated: Any = None
+    ttl: Any = None
+
+
 class TripReader:
     """The trips of one block, page after page. `tally` and `report` say what became of them."""
 
@@ -92,8 +114,9 @@ class TripReader:
         self.vehicles = vehicles or {}
         self.tally = Tally()
         self._hour = (_epoch(terms.starts_at), _epoch(terms.ends_at)) if terms.starts_at and terms.ends_at else None
-        # by operator and trip: a mark of the values and when they were published, to tell the same trip again from another with its id
-        self._seen: dict[tuple[str, str], tuple[int, str]] = {}
+        # by operator and trip: when it was published and a mark of the values, to tell the same trip again from another with its id;
+        # texts, because the garbage collector would walk through tuples again and again
+        self._seen: dict[str, str] = {}
         self._misfits: dict[tuple[str, str], _Misfit] = {}
         self._fit = 0
         self._versions: Counter[str] = Counter()
@@ -151,6 +174,14 @@ class TripReader:
     def _open(self, name: str, body: bytes, asked: str) -> tuple[Iterable[Any], Rules, bool]:
         """The trips of a page (undecoded, where it is strict JSON), the rules of its version, and whether it is strict JSON."""
         is_strict = True
+        for usual in (_Page, _FlatPage):
+            with suppress(*_UNDECODED):
+                # all in one pass over the body; what is not as usual is looked at piece by piece
+                page = _decode(body, type=usual)
+                is_flat = usual is _FlatPage
+                rules = self._rules(name, page.version, asked, is_flat=is_flat)
+                self._look_at_envelope(name, set(), page.version, rules, is_strict)
+                return page.trips if is_flat else page.data.trips, rules, is_strict
         try:
             envelope = _decode(body, type=dict[str, msgspec.Raw])
             said = _decode(envelope["version"]) if "version" in envelope else ""
@@ -229,13 +260,14 @@ class TripReader:
         line = _PLAIN_LINE % row
         if line.count(",") != _COMMAS or '"' in line or "\r" in line or line.count("\n") != 1:
             line = _line(row)
-        key, mark = (row[0], row[2]), (hash(line), row[PUBLISHED])
+        key, mark = f"{row[0]} {row[2]}", f"{row[PUBLISHED]} {hash(line)}"
         if before := self._seen.get(key):
             tally.flags[TWICE] += 1
-            if mark == before or mark[1] < before[1]:
+            published, earlier = row[PUBLISHED], before.partition(" ")[0]
+            if mark == before or published < earlier:
                 tally.duplicates += 1
                 return None
-            if mark[1] == before[1]:
+            if published == earlier:
                 words = "came before in this hour, with other values"
                 return self._refuse([*problems, Problem("trip_id", words, is_error=True, fits=True)], _decoded(raw), page, number)
         self._seen[key] = mark
@@ -302,8 +334,8 @@ class TripReader:
 
     def _flag(self, row: Row) -> None:
         """Count what is odd about a trip that is taken."""
-        flags = self.tally.flags
         start_lon, start_lat, end_lon, end_lat, seconds, metres = row[9:15]
+        flags = self.tally.flags
         if metres <= 0:
             flags[NEGATIVE if metres else ZERO] += 1
         elif metres >= LONG_METRES:
