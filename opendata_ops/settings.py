@@ -5,6 +5,7 @@ Nothing needs to be set on a laptop. A city sets what it must through the enviro
 """
 
 import json
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -41,6 +42,17 @@ def env_count(name: str, default: int) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ImproperlyConfigured(f"{name}={value!r} is not a whole number of at least 1.")
     return int(value)
+
+
+def env_numbers(name: str, known: dict[str, float]) -> dict[str, float]:
+    """Numbers by name, `low=0.4,high=2.5`, over what holds where nothing is said, or a sentence that names what is wrong."""
+    given = env.dict(name, default={})
+    if strangers := sorted(given.keys() - known.keys()):
+        raise ImproperlyConfigured(f"{name} names {', '.join(strangers)}. It knows: {', '.join(known)}.")
+    for key, value in given.items():
+        if not re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+            raise ImproperlyConfigured(f"{name}: {key}={value!r} is not a number of 0 or more.")
+    return {**known, **{key: float(value) for key, value in given.items()}}
 
 
 def kept_secret(name: str, make) -> str:
@@ -216,6 +228,12 @@ MAX_STAGE_SECONDS = 210 * 60  # a pipeline's own deadline may be shorter, never 
 PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks
 
 
+# how sensors are judged; a watch may differ
+#: `low` and `high`: shares of the expected value; `hours`: how many of a day a sensor has to cover; `days`: how many must be known before
+#: anything is usual; `least`: under so many expected nothing is low or high; `late`: hours after its block is due that a day is called stale.
+SENSOR_THRESHOLDS = env_numbers("SENSOR_THRESHOLDS", {"low": 0.5, "high": 1.8, "hours": 18, "days": 3, "least": 20, "late": 3})
+
+
 def queue(url: str) -> dict:
     """django-q2's broker: the control database, or redis://… / sqs://region?queue_region=… by one setting."""
     scheme = urlsplit(url).scheme
@@ -262,6 +280,7 @@ LOGGING = {
         "opendata_ops": {"level": LOG_LEVEL},
         "pipelines": {"level": LOG_LEVEL},
         "catalog": {"level": LOG_LEVEL},
+        "perfmet": {"level": LOG_LEVEL},
         "django-q": {"level": "WARNING"},
     },
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-READERS = {"str", "int", "list", "dict", "bool", "float", "json", "env_bool", "env_count", "kept_secret"}
+READERS = {"str", "int", "list", "dict", "bool", "float", "json", "env_bool", "env_count", "env_numbers", "kept_secret"}
 LINES = Path(settings.BASE_DIR, ".env.example").read_text().splitlines()
 NAMED = [match for line in LINES if (match := re.fullmatch(r"#?([A-Z][A-Z0-9_]*)=(.*)", line))]
 
