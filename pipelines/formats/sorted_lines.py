@@ -1,0 +1,65 @@
+"""Lines sorted by a key, any number of them in a bounded memory: sorted runs lie on disk and are merged.
+
+Lines with equal keys keep the order in which they came.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import IO
+
+#: So many bytes are sorted at once; a row of a sensor has two or three hundred.
+RUN = 12 * 1024 * 1024
+#: What a line costs beside its bytes.
+_EACH = 60
+_APART = b"\0"
+_KEYED = bytes.maketrans(b"\0\n", b"\1\1")
+
+
+class SortedLines:
+    """Add lines with their keys, then read them once, in order. Use it as a context: the files that it needs go with it.
+
+    A key has always the same number of parts; they are compared one after the other, by their UTF-8. A line holds no line end.
+    """
+
+    def __init__(self, folder: Path, *, run: int = RUN):
+        self.folder = folder
+        self._run, self._held, self._size, self._number, self._parts = run, [], 0, 0, 0
+        self._files: list[IO[bytes]] = []
+
+    def add(self, key: Sequence[str], line: bytes) -> None:
+        record = _APART.join((*(part.encode().translate(_KEYED) for part in key), b"%012d" % self._number, line))
+        self._number += 1
+        self._parts = len(key) + 1
+        self._held.append(record)
+        self._size += len(record) + _EACH
+        if self._size > self._run:
+            self._spill()
+
+    def _spill(self) -> None:
+        self._held.sort()
+        file = TemporaryFile(dir=self.folder)  # noqa: SIM115 - it is read when all are there, and closed with the others
+        self._files.append(file)
+        for begin in range(0, len(self._held), 1_000):
+            file.write(b"\n".join(self._held[begin : begin + 1_000]) + b"\n")
+        file.seek(0)
+        self._held, self._size = [], 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._held.sort()
+        merged = heapq.merge(*self._files, self._held) if self._files else self._held
+        for record in merged:
+            yield record.split(_APART, self._parts)[-1].removesuffix(b"\n")
+
+    def __enter__(self) -> SortedLines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with ExitStack() as closing:
+            for file in self._files:
+                closing.callback(file.close)
