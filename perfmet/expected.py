@@ -37,7 +37,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Usual:
-    """What is usual for a sensor: the value (None: not known), the hours a day, and on how many earlier days that stands."""
+    """What is usual for a sensor: the value (None: not known), the hours a day, and how many earlier days could tell."""
 
     value: float | None
     hours: float | None
@@ -57,9 +57,9 @@ def usual(rule: str, window_days: int, day: date, today: float | None, past: Seq
         values = [one.value for one in counted] + ([today] if today is not None else [])
     else:
         since = day - reach(window_days)
-        counted = [one for one in past if since <= one.day < day and one.health not in ODD][-window_days:]
-        values = [one.value for one in counted]
-    hours = [one.hours for one in counted if one.hours is not None]
+        counted = [one for one in past if since <= one.day < day and one.health not in ODD]
+        values = [one.value for one in counted[-window_days:]]
+    hours = [one.hours for one in counted[-window_days:] if one.hours is not None]
     return Usual(fmean(values) if values else None, median(hours) if hours else None, len(counted))
 
 

@@ -70,7 +70,7 @@ def observe_days(watch: SensorWatch, given: Mapping[date, Delivery]) -> Seen:
     """Write the observations of these days, and judge anew the later days that stand on them, up to four windows after the last.
 
     A reading without rows is none. Where nothing at all was given of a day, its expected sensors are stale, not silent. Takes
-    seven queries for a month of a hundred sensors, however many days change. Raises SetupError for thresholds that make no sense.
+    five or six queries, however many days and sensors there are. Raises SetupError for thresholds that make no sense.
     """
     if not given:
         return Seen((), 0, Counter())
@@ -239,7 +239,7 @@ def _good_runs(watch: SensorWatch, days: Sequence[date]) -> list[dict[str, Any]]
     if not pipeline.is_snapshot:
         since, until = clock.day_start(days[0], pipeline.time_zone), clock.day_start(days[-1] + clock.DAY, pipeline.time_zone)
         runs = runs.filter(block__ends_at__gt=since, block__starts_at__lt=until)
-    newest = runs.order_by("block", "stage", "-pk").distinct("block", "stage")
+    newest = runs.order_by("block_id", "stage", "-pk").distinct("block_id", "stage")
     return list(newest.values("pk", "stage", "block__starts_at", "block__ends_at", "details__observations"))
 
 

@@ -179,5 +179,5 @@ def test_counts_that_cannot_be_read_are_a_fault_that_names_the_run():
 def test_a_day_from_standardize_takes_few_questions():
     watch = watched()
     delivered(watch, SUNDAY, {"a": 1})
-    with asks(7):
+    with asks(5):
         observe.gather(watch, [SUNDAY])
