@@ -62,6 +62,7 @@ class Hop:
 
     `state` is "ok", "rejected" (rows were rejected on the way here), "differs", "failed", "running", "behind" (what stands here
     is of an earlier pass) or "unreached". `beyond` rows went along that are not of this block, and don't count among `rows`.
+    `is_recounted`: what came was counted otherwise (files, vehicles, a day with its neighbours), and none of it is missing.
     """
 
     key: str
@@ -75,6 +76,7 @@ class Hop:
     difference: int | None = None
     run: Run | None = None
     beyond: int = 0
+    is_recounted: bool = False
 
     @property
     def lost(self) -> int:
@@ -108,6 +110,8 @@ class Hop:
         if self.rows is None or self.difference is None:
             unsure = "not reached" if self.rows is None else "not compared: what stands here is of an earlier pass"
             return Joint("–", "", "being worked on" if self.state == "running" else unsure)
+        if self.is_recounted:
+            return Joint("→", "", f"all that came was taken, and is counted otherwise here; {self.rejected:,} rejected")
         if self.lost:
             return Joint(
                 _signed(-self.lost),
@@ -119,7 +123,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Term:
-    """A piece of the sentence of Law 1: `sign` stands before it ("", "=", "≠" or "+")."""
+    """A piece of the sentence of Law 1: `sign` stands before it ("", "=", "≠", "→" or "+")."""
 
     sign: str
     rows: int
@@ -143,7 +147,7 @@ class Chain:
             # what stands there of an earlier pass, or is being replaced, is no part of this one's sentence
             if hop.rows is None or (hop.difference is None and hop.key != "source"):
                 break
-            sign = "" if not terms else ("≠" if hop.difference else "=")
+            sign = "" if not terms else ("≠" if hop.difference else "→" if hop.is_recounted else "=")
             terms.append(Term(sign, hop.rows, hop.where))
             # after the load they are told even when there are none: that they were counted is the news
             if hop.rejected or hop.key == Stage.LOAD:
@@ -266,6 +270,12 @@ def _hop(stage: str, before: Hop, latest: Run | None, confirmed: Run | None, evi
         rows = (evidence.published if stage == Stage.PUBLISH else evidence.rows_out) + evidence.unchanged - beyond
     known = evidence is not None
     difference = before.rows - rows - rejected - duplicates if known and before.rows is not None else None
+    taken, made = (evidence.details.get("taken"), evidence.details.get("made")) if evidence else (None, None)
+    is_recounted = bool(evidence) and (taken not in (None, evidence.rows_in) or made not in (None, rows))
+    if difference is not None and taken is not None:
+        difference = before.rows - taken
+    if made is not None:
+        rows = made
     # a stage that was confirmed after the last count before it is up to date; else what stands here is of an earlier pass
     behind = bool(known and upstream and confirmed and confirmed.pk < upstream.pk)
     if latest and latest.state in BAD:
@@ -295,4 +305,5 @@ def _hop(stage: str, before: Hop, latest: Run | None, confirmed: Run | None, evi
         difference,
         evidence or latest,
         beyond,
+        is_recounted,
     )

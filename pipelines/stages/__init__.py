@@ -3,13 +3,14 @@
 from pipelines.blocks import Outcome
 from pipelines.errors import SetupError
 from pipelines.models import Run, Stage
-from pipelines.stages import enrich, extract, load, publish, standardize
+from pipelines.stages import aggregate, enrich, extract, load, publish, standardize
 from pipelines.stages.note import Note
 
 STAGES = {
     Stage.EXTRACT: extract.extract,
     Stage.STANDARDIZE: standardize.standardize,
     Stage.ENRICH: enrich.enrich,
+    Stage.AGGREGATE: aggregate.aggregate,
     Stage.LOAD: load.load,
     Stage.PUBLISH: publish.publish,
 }

@@ -1,6 +1,7 @@
 """Enrich: lake, standard → lake, ready. Every row gets the keys of the areas in which its points lie; the rest of it stays as it is, byte for byte.
 
 A pipeline without a standardize stage has its raw files enriched. A point outside a layer, or none, makes an empty cell (NULL).
+The documents of sensors are joined with the inventory instead (`ready.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from pipelines.errors import DataError, SetupError
 from pipelines.faults import faultpoint
 from pipelines.formats import json_rows
 from pipelines.models import Enrichment, Pipeline, Run, Stage
+from pipelines.stages import documents
 from pipelines.stages.load import files_of
 from pipelines.stages.note import Note
+from pipelines.stages.ready import ready
 
 #: Rows whose points are looked up at once: memory is a piece of the file, and a sweep over the areas pays.
 CHUNK = 50_000
@@ -255,6 +258,8 @@ def enrich(run: Run, note: Note) -> Outcome:
     """Add the pipeline's areas to the block's rows; as many rows come out as go in. Raises PipelineError."""
     block = run.block
     pipeline = block.pipeline
+    if pipeline.format in documents.FORMATS:
+        return ready(run, note)
     asked = list(pipeline.enrichments.select_related("layer"))
     if not asked:
         raise SetupError(

@@ -20,7 +20,7 @@ from pipelines.blocks import Counts, Outcome, not_conserved
 from pipelines.connectors.base import Column
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.faults import InjectedFault
-from pipelines.formats import json_rows
+from pipelines.formats import json_rows, sensors
 from pipelines.models import Gone, ImportLog, Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import volume
 from pipelines.stages.columns import may_retype
@@ -31,6 +31,10 @@ from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, Merged, Re
 EXAMPLES = 1_000
 #: The latest layer that has files is the one to load.
 LAYERS = (Layer.AGGREGATED, Layer.READY, Layer.STANDARD, Layer.RAW)
+#: Of what sensors bring, only the last step is rows: what comes before are documents, which only their own stages read.
+DOCUMENT_LAYERS = (Layer.AGGREGATED, Layer.READY)
+#: The role of a document, and those of the files that help to read others: a day's matched reads, an intersection's site.json.
+DOCUMENT, MATCHED, SITE = "document", "matched", "site"
 #: Which stage puts files there.
 MADE_BY = {Layer.AGGREGATED: Stage.AGGREGATE, Layer.READY: Stage.ENRICH, Layer.STANDARD: Stage.STANDARDIZE, Layer.RAW: Stage.EXTRACT}
 
@@ -289,7 +293,14 @@ def newer_is_loaded(block: ScheduleBlock) -> bool:
     return later.exists()
 
 
-def files_of(block: ScheduleBlock, layers: Sequence[str] = LAYERS) -> list[CatalogEntry]:
+def files_of(block: ScheduleBlock, layers: Sequence[str] | None = None) -> list[CatalogEntry]:
+    """The files that are loaded: those of the first of these layers that has any, but for documents and what helps to read them."""
+    if layers is None:
+        layers = DOCUMENT_LAYERS if block.pipeline.format in sensors.FORMATS else LAYERS
+    return [entry for entry in entries_of(block, layers) if entry.metadata.get("role") not in (DOCUMENT, MATCHED, SITE)]
+
+
+def entries_of(block: ScheduleBlock, layers: Sequence[str]) -> list[CatalogEntry]:
     """The live files of the first of these layers that has any, in the order of their names. Raises DataError when they are of two passes.
 
     A layer whose stage the pipeline no longer has is passed over: its files are of another time.

@@ -1,44 +1,44 @@
-"""Standardize: lake, raw → lake, standard. Each raw file of the block becomes a CSV file of the city's own form; what is no row is kept apart.
+"""Standardize: lake, raw → lake, standard. Each raw file of the block becomes a file of the city's own form; what is no row is kept apart.
 
-Nothing here knows what a file holds: `FORMATS` names for each format of a pipeline who reads it. A record that is refused never
-stops the block: it is kept whole with its reason, and judged anew when the stage runs again. Where nearly all are refused, the
-block is suspicious.
+That form is CSV; of sensors it is a document (`documents.py`), and of a camera's zip one for each of its zones. Nothing here
+knows what a file holds: `FORMATS` names for each format of a pipeline who reads it. A record that is refused never stops the
+block: it is kept whole with its reason, and judged anew when the stage runs again. Where nearly all are refused, the block is
+suspicious.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from django.db.models.functions import Now
 
 from catalog import lake
 from catalog.models import CatalogEntry, Layer
 from pipelines.blocks import Counts, Outcome
-from pipelines.errors import DataError, SetupError
+from pipelines.errors import SetupError
 from pipelines.faults import faultpoint
 from pipelines.formats import mds_trips
-from pipelines.formats.standard import Format, Refused, Tally
-from pipelines.models import RegisteredOperator, RejectedRow, Run, ScheduleBlock, Stage
-from pipelines.stages.load import files_of
+from pipelines.formats.sensors import Raw, SensorFormat
+from pipelines.formats.standard import Format
+from pipelines.models import RegisteredOperator, Run, ScheduleBlock
+from pipelines.stages import documents
+from pipelines.stages.documents import Desk
+from pipelines.stages.load import DOCUMENT, MATCHED, SITE, entries_of, files_of
 from pipelines.stages.note import Note
-from pipelines.warehouse.tables import REJECTED_ROWS, REJECTED_SHARE, visible
+from pipelines.stages.refusals import BATCH, Refusals, is_suspicious
 
 #: The local files of a role ("vehicles"), fetched only when they are asked for.
 Helpers = Callable[[str], Iterator[Path]]
-#: So many kinds of refusals and warnings are told in the log, the most frequent first; all are in the run's details.
-MOST_KINDS = 20
-BATCH = 200
+NOTHING = "The lake has no raw files for this window."
 
 
 def standardize(run: Run, note: Note) -> Outcome:
-    """Turn the block's raw files into standard ones.
+    """Turn the block's raw files into standard ones. Raises PipelineError.
 
     rows_in (all records) = rows_out + rejected + duplicates; what belongs to another block, and comes there again, is a duplicate here.
     """
+    if run.block.pipeline.format in documents.FORMATS:
+        return _documents(run, note)
     block = run.block
     entries = files_of(block, [Layer.RAW])
     pages = [entry for entry in entries if not entry.metadata.get("role")]
@@ -51,11 +51,9 @@ def standardize(run: Run, note: Note) -> Outcome:
         work.file(entry)
         note.progress(reader.tally.rows_in, total)
     lake.withdraw_others(block.pipeline.slug, Layer.STANDARD, block.starts_at, work.entries)
-    # every record of the block was judged anew, those that this stage refused before among them
-    earlier = RejectedRow.objects.filter(block=block, run__stage=Stage.STANDARDIZE, replayed_at=None).exclude(run=run)
-    earlier.update(replayed_at=Now())
     tally = reader.tally
-    work.tell()
+    work.refusals.retire_earlier()
+    work.refusals.tell(note, tally)
     return Outcome(
         Counts(
             rows_in=tally.rows_in,
@@ -64,8 +62,8 @@ def standardize(run: Run, note: Note) -> Outcome:
             duplicates=tally.duplicates + tally.elsewhere,
             bytes=work.bytes,
         ),
-        message=_words(tally, work.reasons) if pages else "The lake has no raw files for this window.",
-        mark=ScheduleBlock.Mark.SUSPICIOUS if _is_suspicious(tally) else ScheduleBlock.Mark.NONE,
+        message=work.refusals.words(tally) if pages else NOTHING,
+        mark=ScheduleBlock.Mark.SUSPICIOUS if is_suspicious(tally) else ScheduleBlock.Mark.NONE,
         details={
             "entries": [entry.pk for entry in work.entries],
             "flags": dict(tally.flags),
@@ -76,28 +74,13 @@ def standardize(run: Run, note: Note) -> Outcome:
     )
 
 
-def _is_suspicious(tally: Tally) -> bool:
-    too_many = tally.rejected > REJECTED_ROWS and tally.rejected > tally.rows_in * REJECTED_SHARE
-    return too_many or (tally.rejected > 0 and not tally.rows_out)
-
-
-def _words(tally: Tally, reasons: Counter[str]) -> str:
-    words = f"{tally.rows_out:,} of {tally.rows_in:,} rows"
-    if tally.rejected:
-        words += f", {tally.rejected:,} rejected"
-        if _is_suspicious(tally):
-            words += f" (most because of: {reasons.most_common(1)[0][0]})"
-    words += f", {tally.duplicates:,} duplicates" * bool(tally.duplicates)
-    return words + f", {tally.elsewhere:,} that belong to other blocks" * bool(tally.elsewhere)
-
-
 class _Work:
     """Takes the raw files one by one, keeps what is refused, and counts."""
 
     def __init__(self, run: Run, note: Note, reader: Format):
         self.run, self.note, self.reader = run, note, reader
+        self.refusals = Refusals(run)
         self.entries: list[CatalogEntry] = []
-        self.reasons: Counter[str] = Counter()
         self.bytes = 0
 
     def file(self, raw: CatalogEntry) -> None:
@@ -109,14 +92,9 @@ class _Work:
         rows_in, rows_out = tally.rows_in, tally.rows_out
         refused = self.reader.convert(page, target, raw.metadata)
         while batch := list(islice(refused, BATCH)):
-            self.reasons.update(one.reason for one in batch)
-            RejectedRow.objects.bulk_create(self._kept(raw, one) for one in batch)
-        if raw.rows is not None and tally.rows_in - rows_in != raw.rows:
-            raise DataError(
-                f"{raw.pointer} has {tally.rows_in - rows_in:,} rows; {raw.rows:,} were counted when it came.",
-                code="rows-lost",
-                next_step="Run the block again from extract.",
-            )
+            self.refusals.keep(batch, raw.pointer)
+        if raw.rows is not None:
+            documents.refuse_lost(raw.pointer, tally.rows_in - rows_in, raw.rows)
         size = target.stat().st_size
         self.entries.append(
             lake.shelve(
@@ -137,36 +115,62 @@ class _Work:
         self.bytes += size
         note.log(f"{raw.name}: {tally.rows_out - rows_out:,} of {tally.rows_in - rows_in:,} rows, as {name}")
 
-    def _kept(self, raw: CatalogEntry, refused: Refused) -> RejectedRow:
-        return RejectedRow(
-            run=self.run,
-            block=self.run.block,
-            reason=visible(refused.reason)[:300],
-            column=visible(refused.column)[:63],
-            value=visible(refused.value)[:1000],
-            row_key=visible(refused.key)[:300],
-            raw=_visible(refused.raw),
-            file=raw.pointer,
-            line=refused.number,
-        )
 
-    def tell(self) -> None:
-        """What was refused and what was odd, as lines of the log."""
-        for words, times in self.reasons.most_common(MOST_KINDS):
-            self.note.warn(f"{times:,} rows rejected: {words}")
-        for words, times in self.reader.tally.warnings.most_common(MOST_KINDS):
-            self.note.warn(f"{times:,} rows taken all the same: {words}")
+# documents
 
 
-def _visible(value: Any) -> Any:
-    """JSON as the database can keep it: what is no text is written as its bytes."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, dict):
-        return {visible(name): _visible(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_visible(inner) for inner in value]
-    return value
+def _documents(run: Run, note: Note) -> Outcome:
+    """Turn the block's raw files into documents, and say what was observed of each sensor.
+
+    Of raw files whose rows nobody could count on their way (zips), the run's details say how many there were: `taken`.
+    """
+    block = run.block
+    entries = entries_of(block, [Layer.RAW])
+    pages = documents.of_role(entries, "")
+    helpers = documents.of_role(entries, MATCHED)
+    sites = {entry.id_base: documents.site_of(block.pipeline, entry.id_base, documents.day_of(block)) for entry in pages}
+    desk = Desk(run, note, Layer.STANDARD, [*pages, *helpers, *filter(None, sites.values())])
+    reader, tally = desk.reader, desk.tally
+    total = sum(entry.rows or 0 for entry in pages)
+    note.progress(0, total)
+    for entry in pages:
+        faultpoint("standardize.page")
+        rows_in, rows_out = tally.rows_in, tally.rows_out
+        _take(desk, reader, entry, sites[entry.id_base])
+        if reader.counts_lines and entry.rows is not None:
+            documents.refuse_lost(entry.pointer, tally.rows_in - rows_in, entry.rows)
+        note.log(f"{desk.terms.name(entry.id_base, entry.id_ext)}: {tally.rows_out - rows_out:,} of {tally.rows_in - rows_in:,} rows")
+        note.progress(tally.rows_in, total)
+    for entry in helpers:
+        # what is refused of it is kept by the pipeline that publishes it
+        _take(desk, desk.format(file=MATCHED), entry, None, role=MATCHED)
+    for entry in documents.of_role(entries, SITE):
+        desk.copy(entry, SITE)
+    details = desk.close()
+    return Outcome(
+        desk.counts(),
+        message=desk.refusals.words(tally) if pages else NOTHING,
+        mark=ScheduleBlock.Mark.SUSPICIOUS if is_suspicious(tally) else ScheduleBlock.Mark.NONE,
+        details={
+            **details,
+            "observations": reader.observations(),
+            **({} if reader.counts_lines else {"taken": sum(1 if entry.rows is None else entry.rows for entry in pages)}),
+        },
+    )
+
+
+def _take(desk: Desk, reader: SensorFormat, entry: CatalogEntry, site: CatalogEntry | None, *, role: str = DOCUMENT) -> None:
+    """Standardize one raw file; the clock of a camera is known by the site file of its intersection."""
+    raw = Raw(
+        path=desk.local_path(entry),
+        name=desk.terms.name(entry.id_base, entry.id_ext),
+        base=entry.id_base,
+        ext=entry.id_ext,
+        helpers={SITE: desk.local_path(site)} if site else {},
+        metadata=entry.metadata,
+    )
+    with desk.folder() as folder:
+        desk.take(reader.standardize(raw, folder), entry.pointer, [entry, *([site] if site else [])], role=role)
 
 
 # who reads what
@@ -176,10 +180,11 @@ def _reader(block: ScheduleBlock, entries: list[CatalogEntry], note: Note) -> Fo
     """The reader of this block's format. Raises SetupError for a format that nobody standardizes."""
     pipeline = block.pipeline
     if pipeline.format not in FORMATS:
+        known = sorted([*FORMATS, *documents.FORMATS])
         raise SetupError(
             f"Nothing is known that turns files of the format {pipeline.format!r} into the city's own form.",
             code="no-such-format",
-            next_step=f"Set the format of {pipeline.title} to one of {', '.join(sorted(FORMATS))}, or take standardize out of its stages.",
+            next_step=f"Set the format of {pipeline.title} to one of {', '.join(known)}, or take standardize out of its stages.",
         )
 
     def helpers(role: str) -> Iterator[Path]:
