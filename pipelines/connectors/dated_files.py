@@ -173,7 +173,47 @@ def _counter(ext: str, has_header: bool | None) -> tuple[LineCounter | RecordCou
     return None, 0
 
 
-# options
+# options, and what it means that there is nothing
+
+
+def bad_option(account: Account, name: str, wanted: str) -> SetupError:
+    """The error for an option of a pipeline that makes no sense."""
+    return SetupError(
+        f"the option {name} of a pipeline of provider {account.slug} is wrong",
+        code="bad-option",
+        next_step=f"Write {wanted} as {name} in the pipeline's options.",
+    )
+
+
+def late_days_of(options: Mapping[str, Any], account: Account) -> float:
+    """Days after its end that the things of a window are waited for. Raises SetupError."""
+    late = options.get("late_days", LATE_DAYS)
+    if isinstance(late, bool) or not isinstance(late, int | float) or not 0 <= late <= 3650:
+        raise bad_option(account, "late_days", "a number of days")
+    return float(late)
+
+
+def area_of(options: Mapping[str, Any], account: Account) -> str:
+    """What the things of one source are called by ("Austin"), as a part of a file name; "" where nobody says. Raises SetupError."""
+    area = options.get("area", "")
+    if not isinstance(area, str):
+        raise bad_option(account, "area", "a text")
+    return area.replace("/", "&")
+
+
+def absent(where: str, what: str, request: FetchRequest, late_days: float) -> NotReady | NeverCame:
+    """What it means that `where` has nothing of the request's window, by how long ago that was: it is waited for, or it never came."""
+    starts_at = request.starts_at.astimezone(ZoneInfo(request.time_zone))
+    words = f"{where} has no {what} of {starts_at:%a %b} {starts_at.day} {starts_at.year}"
+    given_up_at = request.ends_at + timedelta(days=late_days)
+    now = request.asked_at or datetime.now(UTC)
+    if now < given_up_at:
+        return NotReady(f"{words} yet", retry_after=min(ASK_AGAIN, (given_up_at - now).total_seconds() + 1), code="not-there-yet")
+    return NeverCame(
+        f"{words}, {late_days:g} days after it",
+        code="never-came",
+        next_step="Ask whoever delivers it. When it comes, run the block again; if there is none, accept the block.",
+    )
 
 
 @dataclass(frozen=True)
@@ -253,7 +293,7 @@ class DatedFiles(ABC):
         listing = self._listing(resource, request)
         wanted = list(listing.wanted(request))
         if not wanted:
-            raise self._absent(resource, request, listing.wishes)
+            raise absent(self._where(), f"file {resource}", request, listing.wishes.late_days)
         done = 0
         for moment, held in wanted:
             helpers = {role: shelf.of(moment.wall) for role, shelf in listing.helpers.items()}
@@ -290,21 +330,6 @@ class DatedFiles(ABC):
         rows = max(counter.total - header, 0) if counter else None
         return FetchedFile(name, path, rows, size, digest.hexdigest(), self._origin(held.name), metadata)
 
-    def _absent(self, resource: str, request: FetchRequest, wishes: Wishes) -> NotReady | NeverCame:
-        """What it means that there is no file of the window, by how long ago that was."""
-        starts_at, ends_at = request.starts_at.astimezone(ZoneInfo(request.time_zone)), request.ends_at
-        day = f"{starts_at:%a %b} {starts_at.day} {starts_at.year}"
-        given_up_at = ends_at + timedelta(days=wishes.late_days)
-        now = request.asked_at or datetime.now(UTC)
-        if now < given_up_at:
-            wait = min(ASK_AGAIN, (given_up_at - now).total_seconds() + 1)
-            return NotReady(f"{self._where()} has no file {resource} of {day} yet", retry_after=wait, code="file-not-there-yet")
-        return NeverCame(
-            f"{self._where()} has no file {resource} of {day}, {wishes.late_days:g} days after it",
-            code="file-never-came",
-            next_step="Ask whoever delivers the files. When it comes, run the block again; if there is none, accept the block.",
-        )
-
     def _listing(self, resource: str, request: FetchRequest) -> _Listing:
         pattern, wishes = self._pattern(resource, "the resource"), self._wishes(resource, request.options)
         return _Listing(self, pattern, wishes)
@@ -320,29 +345,20 @@ class DatedFiles(ABC):
             ) from None
 
     def _wishes(self, resource: str, options: Mapping[str, Any]) -> Wishes:
-        helpers, late, header = options.get("helpers") or {}, options.get("late_days", LATE_DAYS), options.get("header")
+        helpers, header = options.get("helpers") or {}, options.get("header")
         if not isinstance(helpers, Mapping) or not all(isinstance(text, str) for text in helpers.values()):
-            raise self._bad_option("helpers", 'names and patterns, as in {"matched": "Austin_btmatch_%m-%d-%Y.txt"}')
-        if isinstance(late, bool) or not isinstance(late, int | float) or not 0 <= late <= 3650:
-            raise self._bad_option("late_days", "a number of days")
+            raise bad_option(self.account, "helpers", 'names and patterns, as in {"matched": "Austin_btmatch_%m-%d-%Y.txt"}')
         if header not in (None, True, False):
-            raise self._bad_option("header", "true or false")
-        kind, base = options.get("file", ""), options.get("area", "")
-        if not isinstance(kind, str) or not isinstance(base, str):
-            raise self._bad_option("file and area", "a text each")
+            raise bad_option(self.account, "header", "true or false")
+        kind = options.get("file", "")
+        if not isinstance(kind, str):
+            raise bad_option(self.account, "file", "a text")
         return Wishes(
-            base=base.replace("/", "&") or PurePosixPath(resource.partition("%")[0]).name.strip("_-. ") or self.account.slug,
+            base=area_of(options, self.account) or PurePosixPath(resource.partition("%")[0]).name.strip("_-. ") or self.account.slug,
             kind=kind,
             helpers={role: self._pattern(text, f"the helper {role}") for role, text in helpers.items()},
-            late_days=float(late),
+            late_days=late_days_of(options, self.account),
             has_header=header,
-        )
-
-    def _bad_option(self, name: str, wanted: str) -> SetupError:
-        return SetupError(
-            f"the option {name} of a pipeline of provider {self.account.slug} is wrong",
-            code="bad-option",
-            next_step=f"Write {wanted} as {name} in the pipeline's options.",
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 import ssl
 import threading
 import time
@@ -42,7 +43,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from pipelines.connectors.addresses import AllowList
 from pipelines.connectors.redaction import Redactor
-from pipelines.connectors.wire import GuardedAdapter, on_the_clock, seconds_allowed, seconds_left
+from pipelines.connectors.wire import GuardedAdapter, dial, on_the_clock, seconds_allowed, seconds_left
 from pipelines.errors import DataError, PipelineError, SetupError, TransientError
 
 MIB = 1024 * 1024
@@ -179,6 +180,31 @@ class Door:
         """Whether the allow-list itself names the host of `url`: a neighbour that we may speak to without TLS."""
         scheme, host, port = self._place(url)
         return self._allow.names(host, port or _default_port(scheme))
+
+    def names(self, host: str, port: int) -> bool:
+        """Whether the allow-list itself names this host at this port."""
+        return self._allow.names(host, port)
+
+    def dial(self, host: str, port: int) -> socket.socket:
+        """A plain connection for who speaks another language than HTTP, such as a database's driver. Raises SetupError, TransientError.
+
+        A driver that dials for itself must be given the address that was reached (`getpeername`), not the name.
+        """
+        try:
+            return dial(self._allow, host, port, timeout=self.connect_timeout)
+        except (socket.gaierror, UnicodeError):
+            raise self._failure(
+                TransientError,
+                f"the name {host} was not found",
+                code="dns",
+                next_step=f"Check the spelling of the address of {self.owner}, and this machine's DNS.",
+            ) from None
+        except TimeoutError:
+            raise self._failure(
+                TransientError, f"{host} did not take the connection within {self.connect_timeout:g} s", code="connect-timeout"
+            ) from None
+        except OSError as error:
+            raise self._failure(TransientError, f"{host}:{port} could not be reached: {error.strerror or error}", code="unreachable") from None
 
     def get_json(self, url: str, params: Params = None, headers: Mapping[str, str] | None = None, auth: Any = None) -> Any:
         """The answer as strict JSON. Raises PipelineError."""

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -92,8 +92,48 @@ class _TimedTLSSocket(_Timed, ssl.SSLSocket):
     pass
 
 
+def dial(
+    allow: AllowList, host: str, port: int, *, timeout: float, kind: type[socket.socket] = socket.socket, options: Iterable[tuple] = ()
+) -> socket.socket:
+    """A socket to `host`, which is resolved once: only permitted addresses are dialled, and it is looked again at whom was reached.
+
+    Raises socket.gaierror or UnicodeError for a name that is not found, OSError of the last address that did not answer, and
+    SetupError where none is permitted. The deadline of the thread's request shortens the `timeout`.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    refused, failure = "", None
+    for family, form, protocol, _, target in found:
+        if not allow.permits(host, port, address(target[0])):
+            refused = target[0]
+            continue
+        sock = kind(family, form, protocol)
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            left = seconds_left()
+            sock.settimeout(timeout if left is None else min(timeout, left))
+            sock.connect(target)
+            peer = sock.getpeername()[0]
+        except OSError as error:
+            sock.close()
+            failure = error
+            continue
+        # The check that counts: whom we did reach, before a byte is sent.
+        if allow.permits(host, port, address(peer)):
+            return sock
+        sock.close()
+        refused = peer
+    if failure is not None:
+        raise failure
+    raise SetupError(
+        f"{host} is at {refused}, an address inside a private or reserved network, where connectors may not go",
+        code="address-refused",
+        next_step=f"If this host is meant, have {host}:{port} added to the setting OUTBOUND_ALLOW.",
+    )
+
+
 class _Guarded:
-    """A connection that resolves its host once, dials only permitted addresses, and looks again at whom it reached."""
+    """A connection that goes only where the door's allow-list permits."""
 
     allow: AllowList
     connect_timeout: float
@@ -101,40 +141,13 @@ class _Guarded:
     def _new_conn(self) -> socket.socket:
         host = self._dns_host.strip("[]")
         try:
-            found = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+            return dial(self.allow, host, self.port, timeout=self.connect_timeout, kind=_TimedSocket, options=self.socket_options or ())
         except (socket.gaierror, UnicodeError) as error:
             raise NameResolutionError(self.host, self, error) from error
-        refused, failure = "", None
-        for family, kind, protocol, _, target in found:
-            if not self.allow.permits(host, self.port, address(target[0])):
-                refused = target[0]
-                continue
-            sock = _TimedSocket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                left = seconds_left()
-                sock.settimeout(self.connect_timeout if left is None else min(self.connect_timeout, left))
-                sock.connect(target)
-                peer = sock.getpeername()[0]
-            except OSError as error:
-                sock.close()
-                failure = error
-                continue
-            # The check that counts: whom we did reach, before a byte is sent.
-            if self.allow.permits(host, self.port, address(peer)):
-                return sock
-            sock.close()
-            refused = peer
-        if isinstance(failure, TimeoutError):
-            raise ConnectTimeoutError(self, str(failure)) from failure
-        if failure is not None:
-            raise NewConnectionError(self, failure.strerror or str(failure)) from failure
-        raise SetupError(
-            f"{self.host} is at {refused}, an address inside a private or reserved network, where connectors may not go",
-            code="address-refused",
-            next_step=f"If this host is meant, have {self.host}:{self.port} added to the setting OUTBOUND_ALLOW.",
-        )
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            raise NewConnectionError(self, error.strerror or str(error)) from error
 
 
 def _guarded_pools(allow: AllowList, connect_timeout: float) -> dict[str, type[HTTPConnectionPool]]:
