@@ -20,6 +20,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -619,7 +620,20 @@ def _opened(url: str, endpoint: str, process: int) -> Lake:
 
 def lake() -> Lake:
     """The lake of settings.LAKE_URL: one a process, for a connection must not be shared with a forked child."""
-    return _opened(settings.LAKE_URL, _endpoint(), os.getpid())
+    return _instead.get() or _opened(settings.LAKE_URL, _endpoint(), os.getpid())
+
+
+_instead: ContextVar[Lake | None] = ContextVar("_instead", default=None)
+
+
+@contextmanager
+def instead(other: Lake) -> Iterator[None]:
+    """Within this, `lake()` is `other`: a simulation writes there (`catalog.overlay`)."""
+    token = _instead.set(other)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 # files and their entries

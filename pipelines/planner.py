@@ -286,7 +286,8 @@ class Order:
 
     `which` is "missing" (owed, never ran), "failed", "incomplete" (anything but done), or "all". `stages` None means: from
     where each block stands, or all of them for a block that is done. `force` ignores that the source is unchanged; `rebuild`
-    reads everything and puts a new table in the place of the old.
+    reads everything and puts a new table in the place of the old. `windows` are named one by one instead, by (start, end); one that
+    is not over yet is meant too.
     """
 
     pipelines: list[Pipeline]
@@ -297,6 +298,7 @@ class Order:
     force: bool = False
     block_ids: list[int] | None = None
     rebuild: bool = False
+    windows: list[tuple[datetime, datetime]] | None = None
 
 
 @dataclass(frozen=True)
@@ -338,6 +340,9 @@ def _windows(order: Order, pipeline: Pipeline, now: datetime) -> list[tuple[tupl
     have = ScheduleBlock.objects.filter(pipeline=pipeline).select_related("pipeline")
     if order.block_ids is not None:
         return [((block.starts_at, block.ends_at), block) for block in have.filter(pk__in=order.block_ids).order_by("starts_at")]
+    if order.windows is not None:
+        there = {block.starts_at: block for block in have.filter(starts_at__in=[start for start, _ in order.windows])}
+        return [(window, there.get(window[0])) for window in sorted(order.windows)]
     current = clock.window_at(pipeline.cadence, pipeline.time_zone, now)
     if order.starts_at is None and order.ends_at is None and (pipeline.is_snapshot or pipeline.cadence == Cadence.MANUAL):
         # a snapshot's older windows can't be read any more: what the source holds belongs to the present one
@@ -390,7 +395,7 @@ def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], b
         skip = f"it has none of the stages {', '.join(order.stages or [])}"
     elif pipeline.is_snapshot and Stage.EXTRACT in will and window[1] <= now and order.block_ids is None:
         skip = "the source only gives its present rows, which belong to the present window"
-    elif not pipeline.is_snapshot and window[1] > now:
+    elif not pipeline.is_snapshot and window[1] > now and order.windows is None:
         skip = "it is not over yet"
     elif state == State.HELD and block.error_code == "held" and order.block_ids is None:
         skip = f"{block.message.rstrip('.')}; release it first"

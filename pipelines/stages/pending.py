@@ -86,12 +86,13 @@ def write_csv(path: Path, chunks: Iterable[tuple[int, list[dict[str, Any]]]], na
         writer = csv_dialects.writer(file)
         writer.writerow(names)
         for upto, rows in chunks:
-            writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
+            writer.writerows([cell(row.get(name)) for name in names] for row in rows)
             number, seq = number + len(rows), max(seq, upto)
     return number, seq
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value as a CSV file holds it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

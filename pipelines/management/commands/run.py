@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from abc import ABC
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -54,56 +55,11 @@ DOCKERS_OWN = (125, 126, 127)
 HOURS = {Cadence.HOURLY: 1, Cadence.DAILY: 24, Cadence.MANUAL: 24, Cadence.WEEKLY: 7 * 24, Cadence.MONTHLY: 30 * 24}
 
 
-class Command(OpsCommand):
-    help = "Run blocks of pipelines: extract, load, publish."
+class BlocksCommand(OpsCommand, ABC):
+    """A command that places orders and then works their blocks off, or leaves them to the queue; options: queue, workers, no_logs, reason."""
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        super().add_arguments(parser)
-        parser.epilog = EPILOG
-        parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="slugs of pipelines; none with --provider means all of that provider")
-        parser.add_argument("--provider", default="", help="only pipelines of this provider")
-        parser.add_argument("--time-min", default="", metavar="yyyy-mm-dd-hh", help="windows that end after this time")
-        parser.add_argument("--time-max", default="", metavar="yyyy-mm-dd-hh", help="windows that end by this time (default: now)")
-        hours = "so many hours before --time-max (default: 1, and --time-max now), or after --time-min"
-        parser.add_argument("--interval", type=int, metavar="HOURS", help=f"where one of the times is missing: {hours}")
-        parser.add_argument("--force", action="store_true", help="also where the source has not changed, and send every row again")
-        rebuild = "read everything, build a new table and put it in the place of the old; says what goes, and asks"
-        parser.add_argument("--initialize", action="store_true", help=rebuild)
-        parser.add_argument("--yes", action="store_true", help="answer yes to what --initialize asks")
-        parser.add_argument("--incomplete-only", action="store_true", help="only blocks that are not done, each from the stage at which it stands")
-        parser.add_argument("--dry-run", action="store_true", help="print what would run, and change nothing")
-        parser.add_argument("--stages", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
-        parser.add_argument("--no-extract", action="store_true", help="leave out extract")
-        loading = "leave out load, and standardize, enrich and aggregate, which prepare it"
-        parser.add_argument("--no-load", "--no-sync-db", action="store_true", help=loading)
-        parser.add_argument("--no-publish", "--no-sync-socrata", action="store_true", help="leave out publish")
-        parser.add_argument("--no-logs", action="store_true", help="tell only what became of each block; its log is kept all the same")
-        parser.add_argument("--workers", type=int, default=settings.WORKERS, metavar="N", help=f"blocks at once (default: {settings.WORKERS})")
-        parser.add_argument("--queue", action="store_true", help="leave the work to the workers and return at once")
-        parser.add_argument("--reason", default="", help="why; kept in the audit")
-        docker = parser.add_argument_group("in a container")
-        docker.add_argument("--docker-mode", action="store_true", help="do it in a container; with --dry-run print the command that would")
-        docker.add_argument("--env-file", default="", metavar="FILE", help="the settings of the container; needed with --docker-mode")
-        docker.add_argument("--docker-args", default="", metavar="ARGS", help='more for `docker run`: --docker-args="--network host"')
-        docker.add_argument("--docker-image", default=IMAGE, metavar="IMAGE", help=f"the image that has this program (default: {IMAGE})")
-
-    def act(self, **options: Any) -> int:
-        if not options["pipelines"] and not options["provider"]:
-            raise refusal("Name a pipeline, or a provider with --provider.", SEE_ALL)
-        if options["workers"] < 1:
-            raise refusal(f"--workers {options['workers']}: at least 1 is needed.", f"Leave it out for {settings.WORKERS}.")
-        now = timezone.now()
-        container = container_command(options, as_json=self.as_json)
-        chosen = pipelines_named(options["pipelines"], options["provider"])
-        orders = [order_of(pipeline, options, now) for pipeline in chosen]
-        for words in dict.fromkeys(words for pipeline in chosen for words in _odd_times(pipeline, options, now)):
-            self.say(words)
-        if options["dry_run"]:
-            return self._preview(orders, container)
-        if container:
-            return self._in_container(container)
-        if options["initialize"]:
-            self._ask_to_initialize(chosen, yes=options["yes"])
+    def _carry_out(self, orders: list[Order], options: dict[str, Any]) -> int:
+        """Place the orders, work the blocks off or leave them to the queue, and tell what became of each."""
         if ScheduleBlock.objects.stalled(Now()).exists():
             # what a killed worker left is "running" only by name; where no tick runs, nobody else would take it back
             planner.sweep()
@@ -128,18 +84,6 @@ class Command(OpsCommand):
         if texts is None:
             return self._stopped(ids, refused, last)
         return self._report(ids, texts, refused, last, ended)
-
-    def _ask_to_initialize(self, chosen: list[Pipeline], *, yes: bool) -> None:
-        """Say what would be replaced, and go on only with a yes. Raises Refusal."""
-        for pipeline in chosen:
-            self.say(f"{pipeline.slug}: {rebuilds.words(pipeline)}")
-        if yes:
-            return
-        if self.as_json or not sys.stdin.isatty():
-            raise refusal("--initialize replaces these tables, and nobody was there to say yes.", "Add --yes if that is what you want.")
-        self.say("Initialize? Type yes:")
-        if sys.stdin.readline().strip().lower() != "yes":
-            raise refusal("Nothing was changed.", "Type yes in full, or add --yes.")
 
     def _work_off(self, ids: list[int], workers: int, steps: Steps) -> dict[int, str]:
         """Run the blocks, and wait for those that a worker took first. Returns what became of each, in words."""
@@ -175,38 +119,6 @@ class Command(OpsCommand):
         for order in orders:
             self.say(f"{order.pipelines[0].slug}: {nothing_words(order)}")
         return NOTHING
-
-    def _in_container(self, words: list[str]) -> int:
-        """Let a container do it; its exit code is ours. Raises Refusal."""
-        if not shutil.which(words[0]):
-            raise refusal("There is no program `docker` on this machine.", "Install it, or leave --docker-mode out: the command does the same.")
-        self.say(f"$ {shlex.join(words)}")
-        try:
-            code = subprocess.run(words, check=False).returncode
-        except KeyboardInterrupt:
-            return STOPPED
-        if code in DOCKERS_OWN:
-            # what docker itself says of an image or a flag stands above
-            raise refusal(f"docker could not start the container (exit code {code}).", "Look at --docker-image, --docker-args and --env-file.")
-        return code
-
-    def _preview(self, orders: list[Order], container: list[str]) -> int:
-        lines = [line for order in orders for line in planner.preview(order)]
-        if self.as_json:
-            self.print_json({"would_run": [planned(line) for line in lines]} | ({"command": shlex.join(container)} if container else {}))
-        for line in lines:
-            now = line.block.state if line.block else "never ran"
-            words = f"left alone: {line.skip}" if line.skip else f"would run {' → '.join(line.will)}"
-            self.say(f"{line.pipeline.slug} {clock.window_text(line.starts_at, line.ends_at, line.pipeline.time_zone)} ({now}): {words}")
-        if container:
-            self.say(f"(dry)$ {shlex.join(container)}")
-        will = sum(not line.skip for line in lines)
-        if not lines:
-            for order in orders:
-                self.say(f"{order.pipelines[0].slug}: {nothing_words(order)}")
-            return NOTHING
-        self.say(f"{count(will, 'block')} would run. This was a dry run: nothing was changed.")
-        return DONE if will else REFUSED
 
     def _queue(self, moved: list[int], waiting: list[int], refused: list[Verdict]) -> int:
         try:
@@ -265,6 +177,103 @@ class Command(OpsCommand):
         if not all(map(_went_well, blocks)):
             return FAILED
         return REFUSED if refused else DONE
+
+
+class Command(BlocksCommand):
+    help = "Run blocks of pipelines: extract, load, publish."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.epilog = EPILOG
+        parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="slugs of pipelines; none with --provider means all of that provider")
+        parser.add_argument("--provider", default="", help="only pipelines of this provider")
+        parser.add_argument("--time-min", default="", metavar="yyyy-mm-dd-hh", help="windows that end after this time")
+        parser.add_argument("--time-max", default="", metavar="yyyy-mm-dd-hh", help="windows that end by this time (default: now)")
+        hours = "so many hours before --time-max (default: 1, and --time-max now), or after --time-min"
+        parser.add_argument("--interval", type=int, metavar="HOURS", help=f"where one of the times is missing: {hours}")
+        parser.add_argument("--force", action="store_true", help="also where the source has not changed, and send every row again")
+        rebuild = "read everything, build a new table and put it in the place of the old; says what goes, and asks"
+        parser.add_argument("--initialize", action="store_true", help=rebuild)
+        parser.add_argument("--yes", action="store_true", help="answer yes to what --initialize asks")
+        parser.add_argument("--incomplete-only", action="store_true", help="only blocks that are not done, each from the stage at which it stands")
+        parser.add_argument("--dry-run", action="store_true", help="print what would run, and change nothing")
+        parser.add_argument("--stages", metavar="a,b", help=f"only these stages, of: {', '.join(STAGE_ORDER)}")
+        parser.add_argument("--no-extract", action="store_true", help="leave out extract")
+        loading = "leave out load, and standardize, enrich and aggregate, which prepare it"
+        parser.add_argument("--no-load", "--no-sync-db", action="store_true", help=loading)
+        parser.add_argument("--no-publish", "--no-sync-socrata", action="store_true", help="leave out publish")
+        parser.add_argument("--no-logs", action="store_true", help="tell only what became of each block; its log is kept all the same")
+        parser.add_argument("--workers", type=int, default=settings.WORKERS, metavar="N", help=f"blocks at once (default: {settings.WORKERS})")
+        parser.add_argument("--queue", action="store_true", help="leave the work to the workers and return at once")
+        parser.add_argument("--reason", default="", help="why; kept in the audit")
+        docker = parser.add_argument_group("in a container")
+        docker.add_argument("--docker-mode", action="store_true", help="do it in a container; with --dry-run print the command that would")
+        docker.add_argument("--env-file", default="", metavar="FILE", help="the settings of the container; needed with --docker-mode")
+        docker.add_argument("--docker-args", default="", metavar="ARGS", help='more for `docker run`: --docker-args="--network host"')
+        docker.add_argument("--docker-image", default=IMAGE, metavar="IMAGE", help=f"the image that has this program (default: {IMAGE})")
+
+    def act(self, **options: Any) -> int:
+        if not options["pipelines"] and not options["provider"]:
+            raise refusal("Name a pipeline, or a provider with --provider.", SEE_ALL)
+        if options["workers"] < 1:
+            raise refusal(f"--workers {options['workers']}: at least 1 is needed.", f"Leave it out for {settings.WORKERS}.")
+        now = timezone.now()
+        container = container_command(options, as_json=self.as_json)
+        chosen = pipelines_named(options["pipelines"], options["provider"])
+        orders = [order_of(pipeline, options, now) for pipeline in chosen]
+        for words in dict.fromkeys(words for pipeline in chosen for words in _odd_times(pipeline, options, now)):
+            self.say(words)
+        if options["dry_run"]:
+            return self._preview(orders, container)
+        if container:
+            return self._in_container(container)
+        if options["initialize"]:
+            self._ask_to_initialize(chosen, yes=options["yes"])
+        return self._carry_out(orders, options)
+
+    def _ask_to_initialize(self, chosen: list[Pipeline], *, yes: bool) -> None:
+        """Say what would be replaced, and go on only with a yes. Raises Refusal."""
+        for pipeline in chosen:
+            self.say(f"{pipeline.slug}: {rebuilds.words(pipeline)}")
+        if yes:
+            return
+        if self.as_json or not sys.stdin.isatty():
+            raise refusal("--initialize replaces these tables, and nobody was there to say yes.", "Add --yes if that is what you want.")
+        self.say("Initialize? Type yes:")
+        if sys.stdin.readline().strip().lower() != "yes":
+            raise refusal("Nothing was changed.", "Type yes in full, or add --yes.")
+
+    def _in_container(self, words: list[str]) -> int:
+        """Let a container do it; its exit code is ours. Raises Refusal."""
+        if not shutil.which(words[0]):
+            raise refusal("There is no program `docker` on this machine.", "Install it, or leave --docker-mode out: the command does the same.")
+        self.say(f"$ {shlex.join(words)}")
+        try:
+            code = subprocess.run(words, check=False).returncode
+        except KeyboardInterrupt:
+            return STOPPED
+        if code in DOCKERS_OWN:
+            # what docker itself says of an image or a flag stands above
+            raise refusal(f"docker could not start the container (exit code {code}).", "Look at --docker-image, --docker-args and --env-file.")
+        return code
+
+    def _preview(self, orders: list[Order], container: list[str]) -> int:
+        lines = [line for order in orders for line in planner.preview(order)]
+        if self.as_json:
+            self.print_json({"would_run": [planned(line) for line in lines]} | ({"command": shlex.join(container)} if container else {}))
+        for line in lines:
+            now = line.block.state if line.block else "never ran"
+            words = f"left alone: {line.skip}" if line.skip else f"would run {' → '.join(line.will)}"
+            self.say(f"{line.pipeline.slug} {clock.window_text(line.starts_at, line.ends_at, line.pipeline.time_zone)} ({now}): {words}")
+        if container:
+            self.say(f"(dry)$ {shlex.join(container)}")
+        will = sum(not line.skip for line in lines)
+        if not lines:
+            for order in orders:
+                self.say(f"{order.pipelines[0].slug}: {nothing_words(order)}")
+            return NOTHING
+        self.say(f"{count(will, 'block')} would run. This was a dry run: nothing was changed.")
+        return DONE if will else REFUSED
 
 
 def _sorted_out(placed: list[Placed]) -> tuple[list[int], list[int], list[Verdict]]:

@@ -1,0 +1,248 @@
+"""Catching up: which days of a pipeline one stage has still to do, by comparing what the stage before it has with what it has made.
+
+For the first stage that is what the source lists against the raw files of the lake; for the later ones the files of one layer
+against those of the next; for the last, the files that are loaded against what the runs of the blocks have published. The days that
+are chosen become ordinary blocks (`planner.place`), so a bad day never keeps a later one from running.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from django.db.models import Q
+
+from catalog.models import CatalogEntry, InventoryEdition
+from pipelines import clock
+from pipelines.connectors.base import FetchRequest
+from pipelines.errors import SetupError
+from pipelines.models import Cadence, ImportLog, Pipeline, Run, RunState, ScheduleBlock, Stage, State
+from pipelines.stages import outside
+from pipelines.stages.load import LAYERS, MADE_BY
+from pipelines.upkeep import compare
+from pipelines.upkeep.compare import BASE, BASE_AND_EXT, Bounds, Decision, Item
+
+#: What atd-data-lake calls the stages, and our own words.
+WORDS = {
+    "ingest": Stage.EXTRACT,
+    "standardize": Stage.STANDARDIZE,
+    "ready": Stage.ENRICH,
+    "aggregate": Stage.AGGREGATE,
+    "publish": Stage.PUBLISH,
+    "extract": Stage.EXTRACT,
+    "enrich": Stage.ENRICH,
+}
+LAYER_OF = {stage: layer for layer, stage in MADE_BY.items()}
+#: The whole of a thing, beside the rows that are loaded of it.
+DOCUMENT = "document"
+#: A block that was taken off the portal waits with this code for somebody who publishes it again.
+UNPUBLISHED = "unpublished"
+
+
+@dataclass(frozen=True)
+class Day:
+    """A window that a stage has still to do, and the things for which it is chosen."""
+
+    starts_at: datetime
+    ends_at: datetime
+    decisions: tuple[Decision, ...]
+
+    @property
+    def whys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.why for one in self.decisions))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared for one stage of a pipeline, and the days that come of it, oldest first."""
+
+    pipeline: Pipeline
+    stage: str
+    within: Bounds
+    decisions: list[Decision]
+    days: list[Day]
+
+    @property
+    def taken(self) -> int:
+        return sum(bool(one.why) for one in self.decisions)
+
+
+def stage_of(word: str) -> str:
+    """The stage that a word names. Raises SetupError with the words that there are."""
+    if word not in WORDS:
+        raise SetupError(f"There is no stage {word!r}.", code="no-such-stage", next_step=f"Use one of: {', '.join(WORDS)}")
+    return WORDS[word]
+
+
+def stages_from(pipeline: Pipeline, stage: str, *, onward: bool = False) -> list[str]:
+    """The stages that a day then runs: this one, with what only leads to it; with `onward` all after it too. Raises SetupError."""
+    own = list(pipeline.stages)
+    if stage not in own:
+        raise SetupError(f"{pipeline.title} has no stage {stage}.", code="no-such-stage", next_step=f"It has: {', '.join(own)}")
+    if onward:
+        return own[own.index(stage) :]
+    # to publish a day is to load it first: the portal is given what the warehouse has
+    return [name for name in own if name == stage or (stage == Stage.PUBLISH and name == Stage.LOAD)]
+
+
+def compared(pipeline: Pipeline, stage: str, within: Bounds, *, key: str = "", force: bool = False) -> Comparison:
+    """Compare one stage of a pipeline with what comes before it. `key` "" is the stage's usual one.
+
+    Changes nothing; may ask the source. Raises SetupError where it can't be compared, and what the source raises.
+    """
+    stages_from(pipeline, stage)
+    if pipeline.is_snapshot:
+        raise SetupError(
+            f"{pipeline.title} is read as a whole, not by windows, so it has no days to catch up.",
+            code="no-windows",
+            next_step=f"Run it: python3 manage.py run {pipeline.slug}",
+        )
+    source = [one for one in _source(pipeline, stage, within) if within.hold(one.starts_at)]
+    ends = [one.ends_at or compare.a_day_after(one.starts_at, pipeline.time_zone) for one in source]
+    target = list(_target(pipeline, stage, min(one.starts_at for one in source), max(ends))) if source else []
+    # a raw file has the very name that the source gave it; a stage may make one file of many, or many of one
+    key = key or (BASE_AND_EXT if stage == Stage.EXTRACT else BASE)
+    decisions = compare.compare(source, target, within=within, zone_name=pipeline.time_zone, key=key, force=force)
+    return Comparison(pipeline, stage, within, decisions, _days(pipeline, decisions))
+
+
+def _days(pipeline: Pipeline, decisions: Iterable[Decision]) -> list[Day]:
+    """The windows of the pipeline in which the chosen things lie."""
+    cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
+    chosen: dict[tuple[datetime, datetime], list[Decision]] = defaultdict(list)
+    for one in decisions:
+        if one.why:
+            for window in clock.windows(cadence, pipeline.time_zone, one.item.starts_at, one.ends_at):
+                chosen[window].append(one)
+    return [Day(*window, tuple(chosen[window])) for window in sorted(chosen)]
+
+
+# what the stage before has
+
+
+def _source(pipeline: Pipeline, stage: str, within: Bounds) -> Iterator[Item]:
+    if stage == Stage.EXTRACT:
+        yield from _listed(pipeline, within)
+        return
+    layer = _layer_before(pipeline, stage)
+    live = _live(pipeline, layer).filter(window_start__gte=within.since, window_start__lt=within.until)
+    for entry in _telling(live, rows=stage == Stage.PUBLISH):
+        yield _item(entry, pipeline, fingerprint=entry.sha256)
+
+
+def _listed(pipeline: Pipeline, within: Bounds) -> Iterator[Item]:
+    request = FetchRequest(
+        columns=(),
+        window_column=pipeline.window_column,
+        starts_at=within.since,
+        ends_at=within.until,
+        time_zone=pipeline.time_zone,
+        options=pipeline.options,
+    )
+    for one in outside.connector(pipeline.provider).listing(pipeline.resource, request):
+        yield Item(one.base, one.ext, one.starts_at, one.ends_at, one.fingerprint, label=one.label)
+
+
+def _layer_before(pipeline: Pipeline, stage: str) -> str:
+    """The layer from which a stage reads: that of the nearest stage before it that the pipeline has. Raises SetupError."""
+    before = pipeline.stages[: pipeline.stages.index(stage)]
+    layer = next((layer for layer in LAYERS if MADE_BY[layer] in before), None)
+    if layer is None:
+        raise SetupError(
+            f"{pipeline.title} has no stage before {stage}, so there is nothing to compare it with.",
+            code="no-layer-before",
+            next_step=f"Its stages are {', '.join(pipeline.stages)}: compare a later one.",
+        )
+    return layer
+
+
+def _live(pipeline: Pipeline, layer: str):
+    entries = CatalogEntry.objects.live().filter(source=pipeline.slug, layer=layer)
+    return entries.order_by("window_start", "id_base", "id_ext")
+
+
+def _telling(entries: Iterable[CatalogEntry], *, rows: bool) -> Iterator[CatalogEntry]:
+    """Of each window the entries that stand for its data: the documents, where it has any, else the rows; with `rows` always these.
+
+    Helpers, such as the settings of a camera's site, are no data.
+    """
+    for _, window in groupby(entries, key=lambda entry: entry.window_start):
+        data = [entry for entry in window if entry.metadata.get("role", "") in ("", DOCUMENT)]
+        documents = [entry for entry in data if entry.metadata.get("role") == DOCUMENT]
+        plain = [entry for entry in data if not entry.metadata.get("role")]
+        yield from plain if rows else documents or plain
+
+
+def _item(entry: CatalogEntry, pipeline: Pipeline, *, fingerprint: str = "", inputs: frozenset[str] | None = None) -> Item:
+    # files that do not say whose they are (the pages of a portal) are one thing together: their names differ from layer to layer
+    base, ext = entry.metadata.get("base", pipeline.slug), entry.metadata.get("ext", "")
+    return Item(base, ext, entry.window_start, entry.window_end, fingerprint, inputs, entry.pointer)
+
+
+# what the stage has made
+
+
+def _target(pipeline: Pipeline, stage: str, since: datetime, until: datetime) -> Iterator[Item]:
+    """What there is of the span, from the first thing's beginning to the last one's end."""
+    if stage == Stage.PUBLISH:
+        yield from _published(pipeline, since, until)
+        return
+    entries = list(_telling(_live(pipeline, LAYER_OF[stage]).filter(window_end__gt=since, window_start__lt=until), rows=False))
+    if stage == Stage.EXTRACT:
+        known = _fetched(pipeline, since, until)
+        for entry in entries:
+            told = known.get((entry.window_start, entry.metadata.get("base"), entry.metadata.get("ext")), entry.metadata.get("fingerprint"))
+            yield _item(entry, pipeline, inputs=frozenset({told}) if told else None)
+        return
+    editions = _Editions(pipeline) if stage == Stage.ENRICH and pipeline.inventory else None
+    for entry in entries:
+        inputs = entry.metadata.get("inputs")
+        if editions and editions.have_changed(entry):
+            # made with another inventory than it would be made with now: of nothing that there is
+            inputs = []
+        yield _item(entry, pipeline, inputs=None if inputs is None else frozenset(inputs))
+
+
+def _fetched(pipeline: Pipeline, since: datetime, until: datetime) -> dict[tuple[datetime, str, str], str]:
+    """(window, base, ext) → what the source said of the content when it was last fetched. The entry's own word may be older: a file that
+    was touched and has the same bytes keeps its entry."""
+    runs = Run.objects.filter(
+        block__pipeline=pipeline, stage=Stage.EXTRACT, state=RunState.DONE, block__ends_at__gt=since, block__starts_at__lt=until
+    ).order_by("pk")
+    known = {}
+    for starts_at, fingerprints in runs.values_list("block__starts_at", "details__fingerprints"):
+        known |= {(starts_at, base, ext): fingerprint for base, ext, fingerprint in fingerprints or []}
+    return known
+
+
+class _Editions:
+    """The inventory's editions, to see whether a file was made with the one that its day is matched with now."""
+
+    def __init__(self, pipeline: Pipeline):
+        self.editions = list(InventoryEdition.objects.filter(code=pipeline.inventory).order_by("dated_at").values_list("dated_at", "sha256"))
+
+    def have_changed(self, entry: CatalogEntry) -> bool:
+        made_with = (entry.metadata.get("inventory") or {}).get("sha256")
+        now = next((sha256 for dated_at, sha256 in self.editions if dated_at > entry.window_start), None)
+        return bool(made_with and now and made_with != now)
+
+
+def _published(pipeline: Pipeline, since: datetime, until: datetime) -> Iterator[Item]:
+    """The files whose rows are on the portal: those of the last good load before the last good publication of each block."""
+    blocks = ScheduleBlock.objects.filter(pipeline=pipeline, ends_at__gt=since, starts_at__lt=until).exclude(
+        Q(state=State.HELD) & Q(error_code=UNPUBLISHED)
+    )
+    loaded: dict[int, int] = {}
+    published: dict[int, int] = {}
+    good = Run.objects.filter(block__in=blocks, state=RunState.DONE, stage__in=[Stage.LOAD, Stage.PUBLISH]).order_by("pk")
+    for pk, block_id, stage in good.values_list("pk", "block_id", "stage"):
+        if stage == Stage.LOAD:
+            loaded[block_id] = pk
+        elif block_id in loaded:
+            published[block_id] = loaded[block_id]
+    chunks = ImportLog.objects.filter(run__in=published.values(), event=ImportLog.Event.CHUNK).values_list("file", flat=True)
+    for entry in CatalogEntry.objects.filter(pointer__in=set(chunks)):
+        yield _item(entry, pipeline, inputs=frozenset({entry.sha256}))
