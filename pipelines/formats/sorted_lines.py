@@ -27,9 +27,10 @@ class SortedLines:
     A key has always the same number of parts; they are compared one after the other, by their UTF-8. A line holds no line end.
     """
 
-    def __init__(self, folder: Path, *, run: int = RUN):
+    def __init__(self, folder: Path):
         self.folder = folder
-        self._run, self._held, self._size, self._number, self._parts = run, [], 0, 0, 0
+        self._held: list[bytes] = []
+        self._size = self._number = self._parts = 0
         self._files: list[IO[bytes]] = []
 
     def add(self, key: Sequence[str], line: bytes) -> None:
@@ -38,7 +39,7 @@ class SortedLines:
         self._parts = len(key) + 1
         self._held.append(record)
         self._size += len(record) + _EACH
-        if self._size > self._run:
+        if self._size > RUN:
             self._spill()
 
     def _spill(self) -> None:
