@@ -17,7 +17,7 @@ from pipelines.connectors.base import Column
 from pipelines.models import LogLine, Pipeline, Provider, Run, RunState, ScheduleBlock, State
 from pipelines.planner import Order
 from pipelines.stages import columns as dictionary
-from tests.pipelines.scene import ANN, COLUMNS, SOURCE, SandboxTable, Scene, stage_scene, table, together
+from tests.pipelines.scene import ANN, COLUMNS, SOURCE, SandboxTable, Scene, city, stage_scene, table, together
 
 __all__ = ["stage_scene"]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -319,6 +319,17 @@ def test_the_trips_of_an_hour_lie_in_the_lake_page_by_page_with_all_that_is_need
     page = json.loads((lake_folder / files[0].pointer).read_bytes())
     assert len(page["data"]["trips"]) == 4
     assert Bearer().token not in f"{files[0].origin} {about} {list(LogLine.objects.values_list('text', flat=True))}"
+
+
+def test_an_empty_hour_does_not_end_the_range_and_a_name_full_of_quotes_reaches_the_table(operator):
+    """Two of the cases of facts/mds.md §5 that upstream failed on."""
+    scene = operator("1.2", fields={"stages": ["extract", "standardize", "load"]})
+    fleet = scene.server.fleet
+    fleet.name, made = """O'Brien "Wheels", Inc.""", fleet._made
+    fleet._made = lambda hour: [] if hour == HOUR else made(hour)
+    first, second, third = scene.go(hours=3)
+    assert [(one.state, one.mark, one.rows) for one in (first, second, third)] == [("done", "empty", 0), ("done", "", 9), ("done", "", 9)]
+    assert city(f"select provider_name, count(*) from city.{scene.pipeline.table} group by 1") == [(fleet.name, 18)]
 
 
 def test_what_is_told_of_vehicles_lies_beside_the_trips_and_is_not_counted_as_rows(operator):
