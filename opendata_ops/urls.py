@@ -21,6 +21,7 @@ urlpatterns = [
     path("readyz", views.readyz, name="readyz"),
     path("statusz", views.statusz, name="statusz"),
     path("admin/", admin.site.urls),
+    path("", include("perfmet.urls")),
     path("", include("pipelines.urls")),
     path("", include("catalog.urls")),
 ]

@@ -108,24 +108,49 @@
     const unit = figure.dataset.unit || "";
     const axis = { stroke: colour("ink"), grid: { stroke: colour("rule"), width: 1 }, ticks: { stroke: colour("rule"), width: 1 }, font: "11px system-ui, sans-serif" };
     const words = (plot, value) => (value == null ? "–" : `${value.toLocaleString("en-US")}${unit && ` ${unit}`}`);
+    /* what is usual: two lines that are not drawn, and the room between them */
+    const band = Object.entries(data.band || {});
+    const below = series.length + 1;
     const plot = new uPlot(
       {
         width: Math.max(figure.clientWidth, 280),
         height: 240,
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), data.zone),
-        axes: [{ ...axis, values: dates }, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
+        axes: [{ ...axis, values: data.days ? dates.slice(0, 3) : dates }, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
         scales: { y: { range: (chart, low, high) => [0, Math.max(high, 1) * 1.05] } },
         series: [
-          { value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
+          { value: data.days ? "{YYYY}-{MM}-{DD}" : "{YYYY}-{MM}-{DD} {HH}:{mm}" },
           ...series.map(([label], place) => {
             const stroke = colour("abcde"[place % 5]);
-            return { label, stroke, width: 1.5, spanGaps: true, points: { show: true, size: 5, stroke, fill: stroke }, value: words };
+            const dashed = (data.dashed || []).includes(label);
+            return { label, stroke, width: 1.5, dash: dashed ? [6, 4] : undefined, spanGaps: !data.gaps, points: { show: !dashed, size: 5, stroke, fill: stroke }, value: words };
           }),
+          ...band.map(([label]) => ({ label, stroke: colour("rule"), width: 0, points: { show: false }, value: words })),
         ],
+        bands: band.length ? [{ series: [below + 1, below], fill: colour("band") }] : [],
+        hooks: { drawAxes: [(chart) => (data.events || []).forEach(([moment, name]) => upright(chart, moment, name))] },
       },
-      [data.x, ...series.map(([, values]) => values)],
+      [data.x, ...series.map(([, values]) => values), ...band.map(([, values]) => values)],
       figure,
     );
     new ResizeObserver(() => plot.setSize({ width: Math.max(figure.clientWidth, 280), height: 240 })).observe(figure);
+  }
+
+  /* An event on a chart: an upright line with its number, which the list beside it explains. */
+  function upright(chart, moment, name) {
+    const x = Math.round(chart.valToPos(moment, "x", true));
+    const { left, top, width, height } = chart.bbox;
+    if (x < left || x > left + width) return;
+    const paper = chart.ctx;
+    paper.save();
+    paper.strokeStyle = paper.fillStyle = colour("ink");
+    paper.setLineDash([2, 3]);
+    paper.beginPath();
+    paper.moveTo(x, top);
+    paper.lineTo(x, top + height);
+    paper.stroke();
+    paper.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    paper.fillText(name, x + 3, top + 10 * devicePixelRatio);
+    paper.restore();
   }
 })();

@@ -32,6 +32,10 @@ SECTIONS = {
     "boundary": "boundaries",
     "upkeep_job": "upkeep",
     "upkeep_run": "upkeep",
+    "sensors": "performance",
+    "sensor": "performance",
+    "health-board": "performance",
+    "sensor-map": "performance",
 }
 
 

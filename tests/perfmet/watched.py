@@ -1,75 +1,120 @@
-"""A watched pipeline and its days, made with the ORM, for the tests of perfmet."""
+"""Watched pipelines for tests and screenshots of the pages: sensors with every health, days with gaps, an inventory, and strange data."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+import math
+import random
+from datetime import UTC, date, datetime, time, timedelta
 
-from catalog.models import Dataset
-from perfmet.models import Observation, SensorWatch
-from perfmet.reckoning import Reading
+from catalog.models import InventoryEdition
+from perfmet.models import Health, Observation, SensorWatch
 from pipelines import clock
-from pipelines.models import Pipeline, Provider, Run, RunState, ScheduleBlock, State
+from pipelines.models import Pipeline, Stage
+from tests import world
 
-ZONE = "America/Chicago"
-SUNDAY = date(2026, 11, 22)
-_numbers = itertools.count(1)
-
-
-def days_ago(number: int) -> date:
-    return SUNDAY - timedelta(days=number)
-
-
-def watched(*, pipeline: Mapping[str, Any] | None = None, **fields: Any) -> SensorWatch:
-    """A watch on a daily pipeline of its own."""
-    number = next(_numbers)
-    slug = f"readers-{number}"
-    made = Pipeline.objects.create(
-        slug=slug, title=f"Readers {number}", provider=Provider.objects.create(slug=slug, title=slug, kind="socrata", base_url="https://x.example"),
-        dataset=Dataset.objects.create(slug=slug, title=slug), resource="abcd-1234", table=slug.replace("-", "_"), key=["id"],
-        window_column="read_at", time_zone=ZONE, starts_on=days_ago(40), stages=["extract", "standardize", "load"], data_source="Bluetooth",
-        **(pipeline or {}),
-    )  # fmt: skip
-    return SensorWatch.objects.create(pipeline=made, **{"sensor_column": "reader", "label": "Entries", **fields})
+#: The newest day of the sensors at world.SATURDAY.
+FRIDAY = date(2026, 11, 20)
+STREETS = ("Airport Rd", "Levee Rd", "Riverside Dr", "Bridge St", "Mill St", "Harbor Blvd", "College Ave", "South Loop", "Depot St", "Route 12")
+CROSSES = ("Manor Dr", "Chapel St", "Weir Rd", "5th Ave", "Canal Rd", "Lock Ln", "24th St", "Quarry Rd", "Foundry Rd", "Oak St", "Signal Rd")
+STAGES = [Stage.EXTRACT, Stage.STANDARDIZE, Stage.ENRICH, Stage.LOAD, Stage.PUBLISH]
+#: The sensors whose newest day is odd, by their place in the list.
+ODD = {0: Health.SILENT, 1: Health.ZERO, 2: Health.PARTIAL, 3: Health.HIGH, 4: Health.LOW, 5: Health.NEW}
 
 
-def reading(value: float, *, rows: int | None = None, day: date = SUNDAY, hours: float = 23.5, unit: str = "") -> Reading:
-    """A day of `hours` from midnight on."""
-    midnight = clock.day_start(day, ZONE)
-    return Reading(value, value if rows is None else rows, midnight, midnight + timedelta(hours=hours), unit)
+def pipeline(slug: str = "bt-unmatched", title: str = "Bluetooth, unmatched", source: str = "Bluetooth", **more) -> Pipeline:
+    """A daily pipeline of sensors, due at 00:30, with its provider and dataset."""
+    provider = world.provider(f"{slug}-files", f"{title}, files")
+    feeds = world.dataset(slug, title)
+    more = {"inventory": "bt", "due_time": time(0, 30), "stages": STAGES, **more}
+    return world.pipeline(slug, title, provider, feeds, world.SATURDAY, data_source=source, **more)
 
 
-def block_of(watch: SensorWatch, starts_at: datetime, ends_at: datetime, **fields: Any) -> ScheduleBlock:
-    """A block that is done."""
-    stages = watch.pipeline.stages
-    values = {"state": State.DONE, "stage": stages[-1], "stages": stages, "due_at": ends_at, "finished_at": ends_at, **fields}
-    return ScheduleBlock.objects.get_or_create(pipeline=watch.pipeline, starts_at=starts_at, defaults={"ends_at": ends_at, **values})[0]
+def watch(one: Pipeline, **more) -> SensorWatch:
+    return SensorWatch.objects.create(
+        pipeline=one, **{"label": "Unmatched Entries", "sensor_column": "reader_identifier", "unit_field": "device_name", **more}
+    )
 
 
-def ran(block: ScheduleBlock, stage: str = "standardize", observations: Mapping[str, Any] | None = None, **fields: Any) -> Run:
-    """A run of a block, ended well just now."""
-    details = {} if observations is None else {"observations": observations}
-    values = {"state": RunState.DONE, "finished_at": datetime.now(UTC), "details": details, **fields}
-    fence = block.runs.count() + 1
-    return Run.objects.create(block=block, stage=stage, attempt=1, fence=fence, trigger="schedule", asked_by="schedule", holder="here", **values)
+def moment(day: date, hours: float) -> datetime:
+    return clock.day_start(day, world.CHICAGO) + timedelta(hours=hours)
 
 
-def delivered(watch: SensorWatch, day: date, counts: Mapping[str, float]) -> Run:
-    """Standardize has counted that day: sensor to value."""
-    start, end = clock.day_start(day, ZONE), clock.day_start(day + clock.DAY, ZONE)
-    told = {
-        sensor: {"value": value, "rows": 96, "first": start.isoformat(), "last": (end - timedelta(minutes=15)).isoformat(), "unit": ""}
-        for sensor, value in counts.items()
+def name_of(place: int) -> str:
+    street, cross = STREETS[place % len(STREETS)], CROSSES[place // len(STREETS) % len(CROSSES)]
+    return f"{street}_{cross}".lower().replace(" ", "_") + (f"_{place // 110}" if place >= 110 else "")
+
+
+def seen(one: SensorWatch, sensor: str, day: date = FRIDAY, health: str = Health.WELL, **more) -> Observation:
+    """An unsaved observation that fits its health."""
+    usual = {"value": 4_100, "rows": 4_100, "expected": 4_000, "first_at": moment(day, 0.02), "last_at": moment(day, 23.98)}
+    odd = {
+        Health.SILENT: {"value": 0, "rows": 0, "first_at": None, "last_at": None, "reason": "No reading since 19 Nov (1 day)"},
+        Health.ZERO: {"value": 0, "rows": 96, "reason": "96 rows, and nothing but zeros; 4,000 expected"},
+        Health.LOW: {"value": 900, "rows": 900, "reason": "900 against 4,000 expected: 22% of the usual"},
+        Health.HIGH: {"value": 12_300, "rows": 12_300, "reason": "12,300 against 4,000 expected: 3.1 times the usual"},
+        Health.PARTIAL: {"value": 1_900, "rows": 1_900, "last_at": moment(day, 11.3), "reason": "Only 11.3 hours, from 00:01 to 11:18"},
+        Health.NEW: {"expected": None, "reason": "Its first day; what is usual is known after 3"},
+        Health.STALE: {"value": 0, "rows": 0, "first_at": None, "last_at": None, "reason": "The source has given nothing for 20 Nov"},
     }
-    return ran(block_of(watch, start, end), observations=told)
+    return Observation(watch=one, sensor=sensor, day=day, health=health, **{**usual, **odd.get(health, {}), **more})
 
 
-def board(watch: SensorWatch, day: date = SUNDAY) -> dict[str, str]:
-    """Sensor to health on a day, as the database has it."""
-    return dict(Observation.objects.filter(watch=watch, day=day).order_by("sensor").values_list("sensor", "health"))
+def fill(one: SensorWatch, sensors: int, days: int, last: date = FRIDAY, gap: date | None = None) -> None:
+    """Sensors with some weeks of days; those of ODD are odd on the last ones. `gap` is a day of which nothing is known."""
+    dice = random.Random(5)
+    rows = []
+    for place in range(sensors):
+        usual = dice.randint(1_500, 11_000)
+        for back in range(days):
+            day = last - timedelta(days=back)
+            if day == gap:
+                continue
+            value = round(usual * dice.uniform(0.88, 1.12))
+            health = ODD.get(place % 150 if place >= 150 else place, Health.WELL) if back <= place % 4 else Health.WELL
+            if health == Health.NEW and back > 2:
+                break
+            row = seen(one, name_of(place), day, health)
+            row.expected = None if health == Health.NEW else usual * dice.uniform(0.97, 1.03)
+            if health in (Health.WELL, Health.NEW):
+                row.value = row.rows = value
+            elif row.value:
+                row.value = row.rows = round(row.value * usual / 4_000)
+            rows.append(row)
+    Observation.objects.bulk_create(rows, batch_size=5_000)
 
 
-def one(watch: SensorWatch, sensor: str, day: date = SUNDAY) -> Observation:
-    return Observation.objects.get(watch=watch, sensor=sensor, day=day)
+def edition(code: str = "bt", sensors: int = 12, missing: int = 0) -> InventoryEdition:
+    """An inventory of these sensors, spread over the city; the first `missing` of them have no place."""
+    dice = random.Random(8)
+    units = [
+        {
+            "device_name": name_of(place),
+            "primary_st": STREETS[place % len(STREETS)],
+            "cross_st": CROSSES[place // len(STREETS) % len(CROSSES)],
+            "lat": None if place < missing else round(30.27 + dice.gauss(0, 0.05), 5),
+            "lon": None if place < missing else round(-97.74 + dice.gauss(0, 0.05), 5),
+        }
+        for place in range(sensors)
+    ]
+    return InventoryEdition.objects.create(code=code, dated_at=datetime(2026, 11, 21, 6, tzinfo=UTC), units=units, sha256=f"{code}{sensors}")
+
+
+def strange(one: SensorWatch, day: date = FRIDAY) -> None:
+    """What broken sources and older versions leave behind."""
+    Observation.objects.bulk_create(
+        [
+            seen(one, "", day, Health.HIGH),
+            seen(one, "a/b//c", day),
+            seen(one, "<script>alert(1)</script>", day, Health.LOW, reason="<b>bold</b> words"),
+            seen(one, "line\nbreak", day, Health.ZERO),
+            seen(one, "n" * 200, day, Health.SILENT, unit="u" * 200, reason="r" * 300),
+            seen(one, "not a number", day, value=math.nan, expected=math.nan),
+            seen(one, "endless", day, value=math.inf, expected=3),
+            seen(one, "below zero", day, value=-7, expected=12),
+            seen(one, "much", day, value=9.9e17, expected=1e-9),
+            seen(one, "from another day", day, first_at=moment(day, 80), last_at=moment(day, 90)),
+            seen(one, "backwards", day, first_at=moment(day, 20), last_at=moment(day, 4)),
+            seen(one, "of a later version", day, "purple"),
+            seen(one, "половина дня 半日", day, Health.PARTIAL),
+        ]
+    )
