@@ -216,7 +216,8 @@ class _Reader:
                 return self._refuse(f"{name} is no whole number", line, name, text)
             row[name] = int(text)
         row["curDateTime"] = at = self._time(told["curDateTime"], row["detID"])
-        self.seen.setdefault(row["intName"], Seen()).see(at or "", row["volume"])
+        if row["intName"]:
+            self.seen.setdefault(row["intName"], Seen()).see(at or "", row["volume"])
         return _encode(row)
 
     def _time(self, text: str, detector: int) -> str | None:

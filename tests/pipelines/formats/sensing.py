@@ -57,7 +57,7 @@ def standardize(reader, folder: Path, body: str | bytes, ext: str) -> Told:
     raw = folder / f"raw-{ext}"
     raw.write_bytes(body.encode() if isinstance(body, str) else body)
     before = reader.tally.rows_in, reader.tally.rows_out, reader.tally.rejected
-    told = Told.by(reader.standardize(Raw(raw, f"Austin_{reader.terms.code}_{reader.terms.day}_{ext}", "Austin", ext), folder))
+    told = Told.by(reader.standardize(Raw(raw, reader.terms.name("Austin", ext), "Austin", ext), folder))
     counts = tuple(now - then for now, then in zip((reader.tally.rows_in, reader.tally.rows_out, reader.tally.rejected), before, strict=True))
     rows = sum(made.rows for made in told.made)
     assert counts == (rows + len(told.refused), rows, len(told.refused))
