@@ -8,7 +8,7 @@ Nothing here knows Django or the database: a connector is given an `Account` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -137,6 +137,18 @@ class FetchedFile:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """What a source should have given and did not, while the rest came: its name, why, and the code of what went wrong."""
+
+    name: str
+    why: str
+    code: str
+
+    def __str__(self):
+        return f"{self.name}: {self.why}"
+
+
+@dataclass(frozen=True)
 class Published:
     """The portal's own counts for one chunk. `errors` > 0 is a partial failure, whatever the HTTP status said."""
 
@@ -170,8 +182,12 @@ class Connector(ABC):
     can_count: ClassVar[bool] = True
     #: The source can say what it has, by name and span, before it is asked for any of it (`listing`).
     can_list: ClassVar[bool] = False
+    #: It asks the devices of an inventory: `FetchRequest.options["devices"]` has the units of its newest edition.
+    wants_devices: ClassVar[bool] = False
     #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
     publishes_whole: ClassVar[bool] = False
+    #: What the last `fetch` or `listing` could not bring; the rest of it came.
+    missing: Sequence[Missing] = ()
     #: "https://data.example.gov", "/srv/drop": what the address field asks for
     address_hint: ClassVar[str] = ""
 

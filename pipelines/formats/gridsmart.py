@@ -293,7 +293,8 @@ class Gridsmart:
 
     # what follows
 
-    def neighbour(self, header: Mapping[str, Any]) -> int:
+    @staticmethod
+    def neighbour(header: Mapping[str, Any]) -> int:
         """A file that begins in the day before ends early: the day after has the rest; and the other way about."""
         return -header.get("day_covered", 0)
 

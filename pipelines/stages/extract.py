@@ -67,7 +67,7 @@ def extract(run: Run, note: Note) -> Outcome:
         in_flight=pipeline.pages_in_flight,
         format=pipeline.format if pipeline.format in ("csv", "json") else "csv",
         asked_at=timezone.now(),
-        options=pipeline.options,
+        options=outside.options(pipeline),
     )
     usual, moved = volume.history(block, reading.kind), volume.source_changed(pipeline, before)
     fetch = _Fetch(run, note, source, told)
@@ -86,11 +86,17 @@ def extract(run: Run, note: Note) -> Outcome:
         after = source.describe(pipeline.resource)
         if after.version != before.version:
             note.warn("The source changed while it was read, though not in its count; the next run will read it again.")
-    lake.withdraw_others(pipeline.slug, Layer.RAW, block.starts_at, fetch.entries)
+    if not source.missing:
+        # what a device gave earlier stays, though it does not answer now
+        lake.withdraw_others(pipeline.slug, Layer.RAW, block.starts_at, fetch.entries)
     mark, message = volume.judge(block, fetch.read, history=usual, source_changed=moved, read=reading.kind)
+    message = message or f"{fetch.words}{fetch.helpers}{reading.words}"
+    if source.missing:
+        mark = ScheduleBlock.Mark.SUSPICIOUS
+        message = f"{message.rstrip('.')}. {len(source.missing):,} missing: {'; '.join(map(str, source.missing))}"
     return Outcome(
         Counts(rows_in=fetch.read, rows_out=fetch.read, bytes=fetch.bytes),
-        message=message or f"{fetch.words}{fetch.helpers}{reading.words}",
+        message=message,
         mark=mark,
         details={
             "source_version": version,
@@ -102,6 +108,7 @@ def extract(run: Run, note: Note) -> Outcome:
             "compares_keys": reading.compares_keys,
             "drift": drift,
             "fingerprints": fetch.fingerprints,
+            "missing": [vars(missing) for missing in source.missing],
         },
     )
 

@@ -1,12 +1,14 @@
 """How a stage, a form or the doctor reaches an outside system: a connector with its account and the one door out."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 
+from catalog.models import InventoryEdition
 from pipelines.connectors.base import Connector
 from pipelines.connectors.http import Door
-from pipelines.models import Provider
+from pipelines.models import Pipeline, Provider
 
 
 def connector(provider: Provider, on_event: Callable[[str, str], None] = lambda level, text: None) -> Connector:
@@ -14,3 +16,11 @@ def connector(provider: Provider, on_event: Callable[[str, str], None] = lambda 
     account = provider.account()
     door = Door(settings.OUTBOUND_ALLOW, secrets=tuple(account.secrets.values()), owner=f"provider {provider.slug}", on_event=on_event)
     return provider.connector_class(account, door)
+
+
+def options(pipeline: Pipeline) -> dict[str, Any]:
+    """What a request says beside the rows that it wants: the pipeline's options, and the devices where its source asks those of the inventory."""
+    if not pipeline.provider.connector_class.wants_devices:
+        return pipeline.options
+    newest = InventoryEdition.objects.filter(code=pipeline.inventory).order_by("-dated_at").first()
+    return pipeline.options if newest is None else {**pipeline.options, "devices": newest.units}
