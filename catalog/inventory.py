@@ -251,6 +251,8 @@ def _value(key: str, value: Any) -> tuple[Any, str]:
         return None, f"{json.dumps(value)[:40]} is no single value; it is left empty"
     if key in DEGREES or key in WHOLE:
         return _number(key, value)
+    if key == "atd_device_id" and re.fullmatch(r"[1-9]\d{0,17}", str(value)):
+        return int(value), ""  # a number in Knack's JSON, a text in a table: the same device
     return (str(value) if key in TEXTS else _plain(value)), ""
 
 
@@ -340,6 +342,24 @@ def _taken(before: InventoryEdition, day: str, units: Sequence[Mapping[str, Any]
 
 def devices(number: int) -> str:
     return f"{number:,} {'device' if number == 1 else 'devices'}"
+
+
+def fields_of(units: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The fields that records have: the known ones in their order, then what else there is by name."""
+    has = {key for unit in units for key in unit}
+    return [name for name in FIELDS if name in has] + sorted(has.difference(FIELDS))
+
+
+def document(edition: InventoryEdition) -> dict[str, Any]:
+    """An edition as the original writes it: {header, devices}. Read again it gives the same edition."""
+    dated, made = timezone.localtime(edition.dated_at), timezone.localtime(edition.uploaded_at)
+    header = {
+        "data_type": f"{edition.code}_unit_data",
+        "target_filename": f"{edition.code}_{dated:%Y-%m-%d}_unit_data.json",
+        "collection_date": str(dated),
+        "processing_date": str(made),
+    }
+    return {"header": header, "devices": edition.units}
 
 
 # comparing

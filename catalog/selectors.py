@@ -1,4 +1,4 @@
-"""What the pages of the lake print: the files, what they weigh, and the first rows of one; and those of boundary layers."""
+"""What the pages of the lake print: the files, what they weigh, and the first rows of one; and those of boundary layers and of the inventory."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import csv
 import hashlib
 import io
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Max, Q, Sum
+from django.db.models import Count, Func, IntegerField, Max, Q, Sum
 
-from catalog import asked, boundaries, maps
+from catalog import asked, boundaries, inventory, maps
 from catalog.lake import CHUNK, PipelineError, lake
-from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, Layer
+from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, InventoryEdition, Layer
 
 FILES_A_PAGE, PREVIEW_ROWS, PREVIEW_BYTES, PREVIEW_COLUMNS = 100, 50, 512 * 1024, 60
-AREAS_A_PAGE = 100
+AREAS_A_PAGE = UNITS_A_PAGE = 100
+#: A layer of more areas than this is no ground for a map of points: it would weigh more than they do.
+MOST_BENEATH = 500
 #: A cell is cut for the eye; the file itself is one link away.
 CELL = 300
 
@@ -440,3 +443,220 @@ def _asked_point(areas: boundaries.Areas, drawn: maps.Map, lon: str, lat: str) -
     label = areas.labels[areas.keys.index(key)]
     words = f"lies in {key}" + (f", {label}." if label != key else ".")
     return Asked(lon, lat, key=key, words=words, spot=maps.place(areas, drawn, east, north))
+
+
+# the inventory
+
+
+def _users() -> dict[str, list[tuple[str, str]]]:
+    """Title and slug of the pipelines that each inventory is matched with."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    named = Dataset.objects.filter(pipelines__inventory__gt="").order_by("pipelines__title")
+    for code, title, slug in named.values_list("pipelines__inventory", "pipelines__title", "pipelines__slug"):
+        found.setdefault(code, []).append((title, slug))
+    return found
+
+
+@dataclass(frozen=True)
+class InventoryLine:
+    """An inventory in the list: its newest edition, how many there are, and who uses it. `newest` None: pipelines name it, and it is not there."""
+
+    code: str
+    newest: InventoryEdition | None
+    devices: int
+    editions: int
+    pipelines: list[tuple[str, str]]
+
+
+def _counted(editions):
+    """Editions with the number of their devices in place of the devices."""
+    return editions.defer("units").annotate(devices=Func("units", function="jsonb_array_length", output_field=IntegerField()))
+
+
+def inventory_lines() -> list[InventoryLine]:
+    """Every inventory that is there or is asked for, in three queries."""
+    users = _users()
+    times = dict(InventoryEdition.objects.order_by().values_list("code").annotate(n=Count("pk")))
+    newest = {one.code: one for one in _counted(InventoryEdition.objects.order_by("code", "-dated_at").distinct("code"))}
+    return [
+        InventoryLine(code, newest.get(code), newest[code].devices if code in newest else 0, times.get(code, 0), users.get(code, []))
+        for code in sorted({*newest, *users})
+    ]
+
+
+#: What the table of an edition shows; its CSV has every field.
+UNIT_COLUMNS = (
+    ("device_type", "Type"), ("device_status", "Status"), ("device_ip", "Address"), ("ip_comm_status", "Answers"),
+    ("atd_device_id", "Device id"), ("kits_id", "KITS id"), ("atd_location_id", "Place id"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UnitLine:
+    """A device in the table: its number in the edition, what people call it, its place in words, and the cells of UNIT_COLUMNS."""
+
+    number: int
+    name: str
+    place: str
+    lon: float | None
+    lat: float | None
+    cells: list[str]
+
+    @property
+    def words(self) -> str:
+        return " ".join([self.name, self.place, *self.cells]).lower()
+
+
+def unit_lines(units: Iterable[Mapping[str, Any]]) -> list[UnitLine]:
+    """The devices of an edition as a table has them."""
+    lines = []
+    for number, unit in enumerate(units, 1):
+        lon, lat = unit.get("lon"), unit.get("lat")
+        is_point = isinstance(lon, int | float) and isinstance(lat, int | float)
+        streets = [str(unit[name]) for name in inventory.STREETS if unit.get(name)]
+        cells = ["" if unit.get(name) is None else str(unit[name]) for name, _ in UNIT_COLUMNS]
+        lines.append(UnitLine(number, inventory.name_of(unit), " / ".join(streets), lon if is_point else None, lat if is_point else None, cells))
+    return lines
+
+
+def unit_map(lines: Sequence[UnitLine]) -> maps.SpotMap | None:
+    """The devices that have a place, over the layer of fewest areas that lies beneath them; None when none has one."""
+    points = [
+        (str(line.number), f"{line.name}: {line.place}" if line.place else line.name, line.lon, line.lat) for line in lines if line.lon is not None
+    ]
+    return maps.draw_spots(points, beneath([(lon, lat) for _, _, lon, lat in points])) if points else None
+
+
+def beneath(points: Sequence[tuple[float, float]]) -> boundaries.Areas | None:
+    """The areas to draw beneath points (longitude, latitude): those of the layer with the fewest that holds the middle of them; None for none."""
+    if not points:
+        return None
+    east, north = (sorted(side)[len(points) // 2] for side in zip(*points, strict=True))
+    for layer in BoundaryLayer.objects.defer("content").filter(areas__gt=1, areas__lte=MOST_BENEATH).order_by("areas", "slug"):
+        west, south, most_east, most_north = layer.extent
+        if west <= east <= most_east and south <= north <= most_north:
+            try:
+                return boundaries.load(layer)
+            except PipelineError:
+                continue  # its own page says what is wrong with it; these points have their picture without it
+    return None
+
+
+@dataclass(frozen=True)
+class InventoryPage:
+    """An inventory: one edition of it with its devices, and all its editions. `changes` is against the edition before it, in words."""
+
+    code: str
+    edition: InventoryEdition
+    devices: int
+    placed: int
+    page: Page
+    found: int
+    search: str
+    columns: list[str]
+    drawn: maps.SpotMap | None
+    picked: maps.Spot | None
+    changes: inventory.Difference | None
+    before: InventoryEdition | None
+    editions: list[InventoryEdition]
+    pipelines: list[tuple[str, str]]
+    uploads: list[AuditEntry]
+
+    @property
+    def href(self) -> str:
+        return f"?edition={self.edition.pk}&"
+
+    @property
+    def title(self) -> str:
+        return f"inventory {self.code}"
+
+    @property
+    def is_same(self) -> bool:
+        return self.before is not None and self.before.sha256 == self.edition.sha256
+
+
+def inventory_page(code: str, given) -> InventoryPage | None:
+    """An inventory as `given` (a query string) asks: an `edition` by number (else the newest), `q` searched, a `unit` picked, a `page`.
+
+    None when it has no such edition. Six queries, and those of the layer beneath the map.
+    """
+    editions = list(_counted(InventoryEdition.objects.filter(code=code).order_by("-dated_at")))
+    wanted = asked.number(given.get("edition"))
+    place = next((place for place, one in enumerate(editions) if wanted in (None, one.pk)), None)
+    if place is None:
+        return None
+    edition = InventoryEdition.objects.get(pk=editions[place].pk)
+    before = InventoryEdition.objects.get(pk=editions[place + 1].pk) if place + 1 < len(editions) else None
+    lines = unit_lines(edition.units)
+    search = given.get("q", "").strip()
+    found = [line for line in lines if search.lower() in line.words]
+    drawn = unit_map(lines)
+    return InventoryPage(
+        code=code,
+        edition=edition,
+        devices=len(lines),
+        placed=len(drawn.spots) if drawn else 0,
+        page=Paginator(found, UNITS_A_PAGE).get_page(given.get("page", 1)),
+        found=len(found),
+        search=search,
+        columns=[label for _, label in UNIT_COLUMNS],
+        drawn=drawn,
+        picked=next((spot for spot in drawn.spots if spot.key == given.get("unit")), None) if drawn else None,
+        changes=inventory.difference(before.units, edition.units) if before else None,
+        before=before,
+        editions=editions,
+        pipelines=_users().get(code, []),
+        uploads=list(AuditEntry.objects.filter(kind="inventory", target=code)[:10]),
+    )
+
+
+@dataclass(frozen=True)
+class InventoryPreview:
+    """A file before it is stored: its devices, what was not taken as it stood, and how it differs from the edition before its date.
+
+    `standing`: "" where the date is free, "same" where the very records are there, "other" where others are.
+    """
+
+    code: str
+    dated_at: datetime
+    file: str
+    lines: list[UnitLine]
+    devices: int
+    placed: int
+    notes: list[str]
+    more_notes: int
+    columns: list[str]
+    drawn: maps.SpotMap | None
+    changes: inventory.Difference | None
+    before: InventoryEdition | None
+    is_same: bool
+    standing: str
+
+
+NOTES_SHOWN, UNITS_PREVIEWED = 30, 20
+
+
+def inventory_preview(code: str, dated_at: datetime, file: str, reading: inventory.Reading) -> InventoryPreview:
+    """What a steward looks at before a file becomes an edition, in three queries and those of the layer beneath the map."""
+    editions = InventoryEdition.objects.filter(code=code)
+    there = editions.filter(dated_at=dated_at).first()
+    before = there or editions.filter(dated_at__lt=dated_at).order_by("-dated_at").first()
+    lines = unit_lines(reading.units)
+    drawn = unit_map(lines)
+    is_same = before is not None and before.sha256 == inventory.fingerprint(reading.units)
+    return InventoryPreview(
+        code=code,
+        dated_at=dated_at,
+        file=file,
+        lines=lines[:UNITS_PREVIEWED],
+        devices=len(lines),
+        placed=len(drawn.spots) if drawn else 0,
+        notes=reading.notes[:NOTES_SHOWN],
+        more_notes=max(len(reading.notes) - NOTES_SHOWN, 0),
+        columns=[label for _, label in UNIT_COLUMNS],
+        drawn=drawn,
+        changes=inventory.difference(before.units, reading.units) if before else None,
+        before=before,
+        is_same=is_same,
+        standing="" if there is None else "same" if is_same else "other",
+    )

@@ -1,4 +1,4 @@
-"""Addresses of the pages of the lake and of boundary layers."""
+"""Addresses of the pages of the lake, of boundary layers and of the inventory."""
 
 from django.urls import path
 
@@ -12,4 +12,7 @@ urlpatterns = [
     path("boundaries/", views.boundaries, name="boundaries"),
     path("boundaries/<slug:slug>/", views.boundary, name="boundary"),
     path("boundaries/<slug:slug>/areas.geojson", views.boundary_file, name="boundary_file"),
+    path("inventory/", views.inventories, name="inventories"),
+    path("inventory/upload/", views.inventory_upload, name="inventory_upload"),
+    path("inventory/of/<slug:code>/", views.inventory_edition, name="inventory"),
 ]

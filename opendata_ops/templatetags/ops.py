@@ -30,6 +30,8 @@ SECTIONS = {
     "block_confirm": "runs",
     "lake_file": "lake",
     "boundary": "boundaries",
+    "inventory": "inventories",
+    "inventory_upload": "inventories",
     "upkeep_job": "upkeep",
     "upkeep_run": "upkeep",
     "sensors": "performance",

@@ -102,7 +102,7 @@ def test_a_csv_file_and_a_plain_list_give_the_same_records():
         assert found == listed, name
     assert listed.code == "" and listed.dated_at is None
     [unit] = listed.units
-    assert (unit["lat"], unit["kits_id"], unit["primary_st"], unit["atd_device_id"]) == (30.2715378, 1, "LAMAR BLVD", "2001")
+    assert (unit["lat"], unit["kits_id"], unit["primary_st"], unit["atd_device_id"]) == (30.2715378, 1, "LAMAR BLVD", 2001)
 
 
 def test_what_is_not_taken_as_it_stands_is_told_with_its_line_and_its_field():

@@ -44,7 +44,14 @@ def test_a_steward_edits_the_configuration_and_deletes_nothing(person):
     seen = may(person)
     accounts.add_to(person, "steward")
     nouns = [
-        *("catalog.{}_dataset", "catalog.{}_datasetcolumn", "catalog.{}_boundarylayer", "pipelines.{}_provider", "pipelines.{}_pipeline"),
+        *(
+            "catalog.{}_dataset",
+            "catalog.{}_datasetcolumn",
+            "catalog.{}_boundarylayer",
+            "catalog.{}_inventoryedition",
+            "pipelines.{}_provider",
+            "pipelines.{}_pipeline",
+        ),
         *("pipelines.{}_afterstep", "pipelines.{}_enrichment", "pipelines.{}_upkeepjob", "pipelines.{}_registeredoperator"),
     ]
     assert may(person) - seen == {noun.format(verb) for noun in nouns for verb in ("add", "change")}
