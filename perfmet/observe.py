@@ -29,8 +29,8 @@ from pipelines.errors import DataError, SetupError
 from pipelines.models import Run, RunState, ScheduleBlock, Stage
 from pipelines.warehouse.measures import By, Measure, Question, Where, offsets
 
-#: Nobody waits at a page for the warehouse's answer.
-SECONDS = 300
+#: A worker waits so long for the warehouse's answer.
+SECONDS = 60
 #: Of a long span, so many days are kept at once: memory does not grow with it.
 DAYS_AT_ONCE = 31
 #: What an observation holds of a name.
@@ -313,22 +313,22 @@ def _of_table(watch: SensorWatch, first: date, last: date) -> dict[date, dict[st
     else:
         bounds, ways = (since, until), offsets(zone, since, until)
     question = Question(
-        by=(By("sensor", watch.sensor_column), By("day", time, "day")),
+        # a table may hold the rows of several pipelines
+        by=(By("sensor", watch.sensor_column), By("day", time, "day"), By("pipeline", "_odo_pipeline")),
         measures=(
             Measure("rows"),
             *((Measure("value", "sum", watch.value_column),) if watch.value_column else ()),
             Measure("first", "min", time),
             Measure("last", "max", time),
         ),
-        # a table may hold the rows of several pipelines
-        where=(Where(time, at_least=bounds[0], below=bounds[1]), Where("_odo_pipeline", equals=pipeline.pk)),
+        where=(Where(time, at_least=bounds[0], below=bounds[1]),),
         offsets=ways,
         seconds=SECONDS,
     )
     found: dict[date, dict[str, Reading]] = defaultdict(dict)
     for row in engine.measures(dsn, pipeline.table, question):
         sensor = "" if row["sensor"] is None else str(row["sensor"]).strip()[:LONGEST_NAME]
-        if not sensor:
+        if not sensor or row["pipeline"] != pipeline.pk:
             # a row that names no sensor says nothing of any
             continue
         value = row["value"] or 0 if watch.value_column else row["rows"]

@@ -29,6 +29,7 @@ from typing import TypeVar
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
+from django.dispatch import Signal
 from django.utils import timezone
 
 from pipelines import blocks, secrets, stages, warehouse
@@ -47,6 +48,10 @@ PATIENCE_SECONDS = settings.LEASE_SECONDS * 0.8
 OUTAGE_SECONDS = 60
 OUR_FAULT = "This is a fault of the program: report the log of this run."
 PR_SET_PDEATHSIG = 1
+
+#: Sent with `block_ids` when blocks were worked off and no stage of them runs here any more: what walks behind (perfmet) may look at
+#: their runs now. A receiver that fails fails alone. Who is stopped or killed before sends nothing, so nobody may rely on it alone.
+after_work = Signal()
 
 Answer = TypeVar("Answer")
 
@@ -117,6 +122,7 @@ def work_off(
         for attempt in going:
             attempt.give_back(stop)
         raise
+    after_work.send_robust(sender=None, block_ids=list(results))
     return [results[block_id] for block_id in results]
 
 

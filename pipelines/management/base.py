@@ -153,7 +153,7 @@ class OpsCommand(BaseCommand, ABC):
 @contextlib.contextmanager
 def quiet(level: int) -> Iterator[None]:
     """Keep the log's lines out of the terminal, unless somebody asked for them with LOG_LEVEL."""
-    loggers = [logging.getLogger(name) for name in ("pipelines", "catalog")] if "LOG_LEVEL" not in os.environ else []
+    loggers = [logging.getLogger(name) for name in ("pipelines", "catalog", "perfmet")] if "LOG_LEVEL" not in os.environ else []
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(level)

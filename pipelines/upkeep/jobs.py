@@ -85,6 +85,10 @@ class Job(ABC):
         It may be begun again after a worker was lost, so twice must be harmless.
         """
 
+    def has_work(self, job: UpkeepJob) -> bool:
+        """Whether there is anything to do, asked when the schedule's time has come: where there is not, no run is made of it."""
+        return True
+
     def pipelines_of(self, job: UpkeepJob) -> QuerySet[Pipeline]:
         """The pipelines that the job names, or all of them."""
         named = job.pipelines.select_related("provider", "dataset", "portal")
@@ -216,12 +220,22 @@ def begin_due(now: datetime) -> list[UpkeepRun]:
         except ValueError as error:
             log.error("The upkeep job %s can't be planned: %s", job, error)
             later = None
+        has_work = _has_work(job)
         with transaction.atomic():
             # who moves the next time is the one who asks: two ticks at once ask once
             mine = UpkeepJob.objects.filter(pk=job.pk, next_at=job.next_at).update(next_at=later)
-            if mine and (run := start(job, actor=audit.SCHEDULE, trigger=Trigger.SCHEDULE).run):
+            if mine and has_work and (run := start(job, actor=audit.SCHEDULE, trigger=Trigger.SCHEDULE).run):
                 begun.append(run)
     return begun
+
+
+def _has_work(job: UpkeepJob) -> bool:
+    try:
+        return kind_of(job)().has_work(job)
+    except Exception:
+        # it is begun, and says in the words of its run what is wrong; the other jobs go on
+        log.exception("Whether the upkeep job %s has anything to do is not known", job)
+        return True
 
 
 # asked for, by whichever door

@@ -9,7 +9,7 @@ from perfmet import observe
 from perfmet.models import Health, Observation
 from pipelines import clock
 from pipelines.errors import DataError, SetupError
-from tests.perfmet.watched import SUNDAY, ZONE, block_of, board, days_ago, delivered, one, ran, reading, watched
+from tests.perfmet.readers import SUNDAY, ZONE, block_of, board, days_ago, delivered, one, ran, reading, watched
 from tests.web import asks
 
 pytestmark = pytest.mark.django_db
