@@ -16,7 +16,7 @@ APPS = ("catalog", "opendata_ops", "perfmet", "pipelines")
 TOP = {
     *APPS, "static", "templates", "tests", ".ci",
     "manage.py", "requirements.txt", "requirements-dev.txt", "pyproject.toml", ".pre-commit-config.yaml", ".env.example", ".gitignore",
-    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Dockerfile",
 }  # fmt: skip
 #: Templates that no app owns alone: the shell, and pages that Django looks for under names of its own.
 SHARED_TEMPLATES = {"admin", "registration"}
