@@ -15,4 +15,4 @@ COPY static static
 RUN mkdir var && chown ops:ops var
 USER ops
 EXPOSE 8000
-CMD ["python3", "manage.py", "up"]
+CMD ["python3", "manage.py", "up", "--host", "0.0.0.0"]
