@@ -27,6 +27,7 @@ from pipelines.formats.standard import Refused, Tally
 BATCH = 500
 #: A clock that is off by more says nothing of the day that a file is of.
 MOST_OFF = timedelta(days=1)
+HOUR = timedelta(hours=1)
 #: UTC offsets lie within 14 hours, in minutes.
 MOST_OFFSET = 14 * 60
 
@@ -170,9 +171,18 @@ VERSIONS: dict[int, Fields] = {
 
 @dataclass(frozen=True)
 class Clock:
-    """How much a device's clock is behind ours (`off`; less than nothing: ahead), as its site file lets us see."""
+    """How much a device's clock is behind ours (`off`; less than nothing: ahead), and its zone's offset, as its site file tells them.
+
+    Devices tell wall times with summer time beside a zone's offset without it, so in summer an hour of it is no error of the clock
+    but is to be added all the same, for their counts are written alike. Version 4 writes UTC: of a whole hour it knows nothing.
+    """
 
     off: timedelta
+    offset: timedelta
+
+    def added_to(self, version: int | None) -> timedelta:
+        """What is added to the times of counts of that version."""
+        return self.off - round(self.off / HOUR) * HOUR if version == 4 else self.off
 
 
 def clock_of(site: Mapping[str, Any]) -> Clock | str:
@@ -190,7 +200,7 @@ def clock_of(site: Mapping[str, Any]) -> Clock | str:
         off = host - (device - offset)
     except (ValueError, OverflowError):
         return "its site file tells the device's time in another way than devices do"
-    return Clock(off) if abs(off) <= MOST_OFF else "the device's clock is off by more than a day"
+    return Clock(off, offset) if abs(off) <= MOST_OFF else "the device's clock is off by more than a day"
 
 
 #: "(UTC-05:00) Eastern Time (US & Canada)"; "(UTC) Dublin" has no offset to add.
@@ -262,7 +272,7 @@ class Gridsmart:
             "version": lines.version,
             "guid": zone.guid,
             "day_covered": _day_covered(terms, lines.version, first, clock),
-            "clock_seconds": clock.off.total_seconds() if clock else None,
+            "clock_seconds": clock.added_to(lines.version).total_seconds() if clock else None,
         }
         path = folder / f"zone-{zone.guid}.json"
         with DocumentWriter(path, header) as document:
@@ -310,19 +320,14 @@ class Gridsmart:
 def _day_covered(terms: Terms, version: int | None, first: Mapping[str, Any] | None, clock: Clock | None) -> int:
     """-1 where the file of this day begins in the local day before, 1 where it begins later than the day, else 0.
 
-    Where no vehicle tells the device's offset it is taken to be the city's.
+    Where no vehicle tells the device's offset it is that of its zone.
     """
     if clock is None:
         return 0
-    midnight = datetime.combine(terms.day, time(), UTC)
     local = terms.starts_at
-    if version == 4:
-        begins = midnight
-    elif first is not None:
-        begins = midnight - timedelta(minutes=first["utc_offset"])
-    else:
-        begins = local
-    begins += clock.off
+    begins = datetime.combine(terms.day, time(), UTC) + clock.added_to(version)
+    if version != 4:
+        begins -= clock.offset if first is None else timedelta(minutes=first["utc_offset"])
     return (begins > local) - (begins < local)
 
 
@@ -360,7 +365,7 @@ class _Lines:
             except ValueError as error:
                 raise _Bad(name, text, f"{name} {error}") from None
         if self.clock:
-            row["timestamp_adj"] = self._text(self._at(row, texts[2]) + self.clock.off)
+            row["timestamp_adj"] = self._text(self._at(row, texts[2]) + self.clock.added_to(self.version))
         return row
 
     def _fields(self, told: str) -> Fields:

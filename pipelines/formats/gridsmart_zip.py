@@ -67,6 +67,7 @@ class ZoneFile:
                     yield number, text
 
 
+NO_LAYOUT = "has a name that no layout of zips knows"
 _CAMERA = re.compile(r"\w{2}(-\w{2}){5}", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _ZONE = re.compile(r"([0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12})\.csv", re.ASCII | re.IGNORECASE)
@@ -127,7 +128,7 @@ class _Walk:
     @contextmanager
     def _opened(self, file: BinaryIO) -> Iterator[zipfile.ZipFile]:
         _check_directory(file, self.bounds.directory)
-        with _plainly("is not a zip that can be read"):
+        with _plainly("cannot be opened: it is no zip, or not a whole one"):
             archive = zipfile.ZipFile(file)
         with archive:
             yield archive
@@ -144,10 +145,10 @@ class _Walk:
         _check_name(info)
         parts = info.filename.split("/")
         if not _CAMERA.fullmatch(parts[0]) or len(parts) not in (2, 3):
-            raise Unreadable("has a name that no layout of zips knows")
+            raise Unreadable(NO_LAYOUT)
         day = parts[1][:-4] if len(parts) == 2 and parts[1].lower().endswith(".zip") else parts[1]
         if not _DAY.fullmatch(day):
-            raise Unreadable("has a name that no layout of zips knows")
+            raise Unreadable(NO_LAYOUT)
         if day != self.day.isoformat():
             raise Unreadable("is of another day than its zip")
         if len(parts) == 3 and parts[2].lower().endswith(".zip"):
@@ -157,7 +158,7 @@ class _Walk:
     def _zone(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, own_name: str, camera: str, name: str) -> ZoneFile:
         found = _ZONE.fullmatch(own_name)
         if not found:
-            raise Unreadable("has a name that no layout of zips knows")
+            raise Unreadable(NO_LAYOUT)
         guid = dashed(found[1])
         if guid.lower() in self._seen:
             raise Unreadable("is of a zone that the zip has twice")
@@ -245,7 +246,7 @@ def _check_directory(file: BinaryIO, most: int) -> None:
     file.seek(0)
     at = tail.rfind(_END)
     if at < 0 or len(tail) - at < 22:
-        raise Unreadable("is not a zip that can be read")
+        raise Unreadable("cannot be opened: it is no zip, or not a whole one")
     sizes = [struct.unpack_from("<L", tail, at + 12)[0]]
     if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR_64 and tail[at - 76 : at - 72] == _END_64:
         sizes.append(struct.unpack_from("<Q", tail, at - 76 + 40)[0])

@@ -140,7 +140,7 @@ def _listed(pipeline: Pipeline, within: Bounds) -> Iterator[Item]:
         starts_at=within.since,
         ends_at=within.until,
         time_zone=pipeline.time_zone,
-        options=pipeline.options,
+        options=outside.options(pipeline),
     )
     for one in outside.connector(pipeline.provider).listing(pipeline.resource, request):
         yield Item(one.base, one.ext, one.starts_at, one.ends_at, one.fingerprint, label=one.label)

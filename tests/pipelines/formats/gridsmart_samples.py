@@ -29,7 +29,7 @@ def dashes(guid: str) -> str:
     return f"{guid[:8]}-{guid[8:12]}-{guid[12:16]}-{guid[16:20]}-{guid[20:]}"
 
 
-def v8(time, turn="S", length=10, speed=42, zone=2.0, offset=-300) -> str:
+def v8(time, turn="S", length=10, speed=42, zone=2.0, offset=-360) -> str:
     return f"8,23,{time},{offset},{turn},{length},{speed},G,{zone},1,5.0,0.0,42,39"
 
 
@@ -70,11 +70,11 @@ def site(
     address="10.0.0.7",
     place=(30.3527, -97.7351),
     zone_id="(UTC-06:00) Central",
+    wall=-5,
     **more,
 ):
-    """A site file; the device's clock is ahead of ours by `drift`."""
+    """A site file. The device shows summer time, `wall` hours from UTC, beside an offset without it; its clock is ahead of ours by `drift`."""
     host = datetime(2019, 6, 2, 6, 34, 6)
-    hours = int(zone_id[4:7] or 0)
     zones = [(NB, "Northbound", "Through", True), (SB, "Southbound", "Left", True), (EB, "Eastbound", "Right", False)]
     masks = [{"Vehicle": {"Id": guid, "ApproachType": way, "TurnType": turn, "IncludeInData": counted}} for guid, way, turn, counted in zones]
     clock = "%m/%d/%Y %I:%M:%S %p"
@@ -84,7 +84,7 @@ def site(
             "CameraDevices": [{"Fisheye": {"IsConfigured": True, "MACAddress": CAMERA, "CameraMasks": {"ZoneMasks": [*masks, {"Bicycle": {}}]}}}],
             "Location": {"Street1": streets[0], "Street2": streets[1], "Latitude": place[0], "Longitude": place[1]},
         },
-        "datetime": {"DateTime": (host + timedelta(hours=hours) + drift).strftime(clock), "TimeZoneId": zone_id, "HostTimeUTC": host.strftime(clock)},
+        "datetime": {"DateTime": (host + timedelta(hours=wall) + drift).strftime(clock), "TimeZoneId": zone_id, "HostTimeUTC": host.strftime(clock)},
         "hardware_info": {},
         **more,
     }  # fmt: skip
