@@ -1,0 +1,219 @@
+"""Days of sensors on a stage: folders into which the city's systems drop files, an inventory, a portal with what is published of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.utils import timezone
+
+from catalog import lake
+from catalog.models import CatalogEntry, Dataset, InventoryEdition, Layer
+from opendata_ops.sandbox.soda import Portal
+from opendata_ops.sandbox.tables import Dataset as SandboxTable
+from opendata_ops.sandbox.tables import portal_value
+from pipelines import blocks, secrets, stages
+from pipelines.errors import PipelineError
+from pipelines.formats import sensors
+from pipelines.formats.bluetooth import FILES
+from pipelines.formats.gridsmart_counts import COUNT_COLUMNS
+from pipelines.formats.wavetronix import COLUMNS as RADAR_COLUMNS
+from pipelines.models import Pipeline, Provider, Run, RunState, ScheduleBlock, State
+from pipelines.stages.documents import INSIDE
+from pipelines.stages.note import Note
+from tests.pipelines.formats import gridsmart_samples as cameras
+
+ZONE = "America/Chicago"
+SAVED = Path(__file__).parent.parent / "fixtures" / "sensors"
+ONE, TWO = date(2019, 6, 1), date(2019, 6, 2)
+PASSWORD = "pw-canary-7"
+_numbers = itertools.count(1)
+
+BLUETOOTH_UNITS = [
+    {"device_type": "BLUETOOTH", "atd_device_id": 1, "device_name": "lamar_mlk", "device_ip": "172.16.132.68", "lat": 30.2715378, "lon": -97.7539673},
+    {"device_type": "BLUETOOTH", "atd_device_id": 2, "device_name": "lamar_6th", "device_ip": "172.16.132.72", "lat": 30.2836018, "lon": -97.7520752},
+]
+RADAR_UNITS = [
+    {"device_type": "RADAR", "atd_device_id": 3, "device_name": None, "device_ip": "10.0.0.9", "lat": 30.27, "lon": -97.75, "kits_id": 1},
+]
+
+#: slug → what is fetched, how it is read, and where on the portal it is.
+KINDS: dict[str, dict[str, Any]] = {
+    "bt-unmatched": {
+        "resource": "Austin_bt_%m-%d-%Y.txt", "format": "bluetooth", "inventory": "bt", "data_source": "Bluetooth", "window_column": "host_read_time",
+        "options": {"file": "unmatched", "area": "Austin", "helpers": {"matched": "Austin_btmatch_%m-%d-%Y.txt"}},
+        "portal_resource": "qnpj-zrb9", "columns": FILES["unmatched"].table,
+    },
+    "bt-matched": {
+        "resource": "Austin_btmatch_%m-%d-%Y.txt", "format": "bluetooth", "inventory": "bt", "data_source": "Bluetooth",
+        "window_column": "start_time", "options": {"file": "matched", "area": "Austin"}, "portal_resource": "x44q-icha",
+        "columns": FILES["matched"].table,
+    },
+    "bt-summary": {
+        "resource": "Austin_bt_summary_15_%m-%d-%Y.txt", "format": "bluetooth", "inventory": "bt", "data_source": "Bluetooth",
+        "window_column": "timestamp", "options": {"file": "traf_match_summary", "area": "Austin"}, "portal_resource": "v7zg-5jg9",
+        "columns": FILES["traf_match_summary"].table,
+    },
+    "radar-counts": {
+        "resource": "Austin_wt_%Y-%m-%d.csv", "format": "wavetronix", "inventory": "wt", "data_source": "Wavetronix", "window_column": "curdatetime",
+        "options": {"area": "Austin"}, "portal_resource": "i626-g7ub", "columns": RADAR_COLUMNS, "key": ["row_id"],
+    },
+    "camera-counts": {
+        "resource": "counts", "format": "gridsmart", "inventory": "gs", "data_source": "GRIDSMART", "window_column": "read_date",
+        "options": {"area": "Austin"}, "portal_resource": "sh59-i6y9", "columns": COUNT_COLUMNS,
+        "stages": ["extract", "standardize", "enrich", "aggregate", "load", "publish"],
+    },
+}  # fmt: skip
+PORTAL_TYPES = {"local_time": "calendar_date", "boolean": "checkbox"}
+
+
+def window(day: date) -> tuple[datetime, datetime]:
+    """The UTC ends of a local day."""
+    zone = ZoneInfo(ZONE)
+    ends = (datetime(one.year, one.month, one.day, tzinfo=zone).astimezone(UTC) for one in (day, day + timedelta(days=1)))
+    return tuple(ends)
+
+
+def saved(kind: str, id: str = "") -> list[list[dict[str, Any]]]:
+    """What the original published on each day."""
+    return [json.loads(line) for line in (SAVED / kind / f"soc_{id}.jsonl").read_text().splitlines()]
+
+
+def drop(folder: Path) -> None:
+    """All the saved raw days, as the city's systems leave them; of radar also the second day, of which only the result was saved."""
+    folder.mkdir(exist_ok=True)
+    for path in [*(SAVED / "bluetooth_raw").iterdir(), *(SAVED / "wavetronix_raw").iterdir()]:
+        shutil.copyfile(path, folder / path.name)
+    header = (SAVED / "wavetronix_raw" / "Austin_wt_2019-06-01.csv").read_text().splitlines()[0]
+    (folder / "Austin_wt_2019-06-02.csv").write_text(f"{header}\n2,1,2019-06-02 00:00:00,LAMARMANCHACA,NB_in,21,0,34,Working,100,1,21\n")
+
+
+def edition(code: str, units: list[Mapping[str, Any]], day: date = date(2019, 6, 20)) -> InventoryEdition:
+    """An inventory of that day."""
+    return InventoryEdition.objects.create(code=code, dated_at=window(day)[0], units=units, sha256=f"{next(_numbers):064x}")
+
+
+class Sensors:
+    """One pipeline of sensors, from a folder to a portal; the portal may be shared, or absent where nothing is published."""
+
+    def __init__(self, slug: str, tmp_path: Path, *, portal: Portal | None = None, **fields: Any):
+        self.kind, self.tmp_path = KINDS[slug], tmp_path
+        self.slug = f"{slug}-{next(_numbers)}"
+        self.public = [(name, PORTAL_TYPES.get(kind, kind)) for name, kind in self.kind["columns"] if name not in INSIDE]
+        about = {name: value for name, value in self.kind.items() if name != "columns"}
+        usual = {"stages": ["extract", "standardize", "enrich", "load", "publish"], "key": ["record_id"], "raw_names": "atd-data-lake"}
+        about = {**usual, **about, **fields}
+        if portal is None:
+            about["stages"] = [stage for stage in about["stages"] if stage not in ("load", "publish")]
+        else:
+            self.table = portal.add(SandboxTable(about["portal_resource"], slug, self.public, [], key=about["key"][0]))
+            about["portal"] = Provider.objects.create(
+                slug=f"p-{self.slug}", title="Portal", kind="socrata", base_url=portal.url, parameters={"user": "u"},
+                secrets={"password": secrets.seal(PASSWORD)},
+            )  # fmt: skip
+        dataset = Dataset.objects.create(slug=self.slug, title=slug)
+        source = Provider.objects.create(slug=f"s-{self.slug}", title="Drop", kind="folder", base_url=str(tmp_path / "drop"))
+        self.pipeline = Pipeline(
+            slug=self.slug, title=slug, provider=source, dataset=dataset, cadence="daily", time_zone=ZONE,
+            table=f"s{next(_numbers)}_{os.getpid()}", **about,
+        )  # fmt: skip
+        self.pipeline.full_clean(exclude=["portal"] if portal is None else None)
+        self.pipeline.save()
+
+    # as a worker does, in this process
+    def run(self, *days: date) -> list[ScheduleBlock]:
+        """All stages of these days, one after the other."""
+        for day in days:
+            for stage in self.pipeline.stages:
+                self.do(stage, day)
+        return [self.block(day) for day in days]
+
+    def block(self, day: date = ONE) -> ScheduleBlock:
+        return ScheduleBlock.objects.select_related("pipeline__dataset", "pipeline__provider").get(pipeline=self.pipeline, starts_at=window(day)[0])
+
+    def place(self, day: date = ONE) -> ScheduleBlock:
+        """A block of that day that nobody works on."""
+        starts_at, ends_at = window(day)
+        fields = {"ends_at": ends_at, "due_at": timezone.now(), "stage": "extract", "stages": self.pipeline.stages}
+        block, _ = ScheduleBlock.objects.get_or_create(pipeline=self.pipeline, starts_at=starts_at, defaults=fields)
+        return block
+
+    def claim(self, stage: str, day: date = ONE) -> Run:
+        due = timezone.now() - timedelta(seconds=1)
+        ScheduleBlock.objects.filter(pk=self.place(day).pk).update(stage=stage, stages=self.pipeline.stages, state=State.WAITING, due_at=due)
+        return blocks.claim(self.block(day).pk, holder="test")
+
+    def give(self, *files: tuple[str, str, bytes], day: date = ONE, rows: Mapping[str, int] | None = None) -> None:
+        """What an extract of these files (base, ext, bytes) leaves behind; site files are helpers."""
+        run, entries = self.claim("extract", day), []
+        for base, ext, body in files:
+            path = self.tmp_path / "raw"
+            path.write_bytes(body)
+            about = {"base": base, "ext": ext, "collection_date": f"{day}", **({"role": "site"} if ext == "site.json" else {})}
+            code = self.pipeline.inventory
+            place = sensors.pointer("raw", code, day, sensors.file_name(base, code, day, ext)) if code else ""
+            entries.append(
+                lake.shelve(
+                    dataset=self.pipeline.dataset, source=self.slug, layer=Layer.RAW, window=window(day), file=path, name=f"{base}.{ext}",
+                    identity=(base, ext), sha256=lake.fingerprint(path), bytes=len(body), rows=(rows or {}).get(ext), metadata=about, run_id=run.pk,
+                    place=place,
+                )
+            )  # fmt: skip
+        lake.withdraw_others(self.slug, Layer.RAW, window(day)[0], entries)
+        number = sum(entry.rows or 1 for entry in entries if "role" not in entry.metadata)
+        blocks.advance(run, blocks.Outcome(blocks.Counts(rows_in=number, rows_out=number), details={"entries": [entry.pk for entry in entries]}))
+
+    def do(self, stage: str, day: date = ONE) -> Run:
+        """Do one stage as a worker does; a failure is the block's, and raised."""
+        run = self.claim(stage, day)
+        workdir = self.tmp_path / f"work{run.pk}"
+        workdir.mkdir()
+        try:
+            outcome = stages.carry_out(run, Note(run, workdir, lambda done, total: None))
+        except PipelineError as error:
+            blocks.fail(run, error)
+            raise
+        assert not list(workdir.iterdir()), "a stage leaves nothing behind in its folder"
+        blocks.advance(run, outcome)
+        run.refresh_from_db()
+        assert run.state == RunState.DONE, run.message
+        return run
+
+    # looking
+    def files(self, layer: str, day: date = ONE) -> list[CatalogEntry]:
+        live = CatalogEntry.objects.live().filter(source=self.slug, layer=layer, window_start=window(day)[0])
+        return list(live.order_by("id_base", "id_ext"))
+
+    def names(self, layer: str, day: date = ONE) -> list[str]:
+        return [entry.pointer for entry in self.files(layer, day)]
+
+    def document(self, layer: str, base: str, ext: str, day: date = ONE) -> dict[str, Any]:
+        entry = next(one for one in self.files(layer, day) if (one.id_base, one.id_ext) == (base, ext))
+        return json.loads(lake.lake().local_path(entry.pointer, self.tmp_path, sha256=entry.sha256).read_bytes())
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the portal has, a row with its names."""
+        return [dict(zip(self.table.names, record.values, strict=True)) for record in self.table._rows]
+
+    def golden(self, day: int) -> list[dict[str, Any]]:
+        """What the original published on that day, as the portal keeps it."""
+        kinds = dict(self.public)
+        rows = saved("golden", self.kind["portal_resource"])[day]
+        return [{name: portal_value(value, kinds[name]) for name, value in row.items()} for row in rows]
+
+
+def camera_day(drift: timedelta = timedelta(), base: str = cameras.BASE, day: date = ONE, layout: Any = cameras.layout_a, zones: Any = None) -> list:
+    """The raw files of an intersection's day: its zip and its site file, whose clock is ahead by `drift`."""
+    streets = tuple(base.split("_"))
+    about = cameras.site(streets, drift=drift)
+    return [(base, "zip", layout(zones or cameras.GOLDEN, day)), (base, "site.json", json.dumps(about).encode())]
+
+
+assert set(sensors.FORMATS) == {kind["format"] for kind in KINDS.values()}
