@@ -507,7 +507,7 @@ def requeue(
         return _answer(block, actor, "run", reason, False, f"{block.pipeline.title} has none of the stages {', '.join(stages or [stage or ''])}.")
     idle = Q(state__in=[State.FAILED, State.HELD, State.DONE])
     # a waiting block may be hurried or changed, but the same wish twice is one wish, also while its pass is between two stages
-    left = _left(block)
+    left = stages_left(block)
     other_stages = Q(pk__in=[]) if left == wanted else ~Q(stages=wanted)
     stronger = Q(is_forced=False) if force else Q(pk__in=[])
     if rebuild:
@@ -542,14 +542,14 @@ def requeue(
     return _answer(block, actor, verb, reason, False, _why_not(block_id, seen_fence))
 
 
-def _left(block: ScheduleBlock) -> list[str]:
+def stages_left(block: ScheduleBlock) -> list[str]:
     """The stages of the present pass that are still to come."""
     return block.stages[block.stages.index(block.stage) :] if block.stage in block.stages else []
 
 
 def _still_rebuild(block: ScheduleBlock, wanted: list[str]) -> list[State]:
     """The states in which an initialization goes on as one when these stages are asked for: from its beginning it is another pass."""
-    same = _left(block) == wanted or Stage.EXTRACT not in wanted
+    same = stages_left(block) == wanted or Stage.EXTRACT not in wanted
     return [State.WAITING, State.FAILED, State.HELD] if same else [State.WAITING]
 
 

@@ -397,6 +397,8 @@ def _line(order: Order, pipeline: Pipeline, window: tuple[datetime, datetime], b
         skip = "the source only gives its present rows, which belong to the present window"
     elif not pipeline.is_snapshot and window[1] > now and order.windows is None:
         skip = "it is not over yet"
+    elif state == State.WAITING and order.windows is not None and not order.force and set(will) < set(blocks.stages_left(block)):
+        skip = f"it waits for {block.stage} and comes to {will[0]} by itself"
     elif state == State.HELD and block.error_code == "held" and order.block_ids is None:
         skip = f"{block.message.rstrip('.')}; release it first"
     return Planned(pipeline, *window, block=block, will=tuple(will), skip=skip, known_rows=block.rows if block else None)
