@@ -26,6 +26,8 @@ MOST_PAGES = 1000
 #: What is taken of a device and of its place, by label; everything else in Knack stays there.
 OF_DEVICE = ("device_type", "atd_device_id", "device_name", "device_status", "device_ip", "ip_comm_status", "atd_location_id", "kits_id")
 OF_PLACE = ("atd_location_id", "coa_intersection_id", "primary_st", "primary_st_segment_id", "cross_st", "cross_st_segment_id")
+#: What is said of a device whose place is not there.
+NOWHERE = dict.fromkeys((*OF_PLACE[1:], "lat", "lon"))
 INVENTORIES = {
     "bt": {"object": "object_56", "where": {"field_884": "BLUETOOTH"}, "join": "ATD_LOCATION_ID"},
     "wt": {"object": "object_56", "where": {"field_884": "RADAR"}, "join": "ATD_LOCATION_ID"},
@@ -81,7 +83,7 @@ class Knack(Connector):
         keys = {self._field(label, names): key for label, key in fields.items()}
         for record in self._records(wanted.object, wanted.where, join):
             unit = {name: _value(record, keys[name]) for name in dict.fromkeys((*OF_DEVICE, *names.values())) if name in keys}
-            unit |= {"ip_comm_status": unit.get("ip_comm_status"), **places.get(_joined(_value(record, join)), {}), **wanted.constants}
+            unit |= {"ip_comm_status": unit.get("ip_comm_status"), **places.get(_joined(_value(record, join)), NOWHERE), **wanted.constants}
             yield unit
 
     # what the parameters say
