@@ -15,6 +15,7 @@ APPS = ("catalog", "pipelines", "perfmet")
 EDITED = {
     "catalog": ("dataset", "datasetcolumn", "boundarylayer", "inventoryedition"),
     "pipelines": ("provider", "pipeline", "afterstep", "enrichment", "upkeepjob", "registeredoperator"),
+    "perfmet": ("sensorwatch",),
 }
 
 

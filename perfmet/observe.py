@@ -74,9 +74,19 @@ def observe_days(watch: SensorWatch, given: Mapping[date, Delivery]) -> Seen:
     """
     if not given:
         return Seen((), 0, Counter())
+    return _judged(watch, given, min(given), max(given))
+
+
+@transaction.atomic
+def judge_again(watch: SensorWatch, first: date, last: date) -> Seen:
+    """Judge what is kept of these days, and of four windows after them, by the rule and the thresholds as they are now. Reads nothing anew."""
+    return _judged(watch, {}, first, last)
+
+
+def _judged(watch: SensorWatch, given: Mapping[date, Delivery], first: date, last: date) -> Seen:
     # one at a time for a watch: two days that are observed at once would each judge without the other
     SensorWatch.objects.select_for_update(no_key=True).get(pk=watch.pk)
-    fresh, gone = _Kept(watch, given).reckoned()
+    fresh, gone = _Kept(watch, given, first, last).reckoned()
     _write(fresh)
     Observation.objects.filter(pk__in=gone).delete()
     return Seen(tuple(sorted(given)), len(fresh), Counter(row.health for row in fresh if row.day in given))
@@ -85,9 +95,9 @@ def observe_days(watch: SensorWatch, given: Mapping[date, Delivery]) -> Seen:
 class _Kept:
     """What was kept of a watch before the given days, and after them as far as it stands on them. Reads, and writes nothing."""
 
-    def __init__(self, watch: SensorWatch, given: Mapping[date, Delivery]):
+    def __init__(self, watch: SensorWatch, given: Mapping[date, Delivery], first: date, last: date):
         self.watch, self.given = watch, given
-        first, last, reach = min(given), max(given), expected.reach(watch.window_days)
+        reach = expected.reach(watch.window_days)
         ours = Observation.objects.filter(watch=watch)
         earlier = ours.filter(day__lt=first, rows__gt=0).order_by().values_list("sensor").annotate(Max("day"))
         past: dict[str, list[Heard]] = defaultdict(list)
@@ -162,7 +172,7 @@ class _Inventory:
     def __init__(self, watch: SensorWatch, days: Sequence[date]):
         self.zone = watch.pipeline.time_zone
         self.editions: list[tuple[datetime, dict[str, str]]] = []
-        if watch.unit_field and watch.pipeline.inventory:
+        if days and watch.unit_field and watch.pipeline.inventory:
             editions = InventoryEdition.objects.filter(code=watch.pipeline.inventory)
             since = clock.day_start(days[0], self.zone)
             newest = editions.order_by("-dated_at").values("pk")[:1]
@@ -192,15 +202,17 @@ def _names(edition: InventoryEdition, field: str) -> dict[str, str]:
 # fetching what was read
 
 
-def gather(watch: SensorWatch, days: Collection[date]) -> Seen:
+def gather(watch: SensorWatch, days: Collection[date], *, open_days: Collection[date] = ()) -> Seen:
     """Fetch the readings of these days from where they lie, and keep them. The warehouse is asked outside of any transaction of ours.
 
-    `watch` has its pipeline. Raises SetupError where the table can't be counted so, TransientError where the warehouse does not answer.
+    A day of which nothing came is stale; of `open_days` it may still come, and then nothing is written of it. `watch` has its
+    pipeline. Raises SetupError where the table can't be counted so, TransientError where the warehouse does not answer.
     """
     seen = Seen((), 0, Counter())
     ordered = sorted(set(days))
     for place in range(0, len(ordered), DAYS_AT_ONCE):
-        seen = seen.plus(observe_days(watch, deliveries(watch, ordered[place : place + DAYS_AT_ONCE])))
+        came = deliveries(watch, ordered[place : place + DAYS_AT_ONCE])
+        seen = seen.plus(observe_days(watch, {day: one for day, one in came.items() if one.run_id or day not in open_days}))
     return seen
 
 
@@ -348,13 +360,8 @@ def _moment(wall: datetime, zone_name: str) -> datetime:
     return clock.local_instant(wall.date(), wall.time(), zone_name)
 
 
-# what there is to observe
-
-
 def recorded_days(watch: SensorWatch) -> tuple[date, date] | None:
-    """The first and last day of which the pipeline has a block that went well or may; None when it has none."""
+    """The first and the last day that blocks of the pipeline are about; None when it has none."""
     blocks = ScheduleBlock.objects.filter(pipeline=watch.pipeline)
     first, last = (blocks.order_by(name).values_list("starts_at", "ends_at").first() for name in ("starts_at", "-starts_at"))
-    if first is None:
-        return None
-    return days_of(watch.pipeline, *first)[0], days_of(watch.pipeline, *last)[-1]
+    return (days_of(watch.pipeline, *first)[0], days_of(watch.pipeline, *last)[-1]) if first and last else None

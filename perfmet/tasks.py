@@ -25,7 +25,7 @@ from perfmet import expected, observe
 from perfmet.health import Thresholds
 from perfmet.models import Observation, SensorWatch
 from perfmet.observe import Seen
-from pipelines import planner
+from pipelines import clock, planner
 from pipelines.errors import PipelineError, SetupError
 from pipelines.models import Cadence, Pulse, Run, RunState, Stage, Trigger, UpkeepJob, UpkeepRun
 from pipelines.upkeep import jobs
@@ -140,6 +140,17 @@ def overdue(now: datetime) -> Todo:
         if days:
             todo.append((watch, sorted(days)))
     return todo
+
+
+def open_days(watch: SensorWatch, days: Iterable[date], now: datetime) -> set[date]:
+    """Those of the days that may still come: the block with their end is not due, or its hours of grace are not over."""
+    pipeline, late = watch.pipeline, timedelta(hours=_late(watch))
+    found = set()
+    for day in days:
+        end = clock.day_start(day + clock.DAY, pipeline.time_zone) - timedelta(microseconds=1)
+        if planner.due_at(pipeline, *clock.window_at(pipeline.cadence, pipeline.time_zone, end)) + late > now:
+            found.add(day)
+    return found
 
 
 def _is_followed(watch: SensorWatch) -> bool:

@@ -52,7 +52,7 @@ def test_a_steward_edits_the_configuration_and_deletes_nothing(person):
             "pipelines.{}_provider",
             "pipelines.{}_pipeline",
         ),
-        *("pipelines.{}_afterstep", "pipelines.{}_enrichment", "pipelines.{}_upkeepjob", "pipelines.{}_registeredoperator"),
+        *("pipelines.{}_afterstep", "pipelines.{}_enrichment", "pipelines.{}_upkeepjob", "pipelines.{}_registeredoperator", "perfmet.{}_sensorwatch"),
     ]
     assert may(person) - seen == {noun.format(verb) for noun in nouns for verb in ("add", "change")}
     assert not [one for one in may(person) if "delete" in one]

@@ -69,6 +69,18 @@ def test_a_city_that_says_nothing_is_safe():
     assert done.stdout.strip() == "False True True True", done.stderr
 
 
+def test_thresholds_of_sensors_lie_over_what_holds_otherwise():
+    done = in_settings("settings.SENSOR_THRESHOLDS['low'], settings.SENSOR_THRESHOLDS['high']", SENSOR_THRESHOLDS="high=2.5,hours=20")
+    assert done.stdout.strip() == "0.5 2.5", done.stderr
+
+
+def test_a_threshold_of_another_name_or_no_number_stops_the_start():
+    done = in_settings("settings.SENSOR_THRESHOLDS", SENSOR_THRESHOLDS="hi=2")
+    assert done.returncode == 1 and "SENSOR_THRESHOLDS names hi. It knows: low, high" in done.stderr
+    done = in_settings("settings.SENSOR_THRESHOLDS", SENSOR_THRESHOLDS="high=twice")
+    assert done.returncode == 1 and "SENSOR_THRESHOLDS: high='twice' is not a number" in done.stderr
+
+
 def test_an_unknown_queue_is_refused():
     done = in_settings("settings.Q_CLUSTER", QUEUE_URL="amqp://rabbit")
     assert done.returncode == 1 and "use redis:// or sqs://" in done.stderr.replace("…", "")
