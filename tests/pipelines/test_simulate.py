@@ -1,4 +1,4 @@
-"""A simulation does the work and leaves nothing: no row of any table, no file, nothing on the portal; but what goes to the folder is what would be."""
+"""A simulation does the work and leaves nothing: no row of any table, no file, nothing on the portal. The folder gets what would be."""
 
 import hashlib
 from pathlib import Path
@@ -28,7 +28,7 @@ def one(tmp_path, settings):
 
 
 def everything(one: Sensors) -> dict[str, object]:
-    """How many rows every table of ours has and what the pipelines say; every file of the lake; the city's tables; what the portal has and was asked."""
+    """How many rows every table of ours has , what stands in those of pipelines; the files, the warehouse, the portal."""
     tables = {
         model._meta.label: model.objects.count()
         for model in apps.get_models()
