@@ -35,6 +35,10 @@ LONGEST_RETRY_SECONDS = 3600
 LONGEST_WAIT_SECONDS = 86_400
 
 
+#: Stages that are a function of their input alone: run again, what they said of it before is taken back. (A load that changed half
+#: a table stays suspicious, though it changes nothing when it is run again.)
+JUDGES_ANEW = (Stage.STANDARDIZE, Stage.ENRICH, Stage.AGGREGATE)
+
 #: What a cancelled stage leaves behind, in words.
 KEPT = {
     Stage.EXTRACT: "The warehouse and the portal are as they were.",
@@ -166,7 +170,7 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
             "stage": stage,
             "state": state,
             "attempts": 0,
-            "mark": outcome.mark or (block.mark if run.stage != Stage.EXTRACT else ""),
+            "mark": _mark(run, outcome),
             "message": message,
             "error_code": "",
             "next_step": "",
@@ -217,12 +221,28 @@ def _marked(outcome: Outcome) -> dict:
     return {**outcome.details, "mark": str(outcome.mark)} if outcome.mark else outcome.details
 
 
+def _mark(run: Run, outcome: Outcome) -> str:
+    """The block's mark after this stage. What only an earlier run of it called suspicious is no longer, where it has judged all rows anew."""
+    if outcome.mark or run.stage == Stage.EXTRACT:
+        return outcome.mark
+    if run.block.mark == ScheduleBlock.Mark.SUSPICIOUS and run.stage in JUDGES_ANEW:
+        newest = run.block.runs.filter(state=RunState.DONE).order_by("stage", "-pk").distinct("stage")
+        called = [stage for stage, mark in newest.values_list("stage", "details__mark") if mark == ScheduleBlock.Mark.SUSPICIOUS]
+        if called == [run.stage]:
+            return ScheduleBlock.Mark.NONE
+    return run.block.mark
+
+
 def _suspicion(run: Run) -> str:
     """What the stage said that first called the present data suspicious; "" when it is `run` itself. The last stage's words would hide it."""
     done = run.block.runs.filter(state=RunState.DONE)
     read = done.filter(stage=Stage.EXTRACT).first()
     since = done.filter(pk__gte=read.pk) if read else done
-    first = since.filter(details__mark=ScheduleBlock.Mark.SUSPICIOUS).order_by("pk").first()
+    taken_back = Q(pk__in=[])
+    for stage in JUDGES_ANEW:
+        if newest := since.filter(stage=stage).first():
+            taken_back |= Q(stage=stage, pk__lt=newest.pk)
+    first = since.filter(details__mark=ScheduleBlock.Mark.SUSPICIOUS).exclude(taken_back).order_by("pk").first()
     return first.message if first else ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +39,8 @@ from pipelines.stages.refusals import BATCH, Refusals
 
 #: The format of a pipeline → what reads it.
 FORMATS: dict[str, type[SensorFormat]] = {"bluetooth": Bluetooth, "wavetronix": Wavetronix, "gridsmart": Gridsmart}
+#: Those whose rows are counted by the quarter hour before they are loaded.
+COUNTED = ("gridsmart",)
 #: Columns that tell which device of the inventory a row is of: in the table, and not among what was ever published.
 INSIDE = ("device_id", "origin_device_id", "dest_device_id")
 
@@ -110,7 +113,7 @@ class Desk:
         """A file of another layer as it is."""
         with self.folder() as folder:
             path = folder / "copy"
-            path.write_bytes(self.local_path(entry).read_bytes())
+            shutil.copyfile(self.local_path(entry), path)
             self._put(path, entry.id_base, entry.id_ext, entry.rows, {**entry.metadata, "role": role, "inputs": [entry.sha256]}, entry.pointer)
 
     def _shelve(self, made: Made, inputs: Sequence[CatalogEntry], role: str) -> None:

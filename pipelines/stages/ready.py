@@ -19,7 +19,7 @@ from pipelines.blocks import Outcome
 from pipelines.errors import TransientError
 from pipelines.faults import faultpoint
 from pipelines.formats.sensors import SensorFormat, Standard
-from pipelines.models import Run, RunState, ScheduleBlock, Stage, Trigger
+from pipelines.models import Run, RunState, ScheduleBlock, Stage, State, Trigger
 from pipelines.stages import documents
 from pipelines.stages.documents import Desk
 from pipelines.stages.load import DOCUMENT, MATCHED, entries_of
@@ -67,6 +67,8 @@ def ready(run: Run, note: Note) -> Outcome:
     going = [group for group in groups if not group.lacks]
     held = [group for group in groups if group.lacks]
     desk = Desk(run, note, Layer.READY, [entry for group in going for entry in group.inputs], edition)
+    if pipeline.enrichments.exists():
+        note.warn("The pipeline's areas are not looked up: sensors are joined with their inventory, which has places of its own.")
     note.log(f"The inventory {edition.code} of {desk.inventory['date']}: {len(edition.units):,} units, sha256 {edition.sha256[:12]}")
     tally = desk.tally
     total = sum(group.rows for group in going)
@@ -166,7 +168,9 @@ def _wake_neighbours(block: ScheduleBlock, note: Note) -> None:
     others = ScheduleBlock.objects.filter(pipeline=block.pipeline)
     for days, other in ((1, others.filter(ends_at=block.starts_at).first()), (-1, others.filter(starts_at=block.ends_at).first())):
         waiting = {held["base"] for held in _held(other) if days in held["days"]} & here if other else set()
-        if waiting:
+        if waiting and other.state == State.HELD:
+            note.log(f"{', '.join(sorted(waiting))} waited for {documents.day_of(block)}, and {other} is held: run its enrich when it is released.")
+        elif waiting:
             reason = f"{', '.join(sorted(waiting))} waited for {documents.day_of(block)}"
             verdict = blocks.requeue(other.pk, actor=audit.SCHEDULE, stage=Stage.ENRICH, reason=reason, trigger=Trigger.SCHEDULE)
             note.log(f"{reason}: {verdict.text}")

@@ -165,6 +165,16 @@ def test_another_inventory_makes_other_files_and_keeps_the_old_ones(tmp_path):
     assert CatalogEntry.objects.filter(source=one.slug, layer="ready").exclude(withdrawn_at=None).count() == 2
 
 
+def test_a_day_without_a_line_goes_all_the_way(portal, tmp_path):
+    edition("wt", RADAR_UNITS)
+    one = Sensors("radar-counts", tmp_path, portal=portal)
+    header = (SAVED / "wavetronix_raw" / "Austin_wt_2019-06-01.csv").read_bytes().splitlines(keepends=True)[0]
+    one.give(("Austin", "csv", header), rows={"csv": 0})
+    for stage in one.pipeline.stages[1:]:
+        one.do(stage)
+    assert one.told() == [] and one.files("ready")[0].rows == 0
+
+
 def test_a_raw_file_of_fewer_rows_than_were_counted_fails_the_stage(tmp_path):
     one = Sensors("radar-counts", tmp_path)
     body = (SAVED / "wavetronix_raw" / "Austin_wt_2019-06-01.csv").read_bytes()
@@ -275,9 +285,29 @@ def test_when_the_neighbour_comes_the_day_is_made_whole(tmp_path):
     assert {neighbour.sha256 for neighbour in one.files("standard", TWO) if neighbour.rows} <= set(entry.metadata["inputs"])
     one.do("aggregate")
     chain(one.block())
+    assert (one.block().state, one.block().mark, one.block().message) == (State.DONE, "", "5 of 5 vehicles in 4 rows")
     # nothing is asked for again once it is whole
     one.do("enrich", TWO)
     assert one.block().state == State.DONE
+
+
+def test_a_day_that_somebody_holds_is_not_woken(tmp_path):
+    one = a_camera(tmp_path)
+    one.give(*camera_day(FAST))
+    for stage in ("standardize", "enrich", "aggregate"):
+        one.do(stage)
+    ScheduleBlock.objects.update(state=State.HELD, error_code="unpublished")
+    one.give(*camera_day(FAST, day=TWO), day=TWO)
+    one.do("standardize", TWO)
+    run = one.do("enrich", TWO)
+    assert one.block().state == State.HELD
+    assert run.lines.filter(text__contains=f"{BASE} waited for 2019-06-02, and").exists()
+
+
+def test_a_format_without_counts_of_its_own_is_not_aggregated(tmp_path):
+    one = Sensors("radar-counts", tmp_path, stages=["extract", "standardize", "enrich", "aggregate"])
+    with pytest.raises(SetupError, match="Nothing is known that counts"):
+        one.do("aggregate")
 
 
 @pytest.mark.parametrize(("drift", "option"), [(FAST, "ignore_next"), (-FAST, "ignore_previous")])
