@@ -25,6 +25,8 @@ from pipelines.formats.standard import Refused, Tally
 
 #: So many rows are written at once.
 BATCH = 500
+#: So many lines of a zone's file are refused one by one; where so many are wrong, the rest is one more.
+MOST_REFUSED = 10_000
 #: A clock that is off by more says nothing of the day that a file is of.
 MOST_OFF = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -70,6 +72,16 @@ def _text(text: str) -> str | None:
     if len(text) > 20 or not text.isprintable():
         raise ValueError("is not a short word")
     return text or None
+
+
+def _turn(text: str) -> str:
+    """A movement: S, L, R, U, or another letter or two. Raises ValueError; longer ones would be groups without end."""
+    if not _LETTERS.fullmatch(text):
+        raise ValueError("is not a letter or two")
+    return text
+
+
+_LETTERS = re.compile(r"[A-Za-z0-9]{1,2}", re.ASCII)
 
 
 def _time_of_day(text: str) -> int | float:
@@ -125,13 +137,12 @@ def _moment(text: str) -> datetime:
 _STAMP = re.compile(r"(\d{8}T\d{6})(?:\.(\d{1,9}))?", re.ASCII)
 
 Fields = tuple[tuple[str, Callable[[str], Any]], ...]
-_WORD = _must(_text)
 _BEGIN: Fields = (("count_version", _must(_number)), ("site_version", _number))
 _V8: Fields = (
     *_BEGIN,
     ("timestamp", _time_of_day),
     ("utc_offset", _offset),
-    ("turn", _WORD),
+    ("turn", _turn),
     ("vehicle_length", _number),
     ("speed", _number),
     ("light_state", _text),
@@ -153,7 +164,7 @@ VERSIONS: dict[int, Fields] = {
         ("internal_veh_type", _text),
         ("vehicle_length", _number),
         ("speed", _number),
-        ("turn", _WORD),
+        ("turn", _turn),
         ("allowable_turns", _text),
         ("seconds_in_zone", _number),
         ("seconds_since_last_exit", _number),
@@ -341,15 +352,22 @@ class _Lines:
         self._midnight = datetime.combine(terms.day, time(), UTC)
 
     def rows(self) -> Iterator[dict[str, Any] | Refused]:
+        refused = 0
         for number, line in self.zone.lines():
             try:
                 if line is None:
                     raise _Bad("", "", "The line is longer than any count")
                 yield self._row(line)
             except _Bad as error:
-                column, value, what = error.args
-                raw = {"file": self.zone.name, "line": line or ""}
-                yield Refused(number, what, column, value, self.zone.guid, raw)
+                refused += 1
+                if refused > MOST_REFUSED:
+                    yield self._refused(number, line, ("", "", f"The rest of the file is passed over, for {MOST_REFUSED:,} of its lines are wrong"))
+                    return
+                yield self._refused(number, line, error.args)
+
+    def _refused(self, number: int, line: str | None, why: tuple[str, str, str]) -> Refused:
+        column, value, what = why
+        return Refused(number, what, column, value, self.zone.guid, {"file": self.zone.name, "line": line or ""})
 
     def _row(self, line: str) -> dict[str, Any]:
         """A line's values by their names, with the time put right. Raises _Bad."""
