@@ -278,7 +278,7 @@ def dataset_page(dataset: Dataset, now: datetime, shown: str = "all", chart: Map
 
     `shown` is one of SHOWN; `chart` is what is asked of the chart, as `chart_of` takes it.
     """
-    pipelines = list(schedule.pipelines_with_newest().filter(dataset=dataset).order_by("title"))
+    pipelines = list(schedule.pipelines_with_newest().select_related("watch").filter(dataset=dataset).order_by("title"))
     for pipeline in pipelines:
         pipeline.dataset = dataset
     feeds = _feeds(pipelines, now)

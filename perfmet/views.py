@@ -11,7 +11,7 @@ from django.views.decorators.vary import vary_on_headers
 from catalog.exports import csv_response
 from catalog.gates import needs_view
 from perfmet.selectors import board as boards
-from perfmet.selectors import jobs, looks, watches
+from perfmet.selectors import jobs, watches
 from perfmet.selectors import sensors as selectors
 
 
@@ -93,7 +93,7 @@ def sensor_map(request: HttpRequest) -> HttpResponse:
         every = [(line, spot.lon, spot.lat, spot.name) for line, spot in page.placed] + [(line, None, None, "") for line in page.unplaced]
         rows = ([line.watch.pipeline.slug, line.sensor, line.health, line.reason, lon, lat, name] for line, lon, lat, name in every)
         return csv_response("sensor-map.csv", ["pipeline", "sensor", "health", "reason", "lon", "lat", "place"], rows)
-    return render(request, "perfmet/map.html", {"page": page, "tabs": page.tabs, "here": "map", "trouble": looks.TROUBLE})
+    return render(request, "perfmet/map.html", {"page": page, "tabs": page.tabs, "here": "map"})
 
 
 def _wants_fragment(request: HttpRequest) -> bool:

@@ -27,7 +27,8 @@ from pipelines.selectors.faces import Face, Square
 
 #: Days that are shown where nobody asked for others.
 DAYS = 14
-FAILURES = 50
+#: So many failed runs are looked at; those with the same words are one line.
+FAILURES = 500
 #: A chart has five colours: the sources that took longest, and the others as one.
 SERIES = 5
 #: A run of a stage comes so soon after that of the one before it; only then it is absent.
@@ -142,15 +143,25 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """What failed with the same words at the same stage of a pipeline: the newest run, and how many runs and blocks there are."""
+
+    source: str
+    run: Run
+    runs: int
+    blocks: int
+
+
+@dataclass(frozen=True)
 class JobsPage:
-    """The whole report. `quiet` are the sources that owe nothing on the day; `failures` the newest of `failed` in the span."""
+    """The whole report. `quiet` are the sources that owe nothing on the day; `failures` the newest of the `failed` runs of the span."""
 
     asked: Asked
     names: list[str]
     jobs: list[Job]
     quiet: list[str]
     sources: list[Source]
-    failures: list[tuple[str, Run]]
+    failures: list[Failure]
     failed: int
     chart: dict
     days: list[tuple[date, list[float | None], float]]
@@ -219,7 +230,7 @@ def page(asked: Asked, now: datetime) -> JobsPage:
     jobs = _worst_source_first(jobs)
     sources = _sources(by_source, asked, cells, owed, now)
     chart, days, chart_names = _elapsed(by_source, asked, cells)
-    failures = [(source_of(run.block.pipeline), run) for run in _failures(asked, pipelines)]
+    failures = list(_failures(asked, pipelines))
     return JobsPage(asked, names, jobs, quiet, sources, failures, sum(source.failed for source in sources), chart, days, chart_names)
 
 
@@ -268,8 +279,8 @@ def _cells(asked: Asked, pipelines: list[Pipeline]) -> dict[tuple[int, str, date
             rows_sum=Sum("rows_out", filter=good),
             began=Min("started_at"),
             ended=Max("finished_at"),
-            covers_from=Min("block__starts_at"),
-            covers_to=Max("block__ends_at"),
+            covers_from=Min("block__starts_at", filter=good),
+            covers_to=Max("block__ends_at", filter=good),
             open_failed=Count("pk", filter=bad & Q(superseded_at=None)),
             crashed=Count("pk", filter=Q(state=RunState.CRASHED, superseded_at=None)),
             running=Count("pk", filter=Q(state=RunState.RUNNING)),
@@ -530,10 +541,14 @@ def _sum(values: Iterable[float]) -> float | None:
 # failures and files
 
 
-def _failures(asked: Asked, pipelines: list[Pipeline]) -> QuerySet[Run]:
-    """The newest failures of the span that nothing has made good."""
+def _failures(asked: Asked, pipelines: list[Pipeline]) -> Iterator[Failure]:
+    """The failures of the span that nothing has made good, the newest first; those with the same words are told once. One query."""
     bad = _runs(asked, pipelines, asked.span.first, asked.span.last).filter(state__in=[RunState.FAILED, RunState.CRASHED], superseded_at=None)
-    return bad.select_related("block__pipeline").order_by("-pk")[:FAILURES]
+    alike: dict[tuple[int, str, str], list[Run]] = defaultdict(list)
+    for run in bad.select_related("block__pipeline").order_by("-pk")[:FAILURES]:
+        alike[run.block.pipeline_id, run.stage, run.message].append(run)
+    for runs in alike.values():
+        yield Failure(source_of(runs[0].block.pipeline), runs[0], len(runs), len({run.block_id for run in runs}))
 
 
 def _files(asked: Asked, pipelines: list[Pipeline]) -> dict[tuple[str, str], int]:

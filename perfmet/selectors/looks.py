@@ -44,8 +44,8 @@ RANKS = {
 }
 #: In the order of filters and counters.
 ORDER = (Health.SILENT, Health.ZERO, Health.LOW, Health.HIGH, Health.PARTIAL, Health.STALE, Health.NEW, Health.WELL)
-#: What a person should look at. A day that has not come in yet says nothing of its sensors: its pipeline is what needs a look.
-TROUBLE = frozenset({Health.SILENT, Health.ZERO, Health.LOW, Health.HIGH, Health.PARTIAL})
+#: Whoever is none of these needs a look. A day that has not come in yet says nothing of its sensors: its pipeline is what needs a look.
+QUIET = frozenset({Health.WELL, Health.NEW, Health.STALE})
 UNKNOWN = Face("cancelled", "Unknown")
 _FILLS = {"ok": "okquiet", "missing": "failed", "unchanged": "queued", "cancelled": "queued"}
 
@@ -53,6 +53,11 @@ _FILLS = {"ok": "okquiet", "missing": "failed", "unchanged": "queued", "cancelle
 def face_of(health: str) -> Face:
     """The face of a health by its code; UNKNOWN for a code that this version does not have."""
     return FACES.get(health, UNKNOWN)
+
+
+def is_trouble(health: str) -> bool:
+    """Whether a person should look at the sensor; of a health that this version does not know, too."""
+    return health not in QUIET
 
 
 def letter_of(health: str) -> str:
@@ -107,7 +112,7 @@ def worst_first(health: str, value: float | None, expected: float | None, sensor
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of 150 units with the expected value at 75; what is more than twice as much is `beyond`."""
+    """A bar of 120 units with the expected value at 60; what is more than twice as much is `beyond`."""
 
     width: float
     is_beyond: bool = False
@@ -117,8 +122,8 @@ class Bar:
 def bar(value: float | None, expected: float | None) -> Bar:
     part = share(value, expected)
     if part is None:
-        return Bar(0 if not known(value) or value < 0 else 150, has_mark=False)
-    return Bar(round(min(max(part, 0), 2) * 75, 1), part > 2)
+        return Bar(0 if not known(value) or value < 0 else 120, has_mark=False)
+    return Bar(round(min(max(part, 0), 2) * 60, 1), part > 2)
 
 
 @dataclass(frozen=True)

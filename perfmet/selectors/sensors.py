@@ -32,6 +32,7 @@ SQUARES = 14
 TREND = 30
 SORTS = {"": "Farthest off first", "name": "By name", "value": "Most first"}
 NOT_OBSERVED = faces.NOT_OWED
+GAP = Face("missing", "Not observed")
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,16 @@ class Line:
 
     @property
     def is_trouble(self) -> bool:
-        return self.health in looks.TROUBLE
+        return looks.is_trouble(self.health)
 
     @property
     def arrived(self) -> str:
         """A dash where nothing was sent: that is not the same as a sum of 0."""
         return looks.figure(self.value) if self.rows else "–"
+
+    @property
+    def arrived_words(self) -> str:
+        return looks.figure(self.value) if self.rows else "nothing"
 
     @property
     def expected_text(self) -> str:
@@ -140,8 +145,8 @@ class Wanted:
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Wanted:
-        health, sort = given.get("health", ""), given.get("sort", "")
-        return cls(health if health == "trouble" or health in Health.values else "", given.get("q", "").strip()[:200], sort if sort in SORTS else "")
+        sort = given.get("sort", "")
+        return cls(given.get("health", "")[:8], given.get("q", "").strip()[:200], sort if sort in SORTS else "")
 
     def chosen(self, lines: Iterable[Line]) -> list[Line]:
         """The lines that it lets through, in its order."""
@@ -173,12 +178,12 @@ def choices(lines: Iterable[Line], wanted: Wanted) -> list[Choice]:
     counts: dict[str, int] = {}
     for line in lines:
         counts[line.health] = counts.get(line.health, 0) + 1
-    trouble = sum(count for health, count in counts.items() if health in looks.TROUBLE)
+    trouble = sum(count for health, count in counts.items() if looks.is_trouble(health))
     found = [
         Choice("", None, "All", sum(counts.values()), not wanted.health),
         Choice("trouble", None, "Needs a look", trouble, wanted.health == "trouble"),
     ]
-    for health in looks.ORDER:
+    for health in (*looks.ORDER, *sorted(counts.keys() - set(looks.ORDER))):
         if counts.get(health) or wanted.health == health:
             face = looks.face_of(health)
             found.append(Choice(str(health), face, face.word, counts.get(health, 0), wanted.health == health))
@@ -445,9 +450,7 @@ def _events(days: list[DayLine], before: Line | None) -> Iterator[Event]:
             if last:
                 number += 1
                 words = "No block was made" if day.block is None else "The block left no observation"
-                yield Event(
-                    number, day.day, faces.MISSING, f"{words}: nothing is known of this sensor", day.block.get_absolute_url() if day.block else ""
-                )
+                yield Event(number, day.day, GAP, f"{words}: nothing is known of this sensor", day.block.get_absolute_url() if day.block else "")
             last = False
             continue
         last = True

@@ -28,7 +28,7 @@ class Tab:
 
     @property
     def trouble(self) -> int:
-        return sum(count for health, count in self.counts.items() if health in looks.TROUBLE)
+        return sum(count for health, count in self.counts.items() if looks.is_trouble(health))
 
 
 def tabs() -> list[Tab]:

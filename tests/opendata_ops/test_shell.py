@@ -27,7 +27,7 @@ TEMPLATES = settings.BASE_DIR / "templates"
 
 def pages() -> list[str]:
     """Every address without arguments, but the admin's."""
-    return [pattern.name for resolver in ("opendata_ops.urls", "pipelines.urls", "catalog.urls") for pattern in get_resolver(resolver).url_patterns
+    return [pattern.name for resolver in ("opendata_ops.urls", "perfmet.urls", "pipelines.urls", "catalog.urls") for pattern in get_resolver(resolver).url_patterns
             if getattr(pattern, "name", None) and not pattern.pattern.converters]  # fmt: skip
 
 

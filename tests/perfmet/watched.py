@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from catalog.models import InventoryEdition
 from perfmet.models import Health, Observation, SensorWatch
 from pipelines import clock
-from pipelines.models import Pipeline, Stage
+from pipelines.models import Pipeline, Run, RunState, ScheduleBlock, Stage, State
 from tests import world
 
 #: The newest day of the sensors at world.SATURDAY.
@@ -118,3 +118,25 @@ def strange(one: SensorWatch, day: date = FRIDAY) -> None:
             seen(one, "половина дня 半日", day, Health.PARTIAL),
         ]
     )
+
+
+def worked(one: Pipeline, days: int, last: date = FRIDAY, failed: date | None = None, none: date | None = None, rows: int = 410_000) -> None:
+    """Blocks and runs of a daily pipeline. On `failed` it stopped at its second stage, on `none` nobody ran it."""
+    blocks, runs = [], []
+    for back in range(days):
+        day = last - timedelta(days=back)
+        window = moment(day, 0), clock.day_start(day + timedelta(days=1), world.CHICAGO)
+        if day == none:
+            continue
+        if day == failed:
+            words = {"message": "The disk of the lake is full.", "error_code": "lake-full", "next_step": "Make room, then retry this day."}
+            blocks.append(world.block(one, window, State.FAILED, stage=one.stages[1], **words))
+            first = world.failed_run(blocks[-1], "", "", stage=one.stages[0], fence=1)
+            first.state = RunState.DONE
+            runs.append(first)
+            runs.append(world.failed_run(blocks[-1], words["message"], words["error_code"], one.stages[1], fence=2, next_step=words["next_step"]))
+            continue
+        blocks.append(world.block(one, window, rows=rows + back * 100))
+        runs += world.runs_of(blocks[-1])
+    ScheduleBlock.objects.bulk_create(blocks)
+    Run.objects.bulk_create(runs)

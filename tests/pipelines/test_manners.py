@@ -98,7 +98,7 @@ def test_the_settings_tab_says_it_all_and_asks_no_more_for_it(client, city):
     Pipeline.objects.filter(pk=one.pk).update(**WATERMARKED, key=["id"], gone_rows="delete", drift="stop", portal_mode="replace", watch_volume=False)
     address = f"{one.get_absolute_url()}?tab=settings"
     client.get(address)
-    with asks(14):
+    with asks(15):
         text = client.get(address).content.decode()
     for words in ("up to 2026-11-20 16:39", "deleted from the table", "until a person accepts them", "All rows are replaced at once", "not watched"):
         assert words in text
