@@ -8,7 +8,7 @@ may be done again at any time: the rows of a day are what its data says now.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
@@ -119,7 +119,8 @@ class _Kept:
             kept, listed = self.rows.get(day, {}), self.inventory.of(day)
             readings, run_id = self._of(day, kept)
             judged = self.reckoner.day(day, readings, listed)
-            rows = [self._row(day, sensor, one, listed.get(sensor, ""), run_id) for sensor, one in judged.items()]
+            units = {sensor: row.unit for sensor, row in kept.items()} | listed
+            rows = [self._row(day, sensor, one, units.get(sensor, ""), run_id) for sensor, one in judged.items()]
             fresh += [row for row in rows if day in self.given or not _same(row, kept.get(row.sensor))]
             gone += [row.pk for sensor, row in kept.items() if sensor not in judged]
         return fresh, gone
@@ -129,7 +130,7 @@ class _Kept:
         if day in self.given:
             delivery = self.given[day]
             return {sensor[:LONGEST_NAME]: reading for sensor, reading in delivery.readings.items()}, delivery.run_id
-        readings = {sensor: Reading(row.value, row.rows, row.first_at, row.last_at, row.unit) for sensor, row in kept.items()}
+        readings = {sensor: Reading(row.value, row.rows, row.first_at, row.last_at) for sensor, row in kept.items()}
         return readings, max((row.run_id for row in kept.values() if row.run_id is not None), default=None)
 
     def _row(self, day: date, sensor: str, one: Judged, unit: str, run_id: int | None) -> Observation:
@@ -145,7 +146,7 @@ class _Kept:
             last_at=reading.last_at,
             health=one.health,
             reason=one.reason[:300],
-            unit=(reading.unit or unit)[:LONGEST_NAME],
+            unit=unit,
             run_id=run_id,
         )
 
@@ -227,26 +228,44 @@ def days_of(pipeline: Any, starts_at: datetime, ends_at: datetime) -> list[date]
 
 
 def deliveries(watch: SensorWatch, days: Sequence[date]) -> dict[date, Delivery]:
-    """What the source gave of each of these days (in order). Of standardize where it counted, else of the table.
+    """What the source gave of each of these days (in order). Of standardize where it counted any sensor, else of the table.
 
-    A day of which no block went well so far has no readings. Raises PipelineError.
+    A day of which no block went well so far has no readings, and no run. Raises PipelineError.
     """
     pipeline = watch.pipeline
-    found = {day: Delivery({}) for day in days}
-    runs = _good_runs(watch, days)
-    counted = _counted(pipeline, [run for run in runs if run["stage"] == Stage.STANDARDIZE])
-    found |= {day: delivery for day, delivery in counted.items() if day in found}
-    rest = [day for day in days if day not in counted]
-    loaded = _loaded(pipeline, [run for run in runs if run["stage"] == Stage.LOAD], rest)
+    runs = _good_runs(pipeline, days)
+    reached = {run["pk"]: _reached(pipeline, run, days) for run in runs}
+    newest: dict[date, int] = {}
+    for run in runs:
+        newest |= {day: max(run["pk"], newest.get(day, 0)) for day in reached[run["pk"]]}
+    found: dict[date, Readings] = {}
+    for run in runs:
+        own = days_of(pipeline, run["block__starts_at"], run["block__ends_at"])
+        # what a block of several days has counted says nothing of each
+        if run["details__observations"] and len(own) == 1 and not pipeline.is_snapshot:
+            [day] = own
+            found[day] = _together(found.get(day, {}), _read(run["details__observations"], run["pk"]))
+    loaded = {day for run in runs if run["stage"] == Stage.LOAD for day in reached[run["pk"]]} - set(found)
     if loaded:
         read = _of_table(watch, min(loaded), max(loaded))
-        found |= {day: Delivery(read.get(day, {}), run_id) for day, run_id in loaded.items()}
-    return found
+        found |= {day: read.get(day, {}) for day in loaded}
+    return {day: Delivery(found.get(day, {}), newest.get(day)) for day in days}
 
 
-def _good_runs(watch: SensorWatch, days: Sequence[date]) -> list[dict[str, Any]]:
+def _reached(pipeline: Any, run: Mapping[str, Any], days: Sequence[date]) -> list[date]:
+    """Which of the days a run brought; a snapshot has all that it has."""
+    if pipeline.is_snapshot:
+        return list(days)
+    wanted = set(days)
+    return [day for day in days_of(pipeline, run["block__starts_at"], run["block__ends_at"]) if day in wanted]
+
+
+def _together(some: Readings, more: Readings) -> Readings:
+    return {**some, **{sensor: some[sensor].with_(reading) if sensor in some else reading for sensor, reading in more.items()}}
+
+
+def _good_runs(pipeline: Any, days: Sequence[date]) -> list[dict[str, Any]]:
     """The newest good run of each block and stage that brought something of these days."""
-    pipeline = watch.pipeline
     runs = Run.objects.filter(block__pipeline=pipeline, state=RunState.DONE, stage__in=[Stage.STANDARDIZE, Stage.LOAD])
     if not pipeline.is_snapshot:
         since, until = clock.day_start(days[0], pipeline.time_zone), clock.day_start(days[-1] + clock.DAY, pipeline.time_zone)
@@ -255,26 +274,11 @@ def _good_runs(watch: SensorWatch, days: Sequence[date]) -> list[dict[str, Any]]
     return list(newest.values("pk", "stage", "block__starts_at", "block__ends_at", "details__observations"))
 
 
-def _counted(pipeline: Any, runs: Iterable[Mapping[str, Any]]) -> dict[date, Delivery]:
-    """Day to what standardize counted of it, all blocks of the day together. A block of several days counts for none."""
-    found: dict[date, Delivery] = {}
-    for run in runs:
-        told, days = run["details__observations"], days_of(pipeline, run["block__starts_at"], run["block__ends_at"])
-        if told is None or len(days) != 1:
-            continue
-        before = found.get(days[0], Delivery({}))
-        readings = dict(before.readings)
-        for sensor, reading in _read(told, run["pk"]).items():
-            readings[sensor] = readings[sensor].with_(reading) if sensor in readings else reading
-        found[days[0]] = Delivery(readings, max(run["pk"], before.run_id or 0))
-    return found
-
-
 def _read(told: Mapping[str, Mapping[str, Any]], run_id: int) -> dict[str, Reading]:
     """The observations of a run's details. Raises DataError where they are not as standardize writes them."""
     try:
         return {
-            sensor: Reading(float(one["value"]), int(one["rows"]), _instant(one.get("first")), _instant(one.get("last")), str(one.get("unit") or ""))
+            sensor: Reading(float(one["value"]), int(one["rows"]), _instant(one.get("first")), _instant(one.get("last")))
             for sensor, one in told.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -292,16 +296,6 @@ def _instant(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _loaded(pipeline: Any, runs: Iterable[Mapping[str, Any]], days: Sequence[date]) -> dict[date, int]:
-    """The days that a load brought, with the newest run that did. A snapshot's table has all days that it has."""
-    found: dict[date, int] = {}
-    for run in runs:
-        reached = days if pipeline.is_snapshot else days_of(pipeline, run["block__starts_at"], run["block__ends_at"])
-        for day in set(reached) & set(days):
-            found[day] = max(run["pk"], found.get(day, 0))
-    return found
-
-
 def _of_table(watch: SensorWatch, first: date, last: date) -> dict[date, dict[str, Reading]]:
     """Day and sensor to what the table has of them, from `first` to `last`: one question to the warehouse. Raises PipelineError."""
     pipeline = watch.pipeline
@@ -316,7 +310,11 @@ def _of_table(watch: SensorWatch, first: date, last: date) -> dict[date, dict[st
             next_step="Name the column with the moment of a row in the watch.",
         )
     engine = warehouse.engine(dsn)
-    is_local = engine.column_types(dsn, pipeline.table).get(time) == "local_time"
+    kinds = engine.column_types(dsn, pipeline.table)
+    if not kinds:
+        # no load has brought a row yet, or it would be there
+        return {}
+    is_local = kinds.get(time) == "local_time"
     zone = clock.zone(pipeline.time_zone)
     since, until = clock.day_start(first, pipeline.time_zone), clock.day_start(last + clock.DAY, pipeline.time_zone)
     if is_local:

@@ -21,7 +21,6 @@ class Reading:
     rows: int
     first_at: datetime | None = None
     last_at: datetime | None = None
-    unit: str = ""
 
     def with_(self, other: Reading) -> Reading:
         """Both as one: what several blocks of a day have of it."""
@@ -30,7 +29,6 @@ class Reading:
             rows=self.rows + other.rows,
             first_at=min(filter(None, (self.first_at, other.first_at)), default=None),
             last_at=max(filter(None, (self.last_at, other.last_at)), default=None),
-            unit=self.unit or other.unit,
         )
 
 

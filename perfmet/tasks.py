@@ -61,9 +61,8 @@ def unseen(*, block_ids: Collection[int] | None = None, now: datetime) -> Todo:
     todo: dict[int, set[date]] = defaultdict(set)
     for run in found:
         watch = watches[run["block__pipeline"]]
-        todo[run["block__pipeline"]] |= {
-            day for day in days[run["pk"]] if _is_unseen(run, seen.get((watch.pk, day)), is_part=len(days[run["pk"]]) == 1)
-        }
+        is_part = watch.pipeline.cadence == Cadence.HOURLY
+        todo[run["block__pipeline"]] |= {day for day in days[run["pk"]] if _is_unseen(run, seen.get((watch.pk, day)), is_part=is_part)}
     return [(watches[pk], sorted(each)) for pk, each in todo.items() if each]
 
 
@@ -75,8 +74,10 @@ def _watches(block_ids: Collection[int] | None) -> Iterable[SensorWatch]:
 def _runs(watches: dict[int, SensorWatch], block_ids: Collection[int] | None, now: datetime) -> list[dict[str, Any]]:
     """The newest run of each block that brought something to observe: of standardize where it counted, else of load."""
     good = Run.objects.filter(state=RunState.DONE)
-    counts = good.filter(block=OuterRef("block"), stage=Stage.STANDARDIZE, details__has_key="observations")
-    wanted = Q(stage=Stage.STANDARDIZE, details__has_key="observations") | Q(stage=Stage.LOAD) & ~Exists(counts)
+    # one that counts nothing may be of a file that names no sensors: then the table tells, and where there is none, nobody
+    counted = Q(stage=Stage.STANDARDIZE, details__has_key="observations") & ~Q(details__observations={})
+    counts = good.filter(counted, block=OuterRef("block"))
+    wanted = counted | Q(stage=Stage.LOAD) & ~Exists(counts)
     runs = good.filter(wanted, block__pipeline__in=watches).order_by("block_id", "-pk").distinct("block_id")
     if block_ids is not None:
         return list(runs.filter(block__in=block_ids).values(*_RUN))

@@ -36,10 +36,10 @@ def watched(*, pipeline: Mapping[str, Any] | None = None, **fields: Any) -> Sens
     return SensorWatch.objects.create(pipeline=made, **{"sensor_column": "reader", "label": "Entries", **fields})
 
 
-def reading(value: float, *, rows: int | None = None, day: date = SUNDAY, hours: float = 23.5, unit: str = "") -> Reading:
+def reading(value: float, *, rows: int | None = None, day: date = SUNDAY, hours: float = 23.5) -> Reading:
     """A day of `hours` from midnight on."""
     midnight = clock.day_start(day, ZONE)
-    return Reading(value, value if rows is None else rows, midnight, midnight + timedelta(hours=hours), unit)
+    return Reading(value, value if rows is None else rows, midnight, midnight + timedelta(hours=hours))
 
 
 def block_of(watch: SensorWatch, starts_at: datetime, ends_at: datetime, **fields: Any) -> ScheduleBlock:
@@ -61,7 +61,7 @@ def delivered(watch: SensorWatch, day: date, counts: Mapping[str, float]) -> Run
     """Standardize has counted that day: sensor to value."""
     start, end = clock.day_start(day, ZONE), clock.day_start(day + clock.DAY, ZONE)
     told = {
-        sensor: {"value": value, "rows": 96, "first": start.isoformat(), "last": (end - timedelta(minutes=15)).isoformat(), "unit": ""}
+        sensor: {"value": value, "rows": 96, "first": start.isoformat(), "last": (end - timedelta(minutes=15)).isoformat(), "unit": "Entries"}
         for sensor, value in counts.items()
     }
     return ran(block_of(watch, start, end), observations=told)

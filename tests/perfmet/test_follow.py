@@ -94,14 +94,23 @@ def test_a_new_watch_learns_of_the_last_weeks_at_once():
     assert not tasks.Observe().has_work(tasks.the_job())
 
 
-def test_a_run_that_brought_no_sensor_at_all_is_looked_at_and_then_left(monkeypatch):
+def test_a_load_that_brought_no_sensor_at_all_is_looked_at_and_then_left():
     watch = watched()
-    run = delivered(watch, SUNDAY, {})
-    run.finished_at = timezone.now() - timedelta(hours=1)
-    run.save()
+    ran(delivered(watch, SUNDAY, {}).block, "load", finished_at=timezone.now() - timedelta(hours=1))
     assert tasks.unseen(now=timezone.now())
     job_run()
     assert tasks.unseen(now=timezone.now()) == []
+
+
+def test_where_standardize_names_no_sensor_the_table_is_asked_after_the_load(monkeypatch):
+    watch = watched()
+    run = delivered(watch, SUNDAY, {})
+    tasks.hear([run.block_id])
+    assert not board(watch)
+    load = ran(run.block, "load")
+    monkeypatch.setattr(observe, "_of_table", lambda *args: {SUNDAY: {"a": reading(5)}})
+    tasks.hear([run.block_id])
+    assert (one(watch, "a").value, one(watch, "a").run_id) == (5, load.pk)
 
 
 # days that do not come

@@ -169,6 +169,16 @@ def test_a_day_of_which_nothing_ran_well_has_no_readings():
     assert board(watch) == {"a": Health.STALE}
 
 
+def test_what_a_week_has_counted_is_not_taken_for_one_day(monkeypatch):
+    watch = watched(pipeline={"cadence": "weekly"})
+    week = block_of(watch, clock.day_start(days_ago(6), ZONE), clock.day_start(days_ago(-1), ZONE))
+    ran(week, observations={"a": {"value": 700, "rows": 7}})
+    load = ran(week, "load")
+    monkeypatch.setattr(observe, "_of_table", lambda *args: {SUNDAY: {"a": reading(100)}})
+    observe.gather(watch, [SUNDAY])
+    assert (one(watch, "a").value, one(watch, "a").run_id) == (100, load.pk)
+
+
 def test_counts_that_cannot_be_read_are_a_fault_that_names_the_run():
     watch = watched()
     run = ran(delivered(watch, SUNDAY, {}).block, observations={"a": {"value": 1}})
