@@ -29,9 +29,10 @@ from pipelines.models import Pipeline, Provider, Run, RunState, ScheduleBlock, S
 from pipelines.stages.documents import INSIDE
 from pipelines.stages.note import Note
 from tests.pipelines.formats import gridsmart_samples as cameras
+from tests.pipelines.formats.sensing import SAMPLES
 
 ZONE = "America/Chicago"
-SAVED = Path(__file__).parent.parent / "fixtures" / "sensors"
+RADAR = SAMPLES / "Austin_wt_2019-06-01.csv"
 ONE, TWO = date(2019, 6, 1), date(2019, 6, 2)
 PASSWORD = "pw-canary-7"
 _numbers = itertools.count(1)
@@ -81,17 +82,12 @@ def window(day: date) -> tuple[datetime, datetime]:
     return tuple(ends)
 
 
-def saved(kind: str, id: str = "") -> list[list[dict[str, Any]]]:
-    """What the original published on each day."""
-    return [json.loads(line) for line in (SAVED / kind / f"soc_{id}.jsonl").read_text().splitlines()]
-
-
 def drop(folder: Path) -> None:
     """All the saved raw days, as the city's systems leave them; of radar also the second day, of which only the result was saved."""
     folder.mkdir(exist_ok=True)
-    for path in [*(SAVED / "bluetooth_raw").iterdir(), *(SAVED / "wavetronix_raw").iterdir()]:
+    for path in SAMPLES.glob("Austin_*"):
         shutil.copyfile(path, folder / path.name)
-    header = (SAVED / "wavetronix_raw" / "Austin_wt_2019-06-01.csv").read_text().splitlines()[0]
+    header = RADAR.read_text().splitlines()[0]
     (folder / "Austin_wt_2019-06-02.csv").write_text(f"{header}\n2,1,2019-06-02 00:00:00,LAMARMANCHACA,NB_in,21,0,34,Working,100,1,21\n")
 
 
@@ -205,7 +201,7 @@ class Sensors:
     def golden(self, day: int) -> list[dict[str, Any]]:
         """What the original published on that day, as the portal keeps it."""
         kinds = dict(self.public)
-        rows = saved("golden", self.kind["portal_resource"])[day]
+        rows = json.loads((SAMPLES / f"soc_{self.kind['portal_resource']}.jsonl").read_text().splitlines()[day])
         return [{name: portal_value(value, kinds[name]) for name, value in row.items()} for row in rows]
 
 

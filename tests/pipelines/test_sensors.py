@@ -12,8 +12,9 @@ from pipelines.models import RejectedRow, ScheduleBlock, State
 from pipelines.selectors.chain import reconcile
 from pipelines.stages import documents, ready
 from tests.pipelines.formats.gridsmart_samples import BASE, NB, SB, UNIT, layout_b, v8
+from tests.pipelines.formats.sensing import SAMPLES
 from tests.pipelines.scene import drop_city
-from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, RADAR_UNITS, SAVED, TWO, Sensors, camera_day, drop, edition
+from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, RADAR, RADAR_UNITS, TWO, Sensors, camera_day, drop, edition
 
 pytestmark = pytest.mark.django_db
 ORIGINAL = Path("/work/shared/data/sensors")
@@ -35,10 +36,10 @@ def chain(block: ScheduleBlock):
     return found
 
 
-@pytest.mark.skipif(not ORIGINAL.is_dir(), reason=f"NOT TESTED: {ORIGINAL} is not here, so nobody can say whether the saved days are still its own")
-def test_the_saved_days_are_those_of_the_original():
-    kept = {path.relative_to(SAVED): path.read_bytes() for path in SAVED.rglob("*") if path.is_file() and path.name != "README.md"}
-    assert kept == {path.relative_to(ORIGINAL): path.read_bytes() for path in ORIGINAL.rglob("*") if path.is_file()}
+@pytest.mark.skipif(not ORIGINAL.is_dir(), reason=f"NOT TESTED: {ORIGINAL} is not here, so nobody can say whether the samples are still its own")
+def test_the_samples_are_the_days_of_the_original():
+    samples = {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.name != "README"}
+    assert samples == {path.name: path.read_bytes() for path in ORIGINAL.rglob("*") if path.is_file()}
 
 
 # Bluetooth and radar
@@ -168,7 +169,7 @@ def test_another_inventory_makes_other_files_and_keeps_the_old_ones(tmp_path):
 def test_a_day_without_a_line_goes_all_the_way(portal, tmp_path):
     edition("wt", RADAR_UNITS)
     one = Sensors("radar-counts", tmp_path, portal=portal)
-    header = (SAVED / "wavetronix_raw" / "Austin_wt_2019-06-01.csv").read_bytes().splitlines(keepends=True)[0]
+    header = RADAR.read_bytes().splitlines(keepends=True)[0]
     one.give(("Austin", "csv", header), rows={"csv": 0})
     for stage in one.pipeline.stages[1:]:
         one.do(stage)
@@ -177,7 +178,7 @@ def test_a_day_without_a_line_goes_all_the_way(portal, tmp_path):
 
 def test_a_raw_file_of_fewer_rows_than_were_counted_fails_the_stage(tmp_path):
     one = Sensors("radar-counts", tmp_path)
-    body = (SAVED / "wavetronix_raw" / "Austin_wt_2019-06-01.csv").read_bytes()
+    body = RADAR.read_bytes()
     one.give(("Austin", "csv", body), rows={"csv": 5})
     with pytest.raises(DataError, match="has 4 rows; 5 were counted") as told:
         one.do("standardize")
