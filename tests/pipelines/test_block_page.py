@@ -69,6 +69,39 @@ def test_rows_that_were_there_already_count_as_arrived():
     assert [hop.rows for hop in chain.hops] == [10_000] * 4 and chain.adds_up is True
 
 
+CAMERAS = ("extract", "standardize", "enrich", "aggregate", "load", "publish")
+
+
+def cameras(**changes):
+    """The runs of a day of 2 zips with 10 vehicles, of which one is rejected; 3 come from a neighbour day, and 4 belong to other days."""
+    counts = {
+        "standardize": {"rows_in": 10, "rows_out": 9, "rejected": 1, "details": {"taken": 2}},
+        "enrich": {"rows_in": 12, "rows_out": 8, "duplicates": 4, "details": {"taken": 9}},
+        "aggregate": {"rows_in": 8, "rows_out": 8, "details": {"made": 5}},
+    }
+    between = [run(pk, stage, **{**counts[stage], **changes.get(stage, {})}) for pk, stage in enumerate(counts, 2)]
+    return [extract(1, 2), *between, load(5, 5), publish(6, 5)]
+
+
+def test_rows_that_are_counted_otherwise_at_a_hop_are_not_called_missing():
+    chain = reconcile(cameras(), CAMERAS)
+    assert chain.adds_up is True
+    assert [hop.rows for hop in chain.hops] == [2, 2, 9, 8, 5, 5, 5]
+    assert [hop.joint.sign for hop in chain.hops[1:]] == ["=", "→", "→", "→", "=", "="]
+    assert chain.sentence.startswith(
+        "2 at the source = 2 in the lake → 9 in the standard file + 1 rejected → 8 in the ready file + 4 duplicates → 5 in"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "details", "difference"), [("standardize", {"taken": 1}, 1), ("enrich", {"taken": 8}, 1), ("aggregate", {"made": 6}, 1)]
+)
+def test_rows_that_are_counted_otherwise_and_were_not_all_taken_are_missing(stage, details, difference):
+    chain = reconcile(cameras(**{stage: {"details": details}}), CAMERAS)
+    assert chain.adds_up is False and chain.first_differs.difference == difference
+    assert chain.first_differs.key == ("load" if stage == "aggregate" else stage)
+
+
 @pytest.mark.parametrize(
     ("runs", "first", "difference"),
     [
