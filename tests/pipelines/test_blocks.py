@@ -766,3 +766,32 @@ def test_fences_rise_with_every_claim_and_never_fall():
         blocks.fail(run, TransientError("away"))
     assert fences == [1, 2, 3, 4, 5]
     assert not ScheduleBlock.objects.filter(fence__lt=F("attempts")).exists()
+
+
+# what a stage said before and says no longer
+
+
+@pytest.mark.parametrize(
+    ("stage", "left"), [("standardize", ""), ("enrich", ""), ("aggregate", ""), ("load", "suspicious"), ("publish", "suspicious")]
+)
+def test_only_a_stage_that_judges_all_rows_anew_takes_its_suspicion_back(stage, left):
+    one = block(pipeline(stages=["extract", "standardize", "enrich", "aggregate", "load", "publish"]))
+    while one.state == State.WAITING:
+        run = claim(one)
+        mark = ScheduleBlock.Mark.SUSPICIOUS if run.stage == stage else ""
+        one = blocks.advance(run, well(5, mark=mark, message=f"{run.stage} told it"))
+    assert (one.mark, one.message) == ("suspicious", f"{stage} told it")
+    blocks.requeue(one.pk, actor=ANN, stage=stage)
+    after = pass_through(one)
+    assert (after.mark, after.message) == (left, f"{stage} told it" if left else "")
+
+
+def test_what_another_stage_called_suspicious_stays_so():
+    one = block(pipeline(stages=["extract", "standardize", "enrich", "load", "publish"]))
+    while one.state == State.WAITING:
+        run = claim(one)
+        mark = ScheduleBlock.Mark.SUSPICIOUS if run.stage in ("standardize", "enrich") else ""
+        one = blocks.advance(run, well(5, mark=mark, message=f"{run.stage} told it"))
+    blocks.requeue(one.pk, actor=ANN, stage="enrich")
+    after = pass_through(one)
+    assert (after.mark, after.message) == ("suspicious", "standardize told it")
