@@ -681,6 +681,35 @@ def cancel(block_id: int, *, actor: Actor, reason: str = "") -> Verdict:
     return _answer(block, actor, "cancel", reason, False, f"There is nothing to cancel: the block is {block.state}.")
 
 
+#: What a block is held with whose rows were taken off the portal.
+UNPUBLISHED = "unpublished"
+
+
+@transaction.atomic
+def unpublish(block_id: int, *, actor: Actor, reason: str = "", seen_fence: int | None = None) -> Verdict:
+    """Forget that a block was published, and hold it until somebody publishes it again; its rows the caller takes off the portal after this.
+
+    A block that is done stands before publish then, any other where it stood. `seen_fence` is its fence as the page showed it.
+    """
+    block = ScheduleBlock.objects.get(pk=block_id)
+    rows = ScheduleBlock.objects.filter(pk=block_id).exclude(state=State.RUNNING)
+    if seen_fence is not None:
+        rows = rows.filter(fence=seen_fence)
+    moved = rows.update(
+        state=State.HELD,
+        stage=Case(When(state=State.DONE, then=Value(Stage.PUBLISH)), default=F("stage")),
+        published_seq=0,
+        message=f"Taken off the portal by {actor.name}" + (f": {reason}" if reason else "."),
+        error_code=UNPUBLISHED,
+        next_step="Release it to publish it again.",
+        changed_at=Now(),
+    )
+    if moved:
+        Run.objects.filter(block=block, stage=Stage.PUBLISH, superseded_at=None).update(superseded_at=Now())
+    text = "Taken off the portal, and held." if moved else _why_not(block_id, seen_fence)
+    return _answer(block, actor, "unpublish", reason, bool(moved), text)
+
+
 @transaction.atomic
 def accept(block_id: int, *, actor: Actor, reason: str = "", seen_fence: int | None = None) -> Verdict:
     """Say that a suspicious block is right as it is: its mark goes, and its rows count as usual from now on.

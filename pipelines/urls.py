@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, blocks, machinery, rebuild, reconcile, schedule, trips, upkeep
+from pipelines.views import accept, after, blocks, machinery, rebuild, reconcile, schedule, trips, unpublish, upkeep
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("pipelines/<slug:slug>/reconcile/", reconcile.reconcile, name="reconcile"),
     path("pipelines/<slug:slug>/reconcile/run/", reconcile.run, name="reconcile_run"),
     path("pipelines/<slug:slug>/reconcile/<int:pk>/repair/", reconcile.repair, name="reconcile_repair"),
+    path("pipelines/<slug:slug>/unpublish/", unpublish.unpublish, name="unpublish"),
     path("pipelines/<slug:slug>/pause/", schedule.pause, name="pause"),
     path("pipelines/<slug:slug>/resume/", schedule.resume, name="resume"),
     path("runs/", schedule.runs, name="runs"),

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from django.db.models import Q
-
 from catalog.models import CatalogEntry, InventoryEdition
 from pipelines import clock
 from pipelines.connectors.base import FetchRequest
 from pipelines.errors import SetupError
-from pipelines.models import Cadence, ImportLog, Pipeline, Run, RunState, ScheduleBlock, Stage, State
+from pipelines.models import Cadence, ImportLog, Pipeline, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside
 from pipelines.stages.load import LAYERS, MADE_BY
 from pipelines.upkeep import compare
@@ -38,8 +36,6 @@ WORDS = {
 LAYER_OF = {stage: layer for layer, stage in MADE_BY.items()}
 #: The whole of a thing, beside the rows that are loaded of it.
 DOCUMENT = "document"
-#: A block that was taken off the portal waits with this code for somebody who publishes it again.
-UNPUBLISHED = "unpublished"
 
 
 @dataclass(frozen=True)
@@ -232,12 +228,12 @@ class _Editions:
 
 def _published(pipeline: Pipeline, since: datetime, until: datetime) -> Iterator[Item]:
     """The files whose rows are on the portal: those of the last good load before the last good publication of each block."""
-    blocks = ScheduleBlock.objects.filter(pipeline=pipeline, ends_at__gt=since, starts_at__lt=until).exclude(
-        Q(state=State.HELD) & Q(error_code=UNPUBLISHED)
-    )
+    blocks = ScheduleBlock.objects.filter(pipeline=pipeline, ends_at__gt=since, starts_at__lt=until)
     loaded: dict[int, int] = {}
     published: dict[int, int] = {}
-    good = Run.objects.filter(block__in=blocks, state=RunState.DONE, stage__in=[Stage.LOAD, Stage.PUBLISH]).order_by("pk")
+    # a publication that was taken back is superseded
+    good = Run.objects.filter(block__in=blocks, state=RunState.DONE, stage__in=[Stage.LOAD, Stage.PUBLISH])
+    good = good.exclude(stage=Stage.PUBLISH, superseded_at__isnull=False).order_by("pk")
     for pk, block_id, stage in good.values_list("pk", "block_id", "stage"):
         if stage == Stage.LOAD:
             loaded[block_id] = pk
