@@ -227,9 +227,13 @@ class Cameras:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         days: int = 30,
         host: str = "127.0.0.1",
+        port: int = 0,
     ):
         self.places, self.host = tuple(places), host
-        self.devices = {place.base: Camera(place, now=now, days=days, host=host) for place in self.places if not place.is_dead}
+        #: 0: each has a free one; else the first has this, the others those after it
+        self.ports = {place.base: port + number if port else 0 for number, place in enumerate(self.places)}
+        living = [place for place in self.places if not place.is_dead]
+        self.devices = {place.base: Camera(place, now=now, days=days, host=host, port=self.ports[place.base]) for place in living}
         #: ports that are kept and where nobody listens
         self._dead: dict[str, socket.socket] = {}
 
@@ -237,7 +241,8 @@ class Cameras:
         for place in self.places:
             if place.is_dead:
                 kept = socket.socket()
-                kept.bind((self.host, 0))
+                kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                kept.bind((self.host, self.ports[place.base]))
                 self._dead[place.base] = kept
         for device in self.devices.values():
             device.start()
