@@ -167,6 +167,10 @@ class Lake(ABC):
             raise self._missing(pointer)
         return size
 
+    def names(self, folder: str) -> list[str]:
+        """The names of the files right below a folder of the lake, sorted; none where there is no such folder."""
+        return sorted(self._names(checked(folder)))
+
     def delete(self, pointer: str) -> None:
         """Remove a file that no catalog entry names, live or withdrawn. Raises DataError if one does."""
         if _named([checked(pointer)]):
@@ -226,6 +230,9 @@ class Lake(ABC):
 
     @abstractmethod
     def _stream(self, pointer: str) -> BinaryIO: ...
+
+    @abstractmethod
+    def _names(self, folder: str) -> Iterable[str]: ...
 
     @abstractmethod
     def _remove(self, pointer: str) -> None: ...
@@ -346,6 +353,11 @@ class FolderLake(Lake):
                 return self._path(pointer).open("rb")
             except (FileNotFoundError, IsADirectoryError):
                 raise self._missing(pointer) from None
+
+    def _names(self, folder: str) -> list[str]:
+        with self._in_words():
+            place = self._path(folder)
+            return [path.name for path in place.iterdir() if path.is_file() and not TEMPORARY.fullmatch(path.name)] if place.is_dir() else []
 
     def _remove(self, pointer: str) -> None:
         with self._in_words():
@@ -541,6 +553,12 @@ class BucketLake(Lake):
                     raise self._missing(pointer) from None
                 raise
         return io.BufferedReader(_Body(reply["Body"], reply["ContentLength"], pointer), CHUNK)
+
+    def _names(self, folder: str) -> Iterator[str]:
+        prefix = self._key(f"{folder}/")
+        with self._in_words():
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+                yield from (item["Key"].removeprefix(prefix) for item in page.get("Contents", []))
 
     def _remove(self, pointer: str) -> None:
         with self._in_words():

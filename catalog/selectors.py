@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Func, IntegerField, Max, Q, Sum
 
-from catalog import asked, boundaries, inventory, maps
+from catalog import asked, boundaries, inventory, maps, search
 from catalog.lake import CHUNK, PipelineError, lake
 from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, InventoryEdition, Layer
 
@@ -28,7 +28,11 @@ CELL = 300
 
 @dataclass(frozen=True)
 class LakeFilters:
-    """What a list of files is narrowed to; "" and None mean all. `day` is the day that the data is about, in the city's zone."""
+    """What a list of files is narrowed to; "" and None mean all. `day` is the day that the data is about, in the city's zone.
+
+    `since` (inclusive) and `until` (exclusive) are of the day on which the data begins. In `source`, `base` and `ext`, `%` and `*`
+    stand for any letters, as in `catalog search`.
+    """
 
     dataset: str = ""
     layer: str = ""
@@ -36,19 +40,32 @@ class LakeFilters:
     standing: str = "live"
     search: str = ""
     problem: str = ""
+    source: str = ""
+    base: str = ""
+    ext: str = ""
+    since: date | None = None
+    until: date | None = None
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether anything is asked of the fields that are folded away at first."""
+        return any((self.source, self.base, self.ext, self.since, self.until))
 
     @classmethod
     def of(cls, given) -> LakeFilters:
         """From a query string; what can't be read is said in `problem` and left out."""
-        day, problem = asked.day(given.get("day", ""))
+        days, problems = zip(*(asked.day(given.get(name, "")) for name in ("day", "since", "until")), strict=True)
         standing = given.get("standing", "live")
         return cls(
             dataset=given.get("dataset", ""),
             layer=given.get("layer", "") if given.get("layer", "") in Layer.values else "",
-            day=day,
-            standing=standing if standing in ("live", "withdrawn", "all") else "live",
+            day=days[0],
+            standing=standing if standing in search.STANDINGS else "live",
             search=given.get("q", "").strip(),
-            problem=problem,
+            problem=" ".join(filter(None, problems)),
+            since=days[1],
+            until=days[2],
+            **{name: given.get(name, "").strip() for name in ("source", "base", "ext")},
         )
 
     def files(self):
@@ -65,6 +82,12 @@ class LakeFilters:
             entries = entries.live()
         elif self.standing == "withdrawn":
             entries = entries.exclude(withdrawn_at=None)
+        for condition in search.conditions(self.source, self.base, self.ext):
+            entries = entries.filter(condition)
+        if self.since:
+            entries = entries.filter(window_start__gte=asked.span(self.since)[0])
+        if self.until:
+            entries = entries.filter(window_start__lt=asked.span(self.until)[0])
         if self.search:
             words = Q(pointer__icontains=self.search) | Q(sha256__istartswith=self.search) | Q(source__icontains=self.search)
             entries = entries.filter(words)
@@ -406,15 +429,15 @@ def layer_page(layer: BoundaryLayer, given) -> LayerPage:
         (one.pipeline.title, one.pipeline.slug, one.column, one.lon_column, one.lat_column) for one in layer.enrichments.select_related("pipeline")
     ]
     uploads = list(AuditEntry.objects.filter(kind="boundary", target=layer.slug)[:10])
-    search = given.get("q", "").strip()
+    wanted = given.get("q", "").strip()
     try:
         lines = area_lines(layer)
         areas = boundaries.load(layer)
     except PipelineError as error:
-        return LayerPage(layer, None, None, 0, 0.0, "", search, None, uses, uploads, f"{error.message} {error.next_step}".strip())
+        return LayerPage(layer, None, None, 0, 0.0, "", wanted, None, uses, uploads, f"{error.message} {error.next_step}".strip())
     drawn = maps.draw(areas)
     asked_point = _asked_point(areas, drawn, given.get("lon", "").strip(), given.get("lat", "").strip())
-    found = [line for line in lines if search.lower() in line.key.lower() or search.lower() in line.label.lower()]
+    found = [line for line in lines if wanted.lower() in line.key.lower() or wanted.lower() in line.label.lower()]
     picked = given.get("area", "") or (asked_point.key if asked_point else "")
     return LayerPage(
         layer=layer,
@@ -423,7 +446,7 @@ def layer_page(layer: BoundaryLayer, given) -> LayerPage:
         found=len(found),
         size=sum(line.size for line in lines),
         picked=picked if picked in areas.keys else "",
-        search=search,
+        search=wanted,
         asked=asked_point,
         uses=uses,
         uploads=uploads,
@@ -581,15 +604,15 @@ def inventory_page(code: str, given) -> InventoryPage | None:
     None when it has no such edition. Six queries, and those of the layer beneath the map.
     """
     editions = list(_counted(InventoryEdition.objects.filter(code=code).order_by("-dated_at")))
-    wanted = asked.number(given.get("edition"))
-    place = next((place for place, one in enumerate(editions) if wanted in (None, one.pk)), None)
+    number = asked.number(given.get("edition"))
+    place = next((place for place, one in enumerate(editions) if number in (None, one.pk)), None)
     if place is None:
         return None
     edition = InventoryEdition.objects.get(pk=editions[place].pk)
     before = InventoryEdition.objects.get(pk=editions[place + 1].pk) if place + 1 < len(editions) else None
     lines = unit_lines(edition.units)
-    search = given.get("q", "").strip()
-    found = [line for line in lines if search.lower() in line.words]
+    wanted = given.get("q", "").strip()
+    found = [line for line in lines if wanted.lower() in line.words]
     drawn = unit_map(lines)
     return InventoryPage(
         code=code,
@@ -598,7 +621,7 @@ def inventory_page(code: str, given) -> InventoryPage | None:
         placed=len(drawn.spots) if drawn else 0,
         page=Paginator(found, UNITS_A_PAGE).get_page(given.get("page", 1)),
         found=len(found),
-        search=search,
+        search=wanted,
         columns=[label for _, label in UNIT_COLUMNS],
         drawn=drawn,
         picked=next((spot for spot in drawn.spots if spot.key == given.get("unit")), None) if drawn else None,

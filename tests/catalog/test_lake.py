@@ -413,6 +413,14 @@ def test_a_death_between_file_and_entry_leaves_an_orphan_and_no_entry(lake, data
     assert files(lake) == set()
 
 
+def test_the_names_below_a_folder_are_those_of_its_files_alone(lake, make):
+    for name in ("backup/catalog/b.gz", "backup/catalog/a.gz", "backup/catalog/deeper/c.gz", "backup/catalogue/d.gz"):
+        lake.put(make(name.encode()), pointer=name)
+    assert lake.names("backup/catalog") == ["a.gz", "b.gz"] and lake.names("backup/none") == []
+    with pytest.raises(DataError):
+        lake.names("backup/../..")
+
+
 def test_a_sweep_takes_orphans_and_temporaries_only(lake, dataset, make):
     entry = shelve(dataset, make(b"a"))
     withdrawn = shelve(dataset, make(b"b"), name="gone.csv")
