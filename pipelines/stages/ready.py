@@ -1,12 +1,13 @@
 """Ready: the enrich of sensors. Lake, standard + the inventory → lake, ready: documents with their devices, and the rows that are loaded.
 
 A camera's clock may be off, so that its file of a day begins or ends in another: such an intersection's day is whole only with
-the neighbour's file. Where that has not come, the intersection is held back and told, and the others go on; when it comes, the
-neighbour's enrich asks for this one again.
+the neighbour's file. Where that has not come, the intersection is held back and told, and the others go on. When it comes, or
+comes again with other vehicles, the neighbour's enrich asks for this one again.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,13 +33,17 @@ NEIGHBOURS = {-1: ("the day before", "ignore_previous"), 1: ("the day after", "i
 
 @dataclass
 class Group:
-    """What is made ready together: all of Bluetooth or radar, or one intersection. `lacks` are the neighbour days that have not come."""
+    """What is made ready together: all of Bluetooth or radar, or one intersection.
+
+    `lacks` are the neighbour days that have not come and are waited for, `without` those that are not waited for.
+    """
 
     base: str
     own: list[CatalogEntry]
     helpers: list[CatalogEntry] = field(default_factory=list)
     neighbours: list[tuple[int, CatalogEntry]] = field(default_factory=list)
     lacks: list[int] = field(default_factory=list)
+    without: list[int] = field(default_factory=list)
 
     @property
     def inputs(self) -> list[CatalogEntry]:
@@ -88,6 +93,7 @@ def ready(run: Run, note: Note) -> Outcome:
         details={
             **details,
             "held": [{"base": group.base, "days": group.lacks, "rows": group.rows} for group in held],
+            "without": [{"base": group.base, "days": group.without} for group in going if group.without],
             "taken": sum(group.rows for group in groups),
         },
     )
@@ -114,9 +120,10 @@ def _groups(block: ScheduleBlock) -> Iterator[Group]:
             group.helpers.append(site)
         for days, entry in _needed(reader, group.own):
             there = beside[days].get(base)
-            if there is None and not block.pipeline.options.get(NEIGHBOURS[days][1]):
-                group.lacks += [days] * (days not in group.lacks)
-            elif there and (same := there.get(entry.id_ext)):
+            if there is None:
+                absent = group.without if block.pipeline.options.get(NEIGHBOURS[days][1]) else group.lacks
+                absent += [days] * (days not in absent)
+            elif same := there.get(entry.id_ext):
                 # a zone of which that day has no file had no vehicle then
                 group.neighbours.append((days, same))
         yield group
@@ -161,25 +168,34 @@ def _standard(desk: Desk, entry: CatalogEntry, *, days: int = 0, role: str = "")
 
 
 def _wake_neighbours(block: ScheduleBlock, note: Note) -> None:
-    """Ask for the enrich of the days that were held back for want of this one, now that its documents are there."""
-    here = set(CatalogEntry.objects.live().filter(
-        source=block.pipeline.slug, layer=Layer.STANDARD, window_start=block.starts_at, metadata__role=DOCUMENT
-    ).values_list("id_base", flat=True))  # fmt: skip
+    """Ask again for the enrich of the days that were made, or held back, without what this day has now."""
     others = ScheduleBlock.objects.filter(pipeline=block.pipeline)
     for days, other in ((1, others.filter(ends_at=block.starts_at).first()), (-1, others.filter(starts_at=block.ends_at).first())):
-        waiting = {held["base"] for held in _held(other) if days in held["days"]} & here if other else set()
-        if waiting and other.state == State.HELD:
-            note.log(f"{', '.join(sorted(waiting))} waited for {documents.day_of(block)}, and {other} is held: run its enrich when it is released.")
-        elif waiting:
-            reason = f"{', '.join(sorted(waiting))} waited for {documents.day_of(block)}"
+        if not other or not (bases := _wants(other, days, block)):
+            continue
+        reason = f"{', '.join(bases)} waited for {documents.day_of(block)}"
+        if other.state == State.HELD:
+            note.log(f"{reason}, and {other} is held: run its enrich when it is released.")
+        else:
             verdict = blocks.requeue(other.pk, actor=audit.SCHEDULE, stage=Stage.ENRICH, reason=reason, trigger=Trigger.SCHEDULE)
             note.log(f"{reason}: {verdict.text}")
 
 
-def _held(block: ScheduleBlock) -> list[dict[str, Any]]:
-    """What the block's last good enrich held back."""
-    last = block.runs.filter(stage=Stage.ENRICH, state=RunState.DONE).first()
-    return last.details.get("held", []) if last else []
+def _wants(other: ScheduleBlock, days: int, block: ScheduleBlock) -> list[str]:
+    """The bases of `other` that want this block, which is so many days from it: for they had nothing of it, or other documents."""
+    last = other.runs.filter(stage=Stage.ENRICH, state=RunState.DONE).first()
+    if not last:
+        return []
+    present, past = defaultdict(set), defaultdict(set)
+    standard = CatalogEntry.objects.filter(
+        source=block.pipeline.slug, layer=Layer.STANDARD, window_start=block.starts_at, metadata__role=DOCUMENT
+    )  # fmt: skip
+    for base, sha256, withdrawn_at in standard.values_list("id_base", "sha256", "withdrawn_at"):
+        (past if withdrawn_at else present)[base].add(sha256)
+    wants = {one["base"] for one in (*last.details.get("held", []), *last.details.get("without", [])) if days in one["days"]}
+    ready = CatalogEntry.objects.live().filter(source=block.pipeline.slug, layer=Layer.READY, window_start=other.starts_at, metadata__role=DOCUMENT)
+    wants |= {base for base, inputs in ready.values_list("id_base", "metadata__inputs") if (past[base] - present[base]) & set(inputs)}
+    return sorted(wants & set(present))
 
 
 def _refuse_stale(block: ScheduleBlock, held: Sequence[Group]) -> None:

@@ -292,6 +292,26 @@ def test_when_the_neighbour_comes_the_day_is_made_whole(tmp_path):
     assert one.block().state == State.DONE
 
 
+def test_a_neighbour_that_comes_again_with_other_vehicles_is_taken_anew(tmp_path):
+    one = a_camera(tmp_path)
+    one.give(*camera_day(FAST))
+    one.give(*camera_day(FAST, day=TWO), day=TWO)
+    one.do("standardize"), one.do("standardize", TWO)
+    for stage in ("enrich", "aggregate"):
+        one.do(stage)
+    one.do("enrich", TWO)
+    assert one.block().state == State.DONE, "nothing has changed"
+    before = one.files("ready")
+    one.give(*camera_day(FAST, day=TWO, zones={NB: [v8("100.5"), v8("101.5")], SB: []}), day=TWO)
+    one.do("standardize", TWO), one.do("enrich", TWO)
+    assert (one.block().state, one.block().stage) == (State.WAITING, "enrich")
+    one.do("enrich")
+    assert one.files("ready") != before and one.files("ready")[0].rows == 6
+    one.do("aggregate")
+    one.do("enrich", TWO)
+    assert one.block().state == State.DONE
+
+
 def test_a_day_that_somebody_holds_is_not_woken(tmp_path):
     one = a_camera(tmp_path)
     one.give(*camera_day(FAST))
@@ -317,8 +337,16 @@ def test_a_day_may_be_done_without_its_neighbour(tmp_path, drift, option):
     one.give(*camera_day(drift))
     one.do("standardize")
     run = one.do("enrich")
-    assert run.details["held"] == [] and one.block().mark == ""
+    days = 1 if option == "ignore_next" else -1
+    assert (run.details["held"], run.details["without"], one.block().mark) == ([], [{"base": BASE, "days": [days]}], "")
     assert [entry.id_ext for entry in one.files("ready")] == ["counts.json"]
+    one.do("aggregate")
+    # and is made whole all the same when it comes
+    neighbour = ONE + timedelta(days=days)
+    one.give(*camera_day(drift, day=neighbour), day=neighbour)
+    one.do("standardize", neighbour), one.do("enrich", neighbour)
+    assert one.block().stage == "enrich"
+    assert one.do("enrich").details["without"] == []
 
 
 def test_a_neighbour_that_comes_while_the_day_is_held_back_is_not_missed(tmp_path, monkeypatch):
