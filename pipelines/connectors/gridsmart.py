@@ -51,6 +51,19 @@ class Device:
 
 
 @dataclass(frozen=True)
+class _Settings:
+    """How devices are asked, in seconds and bytes; `pattern` is their address with {ip} in it."""
+
+    pattern: str
+    at_once: int
+    timeout: float
+    zip_timeout: float
+    device_seconds: float
+    manners: Manners
+    largest_zip: int
+
+
+@dataclass(frozen=True)
 class _Site:
     """What a device says of itself: its intersection's name, the documents, and the days that it has."""
 
@@ -103,8 +116,17 @@ class Gridsmart(Connector):
         return value
 
     @property
-    def _manners(self) -> Manners:
-        return Manners(attempts=int(self._number("attempts", 1, 10)))
+    def settings(self) -> _Settings:
+        """Raises SetupError for one that is wrong: that is everybody's, and no device's failure."""
+        return _Settings(
+            pattern=self._pattern,
+            at_once=int(self._number("devices_at_once", 1, 16)),
+            timeout=self._number("timeout", 0.1, 600),
+            zip_timeout=self._number("zip_timeout", 0.1, 3600),
+            device_seconds=self._number("device_seconds", 0.1, 3600),
+            manners=Manners(attempts=int(self._number("attempts", 1, 10))),
+            largest_zip=int(self._number("largest_zip", 1, 4096)) * MIB,
+        )
 
     @property
     def _pattern(self) -> str:
@@ -118,9 +140,8 @@ class Gridsmart(Connector):
             )
         return pattern if "://" in pattern else f"http://{pattern}"
 
-    def _address(self, ip: str) -> str:
+    def address(self, ip: str, pattern: str) -> str:
         """The address at which a device is asked. Raises SetupError for one that must not be."""
-        pattern = self._pattern
         if ip.count(":") == 1:
             # it brings its own port
             url = re.sub(r"\{ip\}(:\d+)?", ip, pattern)
@@ -159,9 +180,7 @@ class Gridsmart(Connector):
                 continue
             ip = str(unit.get("device_ip") or "").strip()
             if not _is_host(ip):
-                self.door.tell(
-                    "warning", f"{name} has no address that can be asked: {ip[:60]!r}" if ip else f"{name} has no address in the inventory"
-                )
+                self.door.tell("warning", f"{name} has no address in the inventory that can be asked: {ip[:60]!r}")
             elif ip in found:
                 self.door.tell("warning", f"{name} has the address {ip} of {found[ip].name}: it is asked only once, as {found[ip].name}")
             else:
@@ -196,7 +215,7 @@ class Gridsmart(Connector):
             raise SetupError(
                 f"{probe!r} is not the address of a device", code="bad-address", next_step="Enter an IP address as the device to test with."
             )
-        asking = _Asking(self, Device(probe, probe, {}), threading.Event())
+        asking = _Asking(self, self.settings, Device(probe, probe, {}), threading.Event())
         told, days = asking.json("datetime.json", dict), asking.days()
         return f"The device at {probe} answers: it is {told.get('DateTime')} there, {told.get('TimeZoneId')}, and it has {len(days):,} days"
 
@@ -264,23 +283,21 @@ class Gridsmart(Connector):
     def _each(self, request: FetchRequest, ask: Callable[[_Asking], Any]) -> Iterator[tuple[Device, Any]]:
         """Ask the devices, several at once; yield each, in order, with what `ask` gave, or why it gave nothing."""
         devices = self.devices(request.options)
-        # what is wrong with the pattern is wrong for all of them, and said once
-        _ = self._pattern
-        at_once, stopped = int(self._number("devices_at_once", 1, 16)), threading.Event()
+        settings, stopped = self.settings, threading.Event()
 
         def one(device: Device) -> Any:
             try:
-                return ask(_Asking(self, device, stopped))
+                return ask(_Asking(self, settings, device, stopped))
             except PipelineError as error:
                 return device.lacks(error.message, error.code)
 
-        with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="camera") as pool:
+        with ThreadPoolExecutor(max_workers=settings.at_once, thread_name_prefix="camera") as pool:
             flying: deque[tuple[Device, Future[Any]]] = deque()
             waiting = iter(devices)
             try:
                 while True:
                     # on disk are at most the files of so many devices that were not yet taken
-                    while len(flying) < at_once and (device := next(waiting, None)):
+                    while len(flying) < settings.at_once and (device := next(waiting, None)):
                         flying.append((device, pool.submit(one, device)))
                     if not flying:
                         return
@@ -323,12 +340,10 @@ class Gridsmart(Connector):
 class _Asking:
     """The questions to one device, within the time that one device may take."""
 
-    def __init__(self, source: Gridsmart, device: Device, stopped: threading.Event):
-        self.source, self.device, self.stopped = source, device, stopped
-        self.url = source._address(device.ip)
-        self.timeout = source._number("timeout", 0.1, 600)
-        self.most_seconds = source._number("device_seconds", 1, 3600)
-        self._ends_at = time.monotonic() + self.most_seconds
+    def __init__(self, source: Gridsmart, settings: _Settings, device: Device, stopped: threading.Event):
+        self.source, self.settings, self.device, self.stopped = source, settings, device, stopped
+        self.url = source.address(device.ip, settings.pattern)
+        self._ends_at = time.monotonic() + settings.device_seconds
 
     def bring(self, days: list[date], request: FetchRequest, workdir: Path) -> tuple[str, list[FetchedFile], list[date]]:
         """(the intersection's name, the files, the days that the device does not have). Raises PipelineError."""
@@ -371,17 +386,21 @@ class _Asking:
 
     def json(self, path: str, kind: type) -> Any:
         """An answer. Raises PipelineError; DataError where it is of another kind than devices give."""
-        self._in_time()
-        reply = self.source.door.ask("GET", f"{self.url}/{path}", expect="json", read_timeout=self.timeout, manners=self.source._manners)
+        settings = self.settings
+        reply = self.source.door.ask(
+            "GET", f"{self.url}/{path}", expect="json", read_timeout=settings.timeout, deadline=self._left(), manners=settings.manners
+        )
         if not isinstance(reply.json, kind):
             raise DataError(f"its {path} is no {'list' if kind is list else 'object'}", code="not-gridsmart")
         return reply.json
 
-    def _in_time(self) -> None:
+    def _left(self) -> float:
+        """The seconds that the device has left. Raises TransientError when it has none."""
         if self.stopped.is_set():
             raise TransientError("the reading was stopped", code="stopped")
-        if time.monotonic() > self._ends_at:
-            raise TransientError(f"it did not give all within {self.most_seconds:g} s", code="deadline")
+        if (left := self._ends_at - time.monotonic()) <= 0:
+            raise TransientError(f"it did not give all within {self.settings.device_seconds:g} s", code="deadline")
+        return left
 
     def _base(self, site: Mapping[str, Any]) -> str:
         """Street1_Street2 as names of files can bear it. Raises DataError for a device that says no streets."""
@@ -407,18 +426,17 @@ class _Asking:
 
     def _zip(self, base: str, day: date, folder: Path) -> FetchedFile:
         """The zip of a day, as it came. Raises PipelineError."""
-        source, most = self.source, int(self.source._number("largest_zip", 1, 4096)) * MIB
+        settings, most = self.settings, self.settings.largest_zip
 
         def look(so_far: int) -> None:
-            self._in_time()
+            self._left()
             if so_far > most:
                 raise DataError(f"its zip of {day} is larger than {most:,} bytes", code="too-big")
 
         name = f"{base}_gs_{day}.zip"
         url = f"{self.url}/counts/bydate/{day}"
-        self._in_time()
-        got = source.door.download(
-            url, folder / name, expect="any", on_bytes=look, read_timeout=source._number("zip_timeout", 0.1, 3600), manners=source._manners
+        got = self.source.door.download(
+            url, folder / name, expect="any", on_bytes=look, read_timeout=settings.zip_timeout, deadline=self._left(), manners=settings.manners
         )
         with got.path.open("rb") as file:
             if file.read(2) != b"PK":

@@ -255,17 +255,18 @@ class Door:
         repeatable: bool = False,
         expect: str = "any",
         read_timeout: float | None = None,
+        deadline: float | None = None,
         manners: Manners | None = None,
     ) -> Reply:
         """One request whose answer is small. Raises PipelineError.
 
         `expect` is "json" (its value is then in `Reply.json`), "csv", "xml", "zip", "text" or "any". The body is `payload` as
-        JSON, or `form` as a web form sends it.
+        JSON, or `form` as a web form sends it. `deadline` stands in for the door's own.
         """
 
         return self._walk(
             method, url, self._held(expect), params=params, headers=headers, auth=auth, payload=payload, form=form, read_timeout=read_timeout,
-            repeatable=repeatable or method in ("GET", "HEAD"), manners=manners,
+            deadline=deadline, repeatable=repeatable or method in ("GET", "HEAD"), manners=manners,
         )  # fmt: skip
 
     def upload(
@@ -307,6 +308,7 @@ class Door:
         on_bytes: Callable[[int], None] | None = None,
         watch: Callable[[], Callable[[bytes], None]] | None = None,
         read_timeout: float | None = None,
+        deadline: float | None = None,
         manners: Manners | None = None,
     ) -> Downloaded:
         """Stream the answer to a file that appears at `path` only when it is whole. Raises PipelineError.
@@ -314,7 +316,7 @@ class Door:
         With a `payload` the question is that JSON, by POST: one that only asks, so it may be asked again.
         `on_bytes(bytes so far)` is called after each piece of the running attempt; what it raises ends the download.
         `watch` is called at the beginning of each attempt and gives who is shown its pieces: what can be learned of a body
-        while it passes need not be read again.
+        while it passes need not be read again. `deadline` stands in for the door's own.
         """
         part = path.with_name(f"{path.name}.part")
 
@@ -342,7 +344,7 @@ class Door:
         method = "GET" if payload is None else "POST"
         return self._walk(
             method, url, store, params=params, headers=headers, auth=auth, payload=payload, repeatable=True, read_timeout=read_timeout,
-            manners=manners,
+            deadline=deadline, manners=manners,
         )  # fmt: skip
 
     def _held(self, expect: str) -> Callable[[requests.Response], Reply]:
