@@ -14,21 +14,22 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipelines.formats import text_lines
-from pipelines.formats.sensors import Document, DocumentWriter, LocalTimes, Made, Raw, Seen, Standard, Terms, md5_of, offsets, wall
+from pipelines.formats.sensors import Document, DocumentWriter, LocalTimes, Made, Raw, Seen, Standard, Terms, md5_of, offsets
 from pipelines.formats.sorted_lines import SortedLines
 from pipelines.formats.standard import Refused, Tally
-from pipelines.formats.tables import TableWriter, id_time, is_number, utc
-from pipelines.formats.units import Unit, Units
+from pipelines.formats.tables import TableWriter, is_number, moment
+from pipelines.formats.units import Units
 
 DATA_TYPE = "bluetooth"
 UNIT = "Unmatched Entries"
@@ -161,7 +162,7 @@ class Bluetooth:
     def __init__(self, terms: Terms):
         self.terms = terms
         self.tally = Tally()
-        self._seen: dict[str, Seen] = {}
+        self._reads = _Reads()
 
     # raw → standard
 
@@ -182,19 +183,15 @@ class Bluetooth:
             **self.terms.dates(),
         }
         path = folder / f"{kind}.standard.json"
-        reader = _Reader(FILES[kind], self.terms.time_zone, self.tally, self._seen if kind == "unmatched" else None)
+        reader = _Reader(FILES[kind], self.terms.time_zone, self.tally, self._reads if kind == "unmatched" else None)
         with DocumentWriter(path, header) as document:
             for piece in text_lines.pieces(raw.path):
-                lines, refused = reader.read(piece)
-                document.write_lines(lines)
-                self.tally.rows_out += len(lines)
-                self.tally.rejected += len(refused)
-                yield from refused
+                yield from reader.read(piece, document)
         yield Made(path, raw.base, ext, header, document.rows)
 
     def observations(self) -> dict[str, dict[str, Any]]:
         """Reads by reader, of the unmatched file alone: the others tell the same reads again."""
-        return {name: seen.told(UNIT) for name, seen in sorted(self._seen.items())}
+        return self._reads.told()
 
     def neighbour(self, header: Mapping[str, Any]) -> int:
         return 0
@@ -270,18 +267,21 @@ def _split(text: str) -> tuple[datetime, str] | None:
 
 
 class _Times(dict[str, str]):
-    """A file's time → its JSON text in a document: `"2019-06-01 00:00:00-05:00"`, or null. The times of one piece are found again.
+    """A file's time → its JSON text in a document: `"2019-06-01 00:00:00-05:00"`, or null. The latest are kept.
 
     A time in the hour that the clock repeats is never kept: `repeated` says that one was asked for, and its text here is of no use.
     """
 
     #: the seconds of some hours: a file goes by its time
     MOST = 20_000
+    #: so many seconds of an hour are asked for before all of it are made at once
+    FEW = 30
 
     def __init__(self, time_zone: str):
         super().__init__()
         self.time_zone = time_zone
         self.repeated = False
+        self._asked: Counter[tuple[str, str, str]] = Counter()
 
     def __missing__(self, text: str) -> str:
         if len(self) >= self.MOST:
@@ -295,79 +295,118 @@ class _Times(dict[str, str]):
         if first != second:
             self.repeated = True
             return "null"
-        made = self[text] = f'"{str(hour)[:14]}{rest}{first}"'
+        begin = f'"{str(hour)[:14]}'
+        made = self[text] = f'{begin}{rest}{first}"'
+        day, clock, half = text.split(" ")
+        key = (day, clock.partition(":")[0], half)
+        self._asked[key] += 1
+        # once only: of an hour that comes again by turns with many others, each second is made when it is asked for
+        if self._asked[key] == self.FEW:
+            before, behind = f"{day} {key[1]}:", f" {half}"
+            self.update((f"{before}{spelt}{behind}", f'{begin}{rest}{first}"') for spelt, rest in _REST.items())
         return made
+
+
+class _Reads:
+    """How many reads each reader had, and when its first and its last were."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        self._last: dict[str, str] = {}
+        self._latest = ""
+
+    def see(self, readers: Sequence[str], times: Sequence[str]) -> None:
+        """Count these reads; the times are JSON texts, "null" among them."""
+        self._rows.update(readers)
+        if times[0] >= self._latest and times[-1] != "null" and times == sorted(times):
+            # in order, as files are: the last time told is the last
+            if new := set(readers) - self._first.keys():
+                self._first |= {reader: at for reader, at in zip(reversed(readers), reversed(times), strict=True) if reader in new}
+            self._last.update(zip(readers, times, strict=True))
+            self._latest = times[-1]
+            return
+        for reader, at in zip(readers, times, strict=True):
+            if at != "null":
+                self._first[reader] = min(self._first.get(reader, at), at)
+                self._last[reader] = max(self._last.get(reader, at), at)
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        seen = {name: Seen(rows, rows, self._first.get(name, "")[1:-1], self._last.get(name, "")[1:-1]) for name, rows in sorted(self._rows.items())}
+        return {name: one.told(UNIT) for name, one in seen.items()}
 
 
 # a file
 
 
-@dataclass
 class _Reader:
-    """Turns the lines of one file into rows of JSON. `tally.rows_in` grows with each record; a blank line is none."""
+    """Turns the lines of one file into rows of JSON, and counts them. A blank line is no record."""
 
-    file: File
-    time_zone: str
-    tally: Tally
-    seen: dict[str, Seen] | None
-    number: int = 0
-    _times: _Times = field(init=False)
-    _passes: LocalTimes = field(init=False)
-    _template: str = field(init=False)
+    def __init__(self, file: File, time_zone: str, tally: Tally, reads: _Reads | None):
+        self.file, self.time_zone, self.tally, self.reads = file, time_zone, tally, reads
+        self._number = 0
+        self._times, self._passes = _Times(time_zone), LocalTimes(time_zone)
+        self._places = [file.fields.index(name) for name in file.times]
+        # what stands before each cell, and behind the last: a time brings its quotes, or is null
+        marks = ["" if name in file.times else '"' for name in file.fields]
+        before = [
+            f'{end}{"," if place else "{"}"{name}":{mark}'
+            for place, (end, name, mark) in enumerate(zip(["", *marks], file.fields, marks, strict=False))
+        ]
+        self._between = [*before, f"{marks[-1]}}},\n"]
 
-    def __post_init__(self) -> None:
-        self._times, self._passes = _Times(self.time_zone), LocalTimes(self.time_zone)
-        times = self.file.times
-        self._template = "{" + ",".join(f'"{name}":%s' if name in times else f'"{name}":"%s"' for name in self.file.fields) + "}"
-        self._places = [self.file.fields.index(name) for name in times]
-
-    def read(self, piece: bytes) -> tuple[list[bytes], list[Refused]]:
-        """The rows of a piece of lines, and what is refused of it."""
-        if text_lines.is_plain(piece) and (rows := self._by_columns(piece.decode("ascii").split("\n"))) is not None:
-            return rows, []
-        rows, refused = [], []
+    def read(self, piece: bytes, document: DocumentWriter) -> Iterator[Refused]:
+        """Write the rows of a piece of lines, and yield what is refused of it."""
+        if text_lines.is_plain(piece) and self._by_columns(piece.decode("ascii"), document):
+            return
+        rows = []
         for line in piece.split(b"\n"):
-            self.number += 1
+            self._number += 1
             made = self._by_line(line)
             if made is None:
                 continue
             self.tally.rows_in += 1
-            (refused if isinstance(made, Refused) else rows).append(made)
-        return rows, refused
+            if isinstance(made, Refused):
+                self.tally.rejected += 1
+                yield made
+            else:
+                rows.append(made)
+        self.tally.rows_out += len(rows)
+        document.write_lines(rows)
 
     # as nearly all lines are
 
-    def _by_columns(self, lines: list[str]) -> list[bytes] | None:
-        """The rows of plain lines; None where one of them must be looked at alone."""
-        rows = [line.split(",") for line in lines]
-        if set(map(len, rows)) != {len(self.file.fields)} or len(max(lines, key=len)) > text_lines.LONGEST:
-            return None
-        columns: list[Sequence[str]] = list(zip(*rows, strict=True))
+    def _by_columns(self, piece: str, document: DocumentWriter) -> bool:
+        """Write the rows of plain lines; False, and nothing is done, where one of them must be looked at alone."""
+        number, width = piece.count("\n") + 1, len(self.file.fields)
+        cells = f"\n{piece}".replace("\n", ",\n").split(",")[1:]
+        if len(cells) != number * width:
+            return False
+        # a line end stands before the first cell of each line, and nowhere else: so each has as many cells as it should
+        columns = ["".join(cells[::width]).split("\n")[1:], *(cells[place::width] for place in range(1, width))]
+        if len(columns[0]) != number or (len(piece) > text_lines.LONGEST and max(map(len, piece.split("\n"))) > text_lines.LONGEST):
+            return False
         times = self._times
         times.repeated = False
         for place in self._places:
             columns[place] = list(map(times.__getitem__, columns[place]))
-        if times.repeated or (self.seen is not None and "null" in columns[0]):
-            return None
+        if times.repeated:
+            return False
         for name, place in zip(self.file.times, self._places, strict=True):
             if unread := columns[place].count("null"):
                 self.tally.warnings[f"{name} {UNREAD}"] += unread
-        if self.seen is not None:
-            self._see(columns[3], columns[0])
-        self.number += len(rows)
-        self.tally.rows_in += len(rows)
-        return list(map(str.encode, map(self._template.__mod__, zip(*columns, strict=True))))
-
-    def _see(self, readers: Sequence[str], times: Sequence[str]) -> None:
-        """Count reads by reader, with the first and the last time of each: as `Seen.see` row by row."""
-        if times != sorted(times):
-            times, readers = zip(*sorted(zip(times, readers, strict=True)), strict=True)
-        first, last = dict(zip(reversed(readers), reversed(times), strict=True)), dict(zip(readers, times, strict=True))
-        for reader, rows in Counter(readers).items():
-            seen = self.seen.setdefault(reader, Seen())
-            seen.see(first[reader][1:-1], rows)
-            seen.see(last[reader][1:-1], 0)
-            seen.rows += rows - 2
+        if self.reads is not None:
+            self.reads.see(columns[3], columns[0])
+        parts: list[str] = [""] * (number * (2 * width + 1))
+        for place, text in enumerate(self._between):
+            parts[2 * place :: 2 * width + 1] = [text] * number
+        for place, column in enumerate(columns):
+            parts[2 * place + 1 :: 2 * width + 1] = column
+        document.write_joined("".join(parts).encode()[:-2], number)
+        self._number += number
+        self.tally.rows_in += number
+        self.tally.rows_out += number
+        return True
 
     # one that may be anything
 
@@ -393,8 +432,9 @@ class _Reader:
             self.tally.warnings[LONG] += 1
             row[TOO_MANY] = cells[len(fields) :]
         self._tell_times(row)
-        if self.seen is not None and row["reader_id"]:
-            self.seen.setdefault(row["reader_id"], Seen()).see(row["host_timestamp"] or "")
+        if self.reads is not None and row["reader_id"]:
+            at = row["host_timestamp"]
+            self.reads.see([row["reader_id"]], [f'"{at}"' if at else "null"])
         return _encode(row)
 
     def _tell_times(self, row: dict[str, Any]) -> None:
@@ -424,7 +464,7 @@ class _Reader:
         return min(both, key=lambda text: abs(datetime.fromisoformat(text) - beside))
 
     def _refuse(self, problem: str, line: bytes) -> Refused:
-        return Refused(self.number, f"the line {problem}", "", "", "", {"line": text_lines.shown(line)})
+        return Refused(self._number, f"the line {problem}", "", "", "", {"line": text_lines.shown(line)})
 
 
 # joined with the inventory
@@ -447,36 +487,42 @@ class _Join:
 
     def refused(self) -> Iterator[Refused]:
         """Read the document; yield what can't be published."""
-        file = self.file
+        file, time_zone = self.file, self.terms.time_zone
+        readers, device_fields = file.readers, file.device_fields
+        guide, *names = file.order
         for number, row in enumerate(Document(self.document.path).rows(), 1):
             self.tally.rows_in += 1
-            keys = {name: utc(row.get(name)) for name in file.times}
-            name = next((name for name in file.times if keys[name] is None), None) or next((name for name in file.needed if not row.get(name)), None)
-            if name:
-                yield self._refuse(number, name, f"{name} is missing" if row.get(name) in (None, "") else f"{name} is no time", row)
+            if problem := self._problem(row):
+                self.tally.rejected += 1
+                yield self._refuse(number, row, *problem)
                 continue
-            if name := next((name for name in self._numbers if not is_number(row.get(name))), None):
-                yield self._refuse(number, name, f"{name} is no number", row)
-                continue
-            devices: list[Unit] = []
-            for name in file.readers:
-                if not row.get(name):
-                    yield self._refuse(number, name, f"{name} is missing", row)
-                    break
-                if (unit := self.units.find(row[name])) is None:
-                    yield self._refuse(number, name, f"{name} is no device of the inventory", row)
-                    break
-                devices.append(unit)
-            else:
-                for name, unit in zip(file.device_fields, devices, strict=True):
-                    row[name] = unit.device_id
-                self._lines.add([keys.get(name) or row[name] for name in file.order], _encode(row))
+            for name, reader in zip(device_fields, readers, strict=True):
+                row[name] = self.units.find(row[reader]).device_id
+            self._lines.add((moment(row[guide], time_zone).utc, *(row[name] for name in names)), _encode(row))
 
-    def _refuse(self, number: int, name: str, reason: str, row: dict[str, Any]) -> Refused:
-        self.tally.rejected += 1
+    def _problem(self, row: dict[str, Any]) -> tuple[str, str] | None:
+        """The first field for which the row can't be published, and why; None if it can."""
+        file, time_zone = self.file, self.terms.time_zone
+        for name in file.times:
+            if moment(row.get(name), time_zone) is None:
+                return name, "is no time" if row.get(name) else "is missing"
+        for name in file.needed:
+            if not row.get(name):
+                return name, "is missing"
+        for name in self._numbers:
+            if not is_number(row.get(name)):
+                return name, "is no number"
+        for name in file.readers:
+            if not row.get(name):
+                return name, "is missing"
+            if row[name] not in self.units:
+                return name, "is no device of the inventory"
+        return None
+
+    def _refuse(self, number: int, row: dict[str, Any], name: str, words: str) -> Refused:
         value = row.get(name)
         key = " · ".join(str(row[part]) for part in self.file.order if row.get(part))
-        return Refused(number, reason, name, "" if value is None else str(value), key, row)
+        return Refused(number, f"{name} {words}", name, "" if value is None else str(value), key, row)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows that go on, in order."""
@@ -506,18 +552,23 @@ def _name(value: Any) -> str | None:
 
 def _cells(file: File, numbers: Mapping[str, int], time_zone: str) -> Callable[[dict[str, Any]], list[Any]]:
     """What makes the table's cells of a row."""
-    times = frozenset(file.times)
-
-    def hashed(row: dict[str, Any], name: str) -> str:
-        return id_time(row[name], time_zone) if name in times else row[name]
+    fields = itemgetter(*(source for _, _, source in file.columns if source))
+    hashed, device_fields = itemgetter(*file.hashed), file.device_fields
+    has_address, has_day = "dev_addr" in file.fields, "start_time" in file.fields
 
     def made(row: dict[str, Any]) -> list[Any]:
-        if "dev_addr" in row:
+        if has_address:
             row["dev_addr"] = str(numbers[row["dev_addr"]])
-        cells = [wall(row[source]) if kind == "local_time" else row[source] for _, kind, source in file.columns if source]
-        if "start_time" in times:
+        ids = row.copy()
+        for name in file.times:
+            at = moment(row[name], time_zone)
+            row[name], ids[name] = at.wall, at.hashed
+        cells = [*fields(row)]
+        if has_day:
             cells.append(_weekday(row["start_time"][:10]))
-        return [*cells, md5_of(*(hashed(row, name) for name in file.hashed)), *(row[name] for name in file.device_fields)]
+        cells.append(md5_of(*hashed(ids)))
+        cells += [row[name] for name in device_fields]
+        return cells
 
     return made
 

@@ -154,8 +154,12 @@ class DocumentWriter:
         """Add rows that are JSON objects in UTF-8 already, without a line end in them."""
         lines = list(lines)
         if lines:
-            self._put((b",\n" if self.rows else b"\n") + b",\n".join(lines))
-            self.rows += len(lines)
+            self.write_joined(b",\n".join(lines), len(lines))
+
+    def write_joined(self, lines: bytes, rows: int) -> None:
+        """Add so many rows that are joined already, with a comma and a line end between two."""
+        self._put((b",\n" if self.rows else b"\n") + lines)
+        self.rows += rows
 
     def __enter__(self) -> DocumentWriter:
         return self

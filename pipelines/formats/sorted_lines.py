@@ -18,7 +18,7 @@ RUN = 12 * 1024 * 1024
 #: What a line costs beside its bytes.
 _EACH = 60
 _APART = b"\0"
-_KEYED = bytes.maketrans(b"\0\n", b"\1\1")
+_KEYED = str.maketrans("\0\n", "\1\1")
 
 
 class SortedLines:
@@ -34,9 +34,12 @@ class SortedLines:
         self._files: list[IO[bytes]] = []
 
     def add(self, key: Sequence[str], line: bytes) -> None:
-        record = _APART.join((*(part.encode().translate(_KEYED) for part in key), b"%012d" % self._number, line))
-        self._number += 1
+        told = "\0".join((*key, f"{self._number:012}", ""))
         self._parts = len(key) + 1
+        if told.count("\0") != self._parts or "\n" in told:
+            told = "\0".join((*(part.translate(_KEYED) for part in key), f"{self._number:012}", ""))
+        self._number += 1
+        record = told.encode() + line
         self._held.append(record)
         self._size += len(record) + _EACH
         if self._size > RUN:

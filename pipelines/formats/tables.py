@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines.formats.sensors import hashed, wall
 
@@ -46,28 +46,23 @@ def _minute(text: str, offset: str) -> str:
     return f"{datetime.fromisoformat(f'{text}:00{offset}').astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-@lru_cache(maxsize=4096)
-def _is_seconds(text: str) -> bool:
-    return bool(_SECONDS.fullmatch(text))
+class Moment(NamedTuple):
+    """A document's time: as a text that sorts by time, as portals take it, and as it goes into row ids."""
+
+    utc: str
+    wall: str
+    hashed: str
 
 
-def utc(text: Any) -> str | None:
-    """A document's time in UTC, as texts that sort by time; None for what is no such time."""
-    try:
-        seconds = text[16:-6]
-        return _minute(text[:16], text[-6:]) + seconds if _is_seconds(seconds) else None
-    except (ValueError, TypeError):
+@lru_cache(maxsize=8192)
+def moment(text: Any, time_zone: str) -> Moment | None:
+    """A document's time in the three ways in which a table needs it; None for what is no such time."""
+    if type(text) is not str or not _SECONDS.fullmatch(seconds := text[16:-6]):
         return None
-
-
-@lru_cache(maxsize=512)
-def _pass(hour: str, offset: str, time_zone: str) -> str:
-    return hashed(f"{hour}:00:00{offset}", time_zone)[19:]
-
-
-def id_time(text: str, time_zone: str) -> str:
-    """What of a document's time goes into a row id: as `sensors.hashed` says it, quickly."""
-    return wall(text) + _pass(text[:13], text[-6:], time_zone)
+    try:
+        return Moment(_minute(text[:16], text[-6:]) + seconds, wall(text), wall(text) + hashed(f"{text[:13]}:00:00{text[-6:]}", time_zone)[19:])
+    except ValueError:
+        return None
 
 
 def is_number(value: Any) -> bool:

@@ -39,11 +39,12 @@ class Units:
             record = known.record if known else unit
             self._found[known_as] = Unit(record, md5_of(*(record.get(field) for field in id_fields)), shares=bool(known))
 
-    def find(self, name: Any) -> Unit | None:
-        """The unit of that name; None for a name that the inventory does not have."""
-        unit = self._found.get(name)
-        if unit is None:
-            return None
+    def __contains__(self, name: Any) -> bool:
+        return name in self._found
+
+    def find(self, name: Any) -> Unit:
+        """The unit of that name, which is then one of the used ones. Raises KeyError for a name that the inventory does not have."""
+        unit = self._found[name]
         self._used.add(name)
         if unit.shares:
             self.warnings[self._words] += 1

@@ -19,10 +19,10 @@ from typing import Any
 import msgspec
 
 from pipelines.formats import text_lines
-from pipelines.formats.sensors import Document, DocumentWriter, LocalTimes, Made, Raw, Seen, Standard, Terms, md5_of, text_of, wall
+from pipelines.formats.sensors import Document, DocumentWriter, LocalTimes, Made, Raw, Seen, Standard, Terms, md5_of, text_of
 from pipelines.formats.sorted_lines import SortedLines
 from pipelines.formats.standard import Refused, Tally
-from pipelines.formats.tables import TableWriter, id_time, utc
+from pipelines.formats.tables import TableWriter, moment
 from pipelines.formats.units import Units
 
 DATA_TYPE = "wavetronix"
@@ -115,21 +115,20 @@ class Wavetronix:
     def _join(self, document: Standard, units: Units, lines: SortedLines) -> Iterator[Refused]:
         for number, row in enumerate(Document(document.path).rows(), 1):
             self.tally.rows_in += 1
-            at = utc(row.get("curDateTime"))
+            at = moment(row.get("curDateTime"), self.terms.time_zone)
             name = "curDateTime" if at is None else next((name for name in NEEDED if type(row.get(name)) is not int), None)
             name = name or next((name for name in ("intName", "detName") if not row.get(name)), None)
             reason = f"{name} is missing or no {'time' if name == 'curDateTime' else 'value'}" if name else ""
-            unit = None if name else units.find(row["intID"])
-            if unit is None:
+            if not name and row["intID"] not in units:
+                name, reason = "intID", "intID is no device of the inventory"
+            if name:
                 self.tally.rejected += 1
-                name = name or "intID"
                 key = " · ".join(str(row[part]) for part in ("intName", "curDateTime", "detID") if row.get(part) is not None)
-                value = "" if row.get(name) is None else str(row[name])
-                yield Refused(number, reason or "intID is no device of the inventory", name, value, key, row)
+                yield Refused(number, reason, name, "" if row.get(name) is None else str(row[name]), key, row)
                 continue
-            row["device_id"] = unit.device_id
+            row["device_id"] = units.find(row["intID"]).device_id
             # a detector's number as a text that sorts as it does, be it below zero
-            lines.add((at, f"{row['detID'] + 10**18:020d}"), _encode(row))
+            lines.add((at.utc, f"{row['detID'] + 10**18:020d}"), _encode(row))
 
     def _write(self, document: Standard, units: Units, lines: SortedLines, folder: Path) -> Made:
         path, table = folder / "radar.ready.json", folder / "radar.rows.csv"
@@ -146,12 +145,12 @@ class Wavetronix:
         return Made(path, document.base, "json", header, made.rows, table, COLUMNS, rows.rows)
 
     def _cells(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        at = datetime.fromisoformat(row["curDateTime"])
-        name = row["intName"]
+        when, name = moment(row["curDateTime"], self.terms.time_zone), row["intName"]
+        at = datetime.fromisoformat(when.wall)
         return (
-            *(row["detID"], row["intID"], wall(row["curDateTime"]), name, row["detName"], row["volume"], row["occupancy"], row["speed"]),
+            *(row["detID"], row["intID"], when.wall, name, row["detName"], row["volume"], row["occupancy"], row["speed"]),
             *(at.month, at.day, at.year, at.hour, at.minute, at.isoweekday() % 7, timebin(at), row["detName"].partition("_")[0]),
-            *(md5_of(name, id_time(row["curDateTime"], self.terms.time_zone), row["detID"]), row["device_id"]),
+            *(md5_of(name, when.hashed, row["detID"]), row["device_id"]),
         )
 
     def aggregate(self, document: Path, base: str, folder: Path) -> Iterator[Refused | Made]:
