@@ -7,19 +7,23 @@ so that a newcomer has something to find and to repair: the README's tour tells 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from datetime import time, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from catalog import boundaries
+from catalog import boundaries, inventory
 from catalog.audit import Actor
-from catalog.models import BoundaryLayer, Dataset, DatasetColumn, RefreshRate
+from catalog.models import BoundaryLayer, Dataset, DatasetColumn, InventoryEdition, RefreshRate
 from opendata_ops import accounts
-from opendata_ops.sandbox import areas, city, mds
+from opendata_ops.sandbox import areas, city, gridsmart, mds, sensors
+from perfmet.models import SensorWatch
 from pipelines import clock, planner, secrets
 from pipelines.formats.trip_columns import TRIP_COLUMNS
 from pipelines.models import (
@@ -31,9 +35,11 @@ from pipelines.models import (
     Pipeline,
     PortalMode,
     Provider,
+    RawNames,
     ScheduleBlock,
     State,
     Trigger,
+    UpkeepJob,
 )
 from pipelines.stages import release
 from pipelines.upkeep import presets
@@ -59,9 +65,50 @@ TRIP_DAYS = 2
 TRIP_AREAS = {"council_district": "council-districts", "census_geoid": "census-tracts", "cell": "trip-cells"}
 
 
+@dataclass(frozen=True)
+class Feed:
+    """How the days of one kind of sensor are read, and what is watched of them."""
+
+    provider: str
+    resource: str
+    format: str
+    code: str
+    source: str
+    window_column: str
+    options: dict[str, Any]
+    watch: dict[str, str] = field(default_factory=dict)
+
+
+#: Slug of the pipeline → how it reads.
+FEEDS = {
+    "bt-unmatched": Feed(
+        "practice-awam", sensors.FILES["unmatched"], "bluetooth", "bt", "Bluetooth", "host_read_time",
+        {"file": "unmatched", "area": "Austin", "helpers": {"matched": sensors.FILES["matched"]}},
+        {"label": "Unmatched Entries", "sensor_column": "reader_identifier", "unit_field": "device_name"},
+    ),
+    "bt-matched": Feed(
+        "practice-awam", sensors.FILES["matched"], "bluetooth", "bt", "Bluetooth", "start_time", {"file": "matched", "area": "Austin"}
+    ),
+    "bt-summary": Feed(
+        "practice-awam", sensors.FILES["summary"], "bluetooth", "bt", "Bluetooth", "timestamp", {"file": "traf_match_summary", "area": "Austin"}
+    ),
+    "radar-counts": Feed(
+        "practice-kits", "kits", "wavetronix", "wt", "Wavetronix", "curdatetime", {"area": "Austin"},
+        {"label": "Vehicle Counts", "sensor_column": "intname", "value_column": "volume", "unit_field": "device_name"},
+    ),
+    "camera-counts": Feed(
+        "practice-cameras", "counts", "gridsmart", "gs", "GRIDSMART", "read_date", {"area": "Austin", "minutes": 15},
+        {"label": "Vehicle Counts", "sensor_column": "intersection_name", "value_column": "volume"},
+    ),
+}  # fmt: skip
+
+
 @transaction.atomic
-def create(source_url: str, portal_url: str, scooters_url: str) -> list[tuple[str, str, str]]:
-    """Make the practice city's configuration, or bring its addresses up to date. Returns (role, user name, password)."""
+def create(source_url: str, portal_url: str, scooters_url: str, office_url: str = "", sensors_folder: str = "") -> list[tuple[str, str, str]]:
+    """Make the practice city's configuration, or bring its addresses up to date. Returns (role, user name, password).
+
+    With the address of the street works office and the folder of its sensors' data, those too; the office must answer.
+    """
     source, _ = Provider.objects.update_or_create(
         slug=SOURCE,
         defaults={"base_url": source_url},
@@ -90,6 +137,8 @@ def create(source_url: str, portal_url: str, scooters_url: str) -> list[tuple[st
     for told in city.DATASETS:
         _pipeline(told, source, portal)
     _trips([_operator(told, scooters_url) for told in city.OPERATORS], portal)
+    if office_url:
+        _sensors(office_url, Path(sensors_folder), portal)
     return [_person(*person) for person in PEOPLE]
 
 
@@ -190,6 +239,89 @@ def _trips(operators: list[Provider], portal: Provider) -> None:
             for n, (column, end) in enumerate(ends)
         )
     presets.make(actor=ACTOR, reason="the practice city was made")
+
+
+def _sensors(office_url: str, folder: Path, portal: Provider) -> None:
+    """The sensors' three sources, their five pipelines, what is watched of them, and the inventories, fetched each day."""
+    addresses = {
+        "practice-awam": ("Bluetooth readers (practice)", "folder", f"{folder / 'awam'}"),
+        "practice-kits": ("Radar database KITS (practice)", "database", f"sqlite:///{folder / 'kits.db'}"),
+        "practice-cameras": ("GRIDSMART cameras (practice)", "gridsmart", "http://{ip}:8902/api"),
+    }
+    providers = {}
+    for slug, (title, kind, address) in addresses.items():
+        made = {"title": title, "kind": kind, "base_url": address, "time_zone": city.ZONE, "max_parallel": 2}
+        providers[slug], _ = Provider.objects.update_or_create(slug=slug, defaults={"base_url": address}, create_defaults=made)
+    for code in sensors.CODES:
+        _inventory(code, office_url)
+    for slug, feed in FEEDS.items():
+        if not Pipeline.objects.filter(slug=slug).exists():
+            _feed(slug, feed, providers[feed.provider], portal)
+
+
+def _feed(slug: str, feed: Feed, provider: Provider, portal: Provider) -> None:
+    told = city.SENSOR_TABLES[slug]
+    dataset = Dataset.objects.create(
+        slug=slug,
+        title=told.title,
+        description=told.description,
+        department=told.steward,
+        steward=told.steward,
+        steward_email="opendata@practice.city",
+        licence=told.licence,
+        refresh_rate=RefreshRate.DAILY,
+        tags=", ".join(told.tags),
+    )
+    DatasetColumn.objects.bulk_create(
+        DatasetColumn(dataset=dataset, position=n, name=column.name, label=column.label, type=column.type) for n, column in enumerate(told.columns)
+    )
+    today = timezone.now().astimezone(clock.zone(gridsmart.ZONE)).date()
+    pipeline = _saved(
+        Pipeline(
+            slug=slug,
+            title=told.title,
+            provider=provider,
+            dataset=dataset,
+            resource=feed.resource,
+            format=feed.format,
+            stages=["extract", "standardize", "enrich", *["aggregate"] * (feed.format == "gridsmart"), "load", "publish"],
+            cadence=Cadence.DAILY,
+            due_time=time(0, 30),
+            window_column=feed.window_column,
+            key=[told.key],
+            table=slug.replace("-", "_"),
+            time_zone=gridsmart.ZONE,
+            starts_on=today - timedelta(days=sensors.DAYS),
+            raw_names=RawNames.ATD_DATA_LAKE,
+            data_source=feed.source,
+            inventory=feed.code,
+            options=feed.options,
+            portal=portal,
+            portal_resource=told.target_id,
+            priority=-2,
+        )
+    )
+    if feed.watch:
+        SensorWatch.objects.create(pipeline=pipeline, **feed.watch)
+
+
+def _inventory(code: str, office_url: str) -> None:
+    """The present edition, dated tomorrow so that the data of every day until now is matched with it; and the job that fetches the next ones."""
+    address = f"{office_url}/units/{code}.json"
+    job, is_new = UpkeepJob.objects.get_or_create(
+        kind="inventory",
+        title=f"Inventory {code} (practice)",
+        defaults={"cadence": Cadence.DAILY, "at_time": time(1), "time_zone": city.ZONE, "options": {"code": code, "address": address}},
+    )
+    if not is_new and job.options.get("address") != address:
+        job.options |= {"address": address}
+        job.save(update_fields=["options"])
+    if not InventoryEdition.objects.filter(code=code).exists():
+        with urlopen(address, timeout=10) as reply:  # noqa: S310  the practice city, on this machine
+            body = reply.read()
+        tomorrow = timezone.now().astimezone(clock.zone(gridsmart.ZONE)).date() + timedelta(days=1)
+        dated_at = clock.day_start(tomorrow, gridsmart.ZONE)
+        inventory.store(code, dated_at, inventory.read(f"{code}.json", body).units, ACTOR, origin=address, reason="the practice city was made")
 
 
 def _layer(slug: str) -> BoundaryLayer:

@@ -134,8 +134,8 @@ CONTENT_SECURITY_POLICY = {
 OUTBOUND_ALLOW = env.list("OUTBOUND_ALLOW", default=[])
 if (VAR_DIR / "practice.json").exists():
     # the practice city of `demo` is made of servers on this machine: commands in another terminal may reach them too
-    _port = json.loads((VAR_DIR / "practice.json").read_text())["port"]
-    OUTBOUND_ALLOW += [f"127.0.0.1:{_port + place}" for place in range(3)]
+    _practice = json.loads((VAR_DIR / "practice.json").read_text())
+    OUTBOUND_ALLOW += [f"127.0.0.1:{_practice['port'] + place}" for place in range(_practice.get("ports", 3))]
 
 # the program
 INSTALLED_APPS = [

@@ -36,6 +36,7 @@ import psutil
 
 from opendata_ops import database
 from opendata_ops.bootstrap import PROJECT, folder_of_ours, lock_file, var_folder
+from opendata_ops.sandbox.city import City
 
 log = logging.getLogger(__name__)
 
@@ -521,8 +522,9 @@ class Options:
 
 
 PRACTICE_ADDRESS = "practice.json"  # in var/; settings read it, too
-PRACTICE_PORTS = 3  # of the source, the portal and the scooters, one after the other; settings know it, too
+PRACTICE_PORTS = City.PORTS  # of its servers, one after the other
 PRACTICE_STATE = "practice-portal"  # in var/: what was published there
+PRACTICE_SENSORS = "practice-sensors"  # in var/: what its traffic sensors drop
 #: Written on the database (as its comment), so that nobody mistakes one kind of city for the other.
 PRACTICE_MARK = "Open Data Ops practice city: everything in it is invented, its passwords are public"
 
@@ -626,7 +628,7 @@ def start_over() -> None:
         raise CannotStart(f"--fresh deletes only a lake under {PROJECT / 'var'}; LAKE_URL is {settings.LAKE_URL}.")
     connections.close_all()
     database.start_over()
-    for folder in (lake, PROJECT / "var" / PRACTICE_STATE):
+    for folder in (lake, *(PROJECT / "var" / name for name in (PRACTICE_STATE, PRACTICE_SENSORS))):
         if folder.exists():
             shutil.rmtree(folder)
     database.keep_current(may_migrate=True)
@@ -726,20 +728,21 @@ def _has_users() -> bool:
 
 
 def _practice_port(options: Options) -> int:
-    """The first of the practice city's three ports. Kept from one start to the next: settings and stored providers name it."""
+    """The first of the practice city's ports. Kept from one start to the next: settings and stored providers name it."""
     path = var_folder(PROJECT) / PRACTICE_ADDRESS
     with contextlib.suppress(FileNotFoundError, ValueError):
-        port = json.loads(path.read_text())["port"]
-        if all(_port_is_free("127.0.0.1", port + place) for place in range(PRACTICE_PORTS)):
+        told = json.loads(path.read_text())
+        port = told["port"]
+        if told.get("ports") == PRACTICE_PORTS and all(_port_is_free("127.0.0.1", port + place) for place in range(PRACTICE_PORTS)):
             return port
     groups = (range(port, port + PRACTICE_PORTS) for port in range(options.port + 1, 65535 - PRACTICE_PORTS))
     port = next(group[0] for group in groups if all(_port_is_free("127.0.0.1", port, patience=0) for port in group))
-    path.write_text(json.dumps({"port": port}))
+    path.write_text(json.dumps({"port": port, "ports": PRACTICE_PORTS}))
     return port
 
 
-def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Path) -> tuple[str, str, str]:
-    """Start the practice city; returns the addresses of its source, its portal and its scooters once all listen. Raises CannotStart."""
+def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Path) -> tuple[str, ...]:
+    """Start the practice city; returns what `practice.create` wants to know of it once all its servers listen. Raises CannotStart."""
     from django.conf import settings
 
     port = _practice_port(options)
@@ -747,7 +750,8 @@ def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Pat
         if ours not in settings.OUTBOUND_ALLOW:  # the children read the file that names the port; we read settings before it was there
             settings.OUTBOUND_ALLOW.append(ours)
     began_at = log_path.stat().st_size if log_path.exists() else 0
-    command = [sys.executable, "-m", "opendata_ops.sandbox", "--port", str(port), "--state", str(PROJECT / "var" / PRACTICE_STATE), "--alive"]
+    state, sensors = PROJECT / "var" / PRACTICE_STATE, PROJECT / "var" / PRACTICE_SENSORS
+    command = [sys.executable, "-m", "opendata_ops.sandbox", "--port", str(port), "--state", str(state), "--sensors", str(sensors), "--alive"]
     supervisor.add("practice-city", command, log_path=log_path, serves_others=True)
 
     def ready() -> dict[str, str]:
@@ -755,11 +759,11 @@ def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Pat
             file.seek(began_at)
             return {words[1]: words[2] for line in file if (words := line.split())[:1] == ["ready"]}
 
-    if not supervisor.wait_for(lambda: {"source", "portal", "scooters"} <= set(ready()), 30):
+    if not supervisor.wait_for(lambda: {"source", "portal", "scooters", "sensors"} <= set(ready()), 30):
         supervisor.stop_here_if_asked()
         raise CannotStart(f"The practice city does not start.\n{_tail(log_path)}")
     told = ready()
-    return told["source"], told["portal"], told["scooters"]
+    return told["source"], told["portal"], told["scooters"], told["sensors"], str(sensors)
 
 
 def _tail(path: Path) -> str:

@@ -14,14 +14,15 @@ from .city import City
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m opendata_ops.sandbox", description="Serve the practice city on this machine.")
-    parser.add_argument("--port", type=int, default=0, help="the source's port; portal and scooters take the next two (0: free ones)")
+    parser.add_argument("--port", type=int, default=0, help="the source's port; the others take the next ones (0: free ones)")
     parser.add_argument("--state", metavar="FOLDER", help="keep what is published to the portal in this folder")
+    parser.add_argument("--sensors", metavar="FOLDER", help="have traffic sensors, too, whose files lie in this folder")
     parser.add_argument("--alive", action="store_true", help="let the source change a little every minute")
     asked = parser.parse_args()
     stopping = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
-    with City(port=asked.port, state=asked.state, pulse=60.0 if asked.alive else 0.0) as city:
+    with City(port=asked.port, state=asked.state, sensors=asked.sensors, pulse=60.0 if asked.alive else 0.0) as city:
         for name, server in city.servers.items():
             print(f"ready {name} {server.url}", flush=True)
         stopping.wait()

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from . import mds, rows
 from .mds_trips import Fleet
+from .sensors import SensorCity
 from .soda import Portal
 from .tables import Column, Dataset
 from .wire import LocalServer
@@ -239,6 +240,82 @@ TRIPS = CityDataset(
     tags=("mobility", "scooters", "bicycles"),
 )
 
+
+def _numbers(*names: str) -> list[tuple[str, str]]:
+    return [(name, "number") for name in names]
+
+
+_PARTS = _numbers("month", "day", "year", "hour", "minute", "day_of_week")
+
+#: What is published of the sensors (facts/datalake.md §6), by the slug of the pipeline that does.
+SENSOR_TABLES = {
+    "bt-unmatched": CityDataset(
+        id="bt-unmatched",
+        target_id="pub0-btun",
+        title="Bluetooth Travel Sensors, Individual Addresses",
+        description="Devices that passed a Bluetooth reader. Addresses are replaced by numbers that begin anew each day.",
+        key="record_id",
+        columns=_columns(
+            ("host_read_time", "local_time"), ("field_device_read_time", "local_time"), ("reader_identifier",), *_numbers("device_address"),
+            ("record_id",),
+        ),
+        steward="Department of Transportation", category="Transportation", tags=("traffic", "bluetooth"),
+    ),
+    "bt-matched": CityDataset(
+        id="bt-matched",
+        target_id="pub0-btma",
+        title="Bluetooth Travel Sensors, Individual Traffic Matches",
+        description="Devices that passed two Bluetooth readers, and how long they took.",
+        key="record_id",
+        columns=_columns(
+            *_numbers("device_address"), ("origin_reader_identifier",), ("destination_reader_identifier",),
+            *_numbers("travel_time_seconds", "speed_miles_per_hour"), ("match_validity",), *_numbers("filter_identifier"),
+            ("start_time", "local_time"), ("end_time", "local_time"), ("day_of_week",), ("record_id",),
+        ),
+        steward="Department of Transportation", category="Transportation", tags=("traffic", "bluetooth"),
+    ),
+    "bt-summary": CityDataset(
+        id="bt-summary",
+        target_id="pub0-btsu",
+        title="Bluetooth Travel Sensors, Match Summary Records",
+        description="Travel times between two Bluetooth readers, by the quarter of an hour.",
+        key="record_id",
+        columns=_columns(
+            ("origin_reader_identifier",), ("destination_reader_identifier",), ("origin_roadway",), ("origin_cross_street",), ("origin_direction",),
+            ("destination_roadway",), ("destination_cross_street",), ("destination_direction",), *_numbers("segment_length_miles"),
+            ("timestamp", "local_time"),
+            *_numbers("average_travel_time_seconds", "average_speed_mph", "summary_interval_minutes", "number_samples", "standard_deviation"),
+            ("record_id",),
+        ),
+        steward="Department of Transportation", category="Transportation", tags=("traffic", "bluetooth"),
+    ),
+    "radar-counts": CityDataset(
+        id="radar-counts",
+        target_id="pub0-rada",
+        title="Radar Traffic Counts",
+        description="Vehicles by lane and quarter of an hour, counted by radar.",
+        key="row_id",
+        columns=_columns(
+            *_numbers("detid", "int_id"), ("curdatetime", "local_time"), ("intname",), ("detname",), *_numbers("volume", "occupancy", "speed"),
+            *_PARTS, ("timebin",), ("direction",), ("row_id",),
+        ),
+        steward="Department of Transportation", category="Transportation", tags=("traffic", "radar"),
+    ),
+    "camera-counts": CityDataset(
+        id="camera-counts",
+        target_id="pub0-came",
+        title="Camera Traffic Counts",
+        description="Vehicles by movement and quarter of an hour, counted by cameras.",
+        key="record_id",
+        columns=_columns(
+            ("atd_device_id",), ("read_date", "local_time"), ("intersection_name",), ("direction",), ("movement",), ("heavy_vehicle", "boolean"),
+            *_numbers("volume", "speed_average", "speed_stddev", "seconds_in_zone_average", "seconds_in_zone_stddev"), *_PARTS,
+            *_numbers("bin_duration"), ("record_id",),
+        ),
+        steward="Department of Transportation", category="Transportation", tags=("traffic", "cameras"),
+    ),
+}  # fmt: skip
+
 #: id → (rows, generator) of the tables that do not move by themselves
 _STILL: dict[str, tuple[int, rows.Generator]] = {
     BUILDING_PERMITS.id: (2000, rows.building_permits),
@@ -305,14 +382,19 @@ class City:
     `state` is a folder in which published rows survive a restart. `clock` tells the city's time. With `pulse` seconds the source
     changes by itself that often while the city runs: requests that are due by the clock come in and are closed; in a quiet
     minute one is edited. `requests_a_day` come in, and those of the last `days_shown` are there at the start.
+    With a folder `sensors` the city has traffic sensors, too (`SensorCity`), whose office takes the fourth port, and its cameras the next.
     Use it as a context manager, or `start()` and `stop()`.
     """
+
+    #: How many ports are taken, one after the other; settings know it, too.
+    PORTS = 3 + SensorCity.PORTS
 
     def __init__(
         self,
         *,
         port: int = 0,
         state: str | Path | None = None,
+        sensors: str | Path | None = None,
         pulse: float = 0.0,
         clock: Callable[[], datetime] | None = None,
         requests_a_day: int = REQUESTS_A_DAY,
@@ -327,6 +409,9 @@ class City:
         self.scooters = _scooters(port + 2 if port else 0, self.clock)
         #: what is said when the city is ready → the server
         self.servers: dict[str, LocalServer] = {"source": self.source, "portal": self.portal, "scooters": self.scooters}
+        self.sensors = SensorCity(Path(sensors), port=port + 3 if port else 0, clock=self.clock) if sensors else None
+        if self.sensors:
+            self.servers["sensors"] = self.sensors.office
         self._requests = rows.ServiceRequests(requests_a_day, starts=date(2020, 1, 1), days=1)
         self._next = self._requests.first_on(self._first_day())
         #: requests whose end is still to come → as the source shows them
@@ -338,7 +423,8 @@ class City:
         for told in DATASETS:
             self.source.add(_source_dataset(told, today))
             self.portal.add(_portal_dataset(told))
-        self.portal.add(_portal_dataset(TRIPS))
+        for told in (TRIPS, *SENSOR_TABLES.values()):
+            self.portal.add(_portal_dataset(told))
         self.tick()
 
     def _first_day(self) -> date:
@@ -391,6 +477,8 @@ class City:
     def start(self) -> City:
         for server in self.servers.values():
             server.start()
+        if self.sensors:
+            self.sensors.cameras.start()
         self._stopping.clear()
         if self.pulse or self.state:
             self._heart = threading.Thread(target=self._live, name="practice-city", daemon=True)
@@ -404,6 +492,8 @@ class City:
             self._heart = None
         for server in self.servers.values():
             server.stop()
+        if self.sensors:
+            self.sensors.cameras.stop()
 
     def __enter__(self) -> City:
         return self.start()
@@ -420,6 +510,8 @@ class City:
             if self.pulse and waited >= self.pulse:
                 waited = 0.0
                 self.tick()
+                if self.sensors:
+                    self.sensors.keep_up()
 
 
 def _about(told: CityDataset) -> dict[str, object]:
