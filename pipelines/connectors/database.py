@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pipelines.connectors import sql_engines
 from pipelines.connectors.base import Column, Connector, FetchedFile, FetchRequest, Listed, Parameter, Progress, SourceState
 from pipelines.connectors.csv_dialects import writer
-from pipelines.connectors.dated_files import absent, area_of, late_days_of
+from pipelines.connectors.dated_files import absent, area_of, late_days_of, local_days
 from pipelines.connectors.sql_engines import MSSQL, POSTGRESQL, SQLITE, Place, connected, place_of
 from pipelines.errors import SetupError
 
@@ -169,12 +169,21 @@ class Database(Connector):
             if wanted.moment is not None and request.starts_at is not None:
                 # asked before the rows are read: what changes meanwhile makes another fingerprint the next time
                 days = list(self._days(connection, wanted, resource, request))
-                if is_kits and not days:
-                    raise absent(str(self._place), "row", request, late_days_of(request.options, self.account))
+                if is_kits:
+                    self._notice_absent(days, request)
                 about = self._about(days, resource, request)
             path = workdir / about.get("origin_filename", "rows.csv")
             seen, digest = self._write(connection, wanted, request, path, progress, rows)
         yield FetchedFile(path.name, path, seen, path.stat().st_size, digest, self.door.redact(f"{self._place}: {resource}")[:2000], about)
+
+    def _notice_absent(self, days: Sequence[Listed], request: FetchRequest) -> None:
+        """Wait for the days that KITS has not yet, or tell of them: detectors that count give rows each day. Raises NotReady, NeverCame."""
+        zone = ZoneInfo(request.time_zone)
+        have = {one.starts_at.astimezone(zone).date() for one in days}
+        lacks = [day for day in local_days(request) if day not in have]
+        self.missing = []
+        if lacks or not days:
+            self.missing = absent(str(self._place), "row", lacks, request, late_days_of(request.options, self.account), is_all=not days)
 
     def _about(self, days: Sequence[Listed], resource: str, request: FetchRequest) -> dict[str, Any]:
         """What the catalog tells the file of these days by."""

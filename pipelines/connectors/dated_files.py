@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipelines.connectors.base import Account, FetchedFile, FetchRequest, Listed, Progress, SourceState
+from pipelines.connectors.base import Account, FetchedFile, FetchRequest, Listed, Missing, Progress, SourceState
 from pipelines.connectors.csv_pages import RecordCounter
 from pipelines.connectors.http import Door
 from pipelines.errors import NeverCame, NotReady, SetupError
@@ -69,6 +69,7 @@ class Pattern:
             raise ValueError("it names no day: a year, a month and a day are needed, as in Austin_bt_%m-%d-%Y.txt")
         #: the words in the order in which they are first met
         self._order = list(dict.fromkeys(word for word in words if word != "%"))
+        self.has_hour = "H" in self._order
         self._name = re.compile(self._regex(parts))
         first, last = text.index(f"%{self._order[0]}"), max(text.rindex(f"%{word}") + 2 for word in self._order)
         #: what stands before the date, the date itself, and what stands behind it
@@ -103,7 +104,7 @@ class Pattern:
             wall = datetime.strptime(" ".join(found[word] for word in self._order), " ".join(f"%{word}" for word in self._order))  # noqa: DTZ007
         except ValueError:
             return None
-        return Moment(wall, "H" in self._order)
+        return Moment(wall, self.has_hour)
 
     def is_another_kind(self, name: str) -> bool:
         """Whether a name that is not of this pattern has its date, and its end, but other words before it: a file of a sister pattern."""
@@ -201,19 +202,34 @@ def area_of(options: Mapping[str, Any], account: Account) -> str:
     return area.replace("/", "&")
 
 
-def absent(where: str, what: str, request: FetchRequest, late_days: float) -> NotReady | NeverCame:
-    """What it means that `where` has nothing of the request's window, by how long ago that was: it is waited for, or it never came."""
-    starts_at = request.starts_at.astimezone(ZoneInfo(request.time_zone))
-    words = f"{where} has no {what} of {starts_at:%a %b} {starts_at.day} {starts_at.year}"
+def local_days(request: FetchRequest) -> list[date]:
+    """The local days that begin in the request's window."""
+    zone = ZoneInfo(request.time_zone)
+    day, days = request.starts_at.astimezone(zone).date(), []
+    while (start := datetime.combine(day, time.min, zone)) < request.ends_at:
+        days += [day] if start >= request.starts_at else []
+        day += timedelta(days=1)
+    return days
+
+
+def absent(where: str, what: str, days: Sequence[date], request: FetchRequest, late_days: float, *, is_all: bool) -> list[Missing]:
+    """What it means that `where` has nothing of these days of the request's window: by how long ago that was, they are waited for, or never came.
+
+    Raises NotReady in the first case. In the second, returns them where the window has others, and raises NeverCame where `is_all`.
+    """
+    shown = ", ".join(f"{day:%a %b} {day.day} {day.year}" for day in days[:MOST_SHOWN]) + ", …" * (len(days) > MOST_SHOWN)
+    words = f"{where} has no {what} of {shown or f'{request.starts_at.astimezone(ZoneInfo(request.time_zone)):%Y-%m-%d %H:%M}'}"
     given_up_at = request.ends_at + timedelta(days=late_days)
     now = request.asked_at or datetime.now(UTC)
     if now < given_up_at:
-        return NotReady(f"{words} yet", retry_after=min(ASK_AGAIN, (given_up_at - now).total_seconds() + 1), code="not-there-yet")
-    return NeverCame(
-        f"{words}, {late_days:g} days after it",
-        code="never-came",
-        next_step="Ask whoever delivers it. When it comes, run the block again; if there is none, accept the block.",
-    )
+        raise NotReady(f"{words} yet", retry_after=min(ASK_AGAIN, (given_up_at - now).total_seconds() + 1), code="not-there-yet")
+    if is_all:
+        raise NeverCame(
+            f"{words}, {late_days:g} days after it",
+            code="never-came",
+            next_step="Ask whoever delivers it. When it comes, run the block again; if there is none, accept the block.",
+        )
+    return [Missing(f"{what} of {day}", f"it never came, {late_days:g} days after its time", "never-came") for day in days]
 
 
 @dataclass(frozen=True)
@@ -241,6 +257,7 @@ class DatedFiles(ABC):
 
     account: Account
     door: Door
+    missing: Sequence[Missing]
 
     @abstractmethod
     def _where(self) -> str:
@@ -281,8 +298,8 @@ class DatedFiles(ABC):
     def fetch(self, resource: str, request: FetchRequest, *, rows: int | None, workdir: Path, progress: Progress) -> Iterator[FetchedFile]:
         """Yield the files of the window as they are, in the order of time, each followed by its helpers (with their `role`).
 
-        A helper that is not there is told and no reason to stop. Raises NotReady while the window's files are waited for, and
-        NeverCame when they no longer are.
+        A helper that is not there is told and no reason to stop. Raises NotReady while a day of the window is waited for, and
+        NeverCame when none of them is and none came; some that did not are `missing`.
         """
         if request.starts_at is None or request.ends_at is None:
             raise SetupError(
@@ -292,8 +309,12 @@ class DatedFiles(ABC):
             )
         listing = self._listing(resource, request)
         wanted = list(listing.wanted(request))
-        if not wanted:
-            raise absent(self._where(), f"file {resource}", request, listing.wishes.late_days)
+        have = {moment.wall.date() for moment, _ in wanted}
+        # how many hours of a day have files only their maker knows: there, any of them will do
+        lacks = [day for day in local_days(request) if day not in have and not (have and listing.pattern.has_hour)]
+        self.missing = []
+        if lacks or not wanted:
+            self.missing = absent(self._where(), f"file {resource}", lacks, request, listing.wishes.late_days, is_all=not wanted)
         done = 0
         for moment, held in wanted:
             helpers = {role: shelf.of(moment.wall) for role, shelf in listing.helpers.items()}

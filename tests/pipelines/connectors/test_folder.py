@@ -162,6 +162,17 @@ def test_a_file_that_is_not_there_is_waited_for_and_then_told(drop, hours, late_
         assert "accept the block" in caught.value.next_step
 
 
+def test_a_window_of_days_waits_for_each_of_them_and_then_goes_on_without_those_that_never_came(drop):
+    for day in (1, 2, 4):
+        drop.put(f"Austin_bt_06-0{day}-2019.txt")
+    with pytest.raises(NotReady, match="has no file .* of Mon Jun 3 2019 yet"):
+        drop.fetch(1, days=4, helpers={}, asked_at=JUNE[6])
+    assert len(drop.fetch(1, days=4, helpers={}, asked_at=JUNE[8])) == 3
+    assert [str(one) for one in drop.source.missing] == [f"file {UNMATCHED} of 2019-06-03: it never came, 3 days after its time"]
+    drop.put("Austin_bt_06-03-2019.txt")
+    assert len(drop.fetch(1, days=4, helpers={}, asked_at=JUNE[6])) == 4 and drop.source.missing == []
+
+
 def test_a_file_that_grows_while_it_is_read_is_not_taken(drop, monkeypatch):
     path = drop.put("Austin_bt_06-01-2019.txt", b"x\n" * 10)
     listed = Folder._held
@@ -270,6 +281,12 @@ def test_an_hour_in_the_name_is_an_hour(drop):
     first, second = drop.listing("x_%Y-%m-%d_%H.txt", helpers={})
     assert (first.starts_at, first.ends_at) == (datetime(2019, 6, 1, 9, tzinfo=UTC), second.starts_at)
     assert len(drop.fetch(resource="x_%Y-%m-%d_%H.txt", helpers={})) == 2
+
+
+def test_an_hour_that_is_not_there_is_waited_for(drop):
+    asked = request(datetime(2019, 6, 1, 9, tzinfo=UTC), datetime(2019, 6, 1, 10, tzinfo=UTC), asked_at=JUNE[2])
+    with pytest.raises(NotReady, match="of 2019-06-01 04:00 yet"):
+        list(drop.source.fetch("x_%Y-%m-%d_%H.txt", asked, rows=None, workdir=drop.work, progress=lambda done, total: None))
 
 
 def test_without_a_window_nothing_can_be_fetched(drop):
