@@ -264,7 +264,7 @@ def _entries(lines: list[dict[str, Any]], titles: Mapping[str, str], done: Resto
             if entry is not None and _key(entry) != _key_of(line):
                 done.conflicts.append(f"{line['pointer']}: here it is {entry.source} {entry.name} of {entry.window_start:%Y-%m-%d}")
                 continue
-            facts = {name: line[name] for name in FACTS} | {"dataset": datasets[line["dataset"]]}
+            facts = {name: line[name] for name in FACTS} | {"dataset_id": datasets[line["dataset"]].pk}
             _settle(line, entry, facts, live, rivals, done)
             if entry is None:
                 fresh.append(CatalogEntry(pointer=line["pointer"], sha256=line["sha256"], **{name: line[name] for name in IDENTITY}, **facts))
@@ -292,7 +292,7 @@ def _settle(line: Mapping[str, Any], entry: CatalogEntry | None, facts: dict[str
     if line["withdrawn_at"] is not None or rival is None:
         return
     if rival.created_at > line["created_at"]:
-        facts["withdrawn_at"] = rival.created_at
+        facts["withdrawn_at"] = entry.withdrawn_at if entry is not None else rival.created_at
         done.superseded += 1
     else:
         rivals.append(rival.pk)
