@@ -8,9 +8,9 @@ are chosen become ordinary blocks (`planner.place`), so a bad day never keeps a 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 
 from catalog.models import CatalogEntry, InventoryEdition
@@ -19,7 +19,7 @@ from pipelines.connectors.base import FetchRequest
 from pipelines.errors import SetupError
 from pipelines.models import Cadence, ImportLog, Pipeline, Run, RunState, ScheduleBlock, Stage
 from pipelines.stages import outside
-from pipelines.stages.load import LAYERS, MADE_BY
+from pipelines.stages.load import DOCUMENT, LAYERS, MADE_BY, MATCHED
 from pipelines.upkeep import compare
 from pipelines.upkeep.compare import BASE, BASE_AND_EXT, Bounds, Decision, Item
 
@@ -34,8 +34,10 @@ WORDS = {
     "enrich": Stage.ENRICH,
 }
 LAYER_OF = {stage: layer for layer, stage in MADE_BY.items()}
-#: The whole of a thing, beside the rows that are loaded of it.
-DOCUMENT = "document"
+#: So far beside a day lies what may help to make it.
+NEIGHBOURS = timedelta(days=2)
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ def stages_from(pipeline: Pipeline, stage: str, *, onward: bool = False) -> list
     return [name for name in own if name == stage or (stage == Stage.PUBLISH and name == Stage.LOAD)]
 
 
-def compared(pipeline: Pipeline, stage: str, within: Bounds, *, key: str = "", force: bool = False) -> Comparison:
+def compared(pipeline: Pipeline, stage: str, within: Bounds, *, key: str = "", force: bool = False, tell: Tell = lambda words: None) -> Comparison:
     """Compare one stage of a pipeline with what comes before it. `key` "" is the stage's usual one.
 
-    Changes nothing; may ask the source. Raises SetupError where it can't be compared, and what the source raises.
+    Changes nothing; may ask the source, whose warnings `tell` hears. Raises SetupError where it can't be compared, and what the
+    source raises.
     """
     stages_from(pipeline, stage)
     if pipeline.is_snapshot:
@@ -96,7 +99,7 @@ def compared(pipeline: Pipeline, stage: str, within: Bounds, *, key: str = "", f
             code="no-windows",
             next_step=f"Run it: python3 manage.py run {pipeline.slug}",
         )
-    source = [one for one in _source(pipeline, stage, within) if within.hold(one.starts_at)]
+    source = [one for one in _source(pipeline, stage, within, tell) if within.hold(one.starts_at)]
     ends = [one.ends_at or compare.a_day_after(one.starts_at, pipeline.time_zone) for one in source]
     target = list(_target(pipeline, stage, min(one.starts_at for one in source), max(ends))) if source else []
     # a raw file has the very name that the source gave it; a stage may make one file of many, or many of one
@@ -119,17 +122,17 @@ def _days(pipeline: Pipeline, decisions: Iterable[Decision]) -> list[Day]:
 # what the stage before has
 
 
-def _source(pipeline: Pipeline, stage: str, within: Bounds) -> Iterator[Item]:
+def _source(pipeline: Pipeline, stage: str, within: Bounds, tell: Tell) -> Iterator[Item]:
     if stage == Stage.EXTRACT:
-        yield from _listed(pipeline, within)
+        yield from _listed(pipeline, within, tell)
         return
-    layer = _layer_before(pipeline, stage)
+    layer = layer_before(pipeline, stage)
     live = _live(pipeline, layer).filter(window_start__gte=within.since, window_start__lt=within.until)
     for entry in _telling(live, rows=stage == Stage.PUBLISH):
         yield _item(entry, pipeline, fingerprint=entry.sha256)
 
 
-def _listed(pipeline: Pipeline, within: Bounds) -> Iterator[Item]:
+def _listed(pipeline: Pipeline, within: Bounds, tell: Tell) -> Iterator[Item]:
     request = FetchRequest(
         columns=(),
         window_column=pipeline.window_column,
@@ -142,7 +145,7 @@ def _listed(pipeline: Pipeline, within: Bounds) -> Iterator[Item]:
         yield Item(one.base, one.ext, one.starts_at, one.ends_at, one.fingerprint, label=one.label)
 
 
-def _layer_before(pipeline: Pipeline, stage: str) -> str:
+def layer_before(pipeline: Pipeline, stage: str) -> str:
     """The layer from which a stage reads: that of the nearest stage before it that the pipeline has. Raises SetupError."""
     before = pipeline.stages[: pipeline.stages.index(stage)]
     layer = next((layer for layer in LAYERS if MADE_BY[layer] in before), None)
@@ -163,13 +166,14 @@ def _live(pipeline: Pipeline, layer: str):
 def _telling(entries: Iterable[CatalogEntry], *, rows: bool) -> Iterator[CatalogEntry]:
     """Of each window the entries that stand for its data: the documents, where it has any, else the rows; with `rows` always these.
 
-    Helpers, such as the settings of a camera's site, are no data.
+    A day's matched reads help to read its others and are data as well: they may come late. A camera's site file is none.
     """
     for _, window in groupby(entries, key=lambda entry: entry.window_start):
-        data = [entry for entry in window if entry.metadata.get("role", "") in ("", DOCUMENT)]
-        documents = [entry for entry in data if entry.metadata.get("role") == DOCUMENT]
-        plain = [entry for entry in data if not entry.metadata.get("role")]
-        yield from plain if rows else documents or plain
+        held = list(window)
+        plain = [entry for entry in held if not entry.metadata.get("role")]
+        whole = [entry for entry in held if entry.metadata.get("role") in (DOCUMENT, MATCHED)]
+        is_read_whole = any(entry.metadata.get("role") == DOCUMENT for entry in whole)
+        yield from plain if rows else whole if is_read_whole else [*plain, *whole]
 
 
 def _item(entry: CatalogEntry, pipeline: Pipeline, *, fingerprint: str = "", inputs: frozenset[str] | None = None) -> Item:
@@ -194,12 +198,20 @@ def _target(pipeline: Pipeline, stage: str, since: datetime, until: datetime) ->
             yield _item(entry, pipeline, inputs=frozenset({told}) if told else None)
         return
     editions = _Editions(pipeline) if stage == Stage.ENRICH and pipeline.inventory else None
+    gone = _withdrawn(pipeline, since, until)
     for entry in entries:
         inputs = entry.metadata.get("inputs")
-        if editions and editions.have_changed(entry):
-            # made with another inventory than it would be made with now: of nothing that there is
+        if inputs is not None and (gone.intersection(inputs) or (editions and editions.have_changed(entry))):
+            # made with another inventory than it would be made with now, or of a helper or a neighbour day that is another one now
             inputs = []
         yield _item(entry, pipeline, inputs=None if inputs is None else frozenset(inputs))
+
+
+def _withdrawn(pipeline: Pipeline, since: datetime, until: datetime) -> set[str]:
+    """The fingerprints of what is no longer there: of these days and their neighbours, for a camera's day may end in the next."""
+    ours = CatalogEntry.objects.filter(source=pipeline.slug, window_end__gt=since - NEIGHBOURS, window_start__lt=until + NEIGHBOURS)
+    gone = set(ours.exclude(withdrawn_at=None).values_list("sha256", flat=True))
+    return gone - set(ours.live().filter(sha256__in=gone).values_list("sha256", flat=True)) if gone else gone
 
 
 def _fetched(pipeline: Pipeline, since: datetime, until: datetime) -> dict[tuple[datetime, str, str], str]:

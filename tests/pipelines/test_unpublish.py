@@ -50,7 +50,7 @@ def address(one: Sensors) -> str:
     return reverse("unpublish", args=[one.slug])
 
 
-def test_the_rows_of_a_day_leave_the_portal_and_everything_else_stays(one):
+def test_the_rows_of_a_day_leave_the_portal_until_it_is_published_again_and_everything_else_stays(one):
     held = city(f'select * from city."{one.pipeline.table}" order by record_id')
     told = command("unpublish", one.slug, *FIRST, "--yes", "--reason", "a reader was wrong", "--json")
     assert told.code == 0 and (told.json["deleted"], told.json["asked"]) == (2, []), told.err
@@ -65,25 +65,14 @@ def test_the_rows_of_a_day_leave_the_portal_and_everything_else_stays(one):
     # again is harmless
     again = command("unpublish", one.slug, *FIRST, "--yes", "--json")
     assert again.code == 0 and again.json["deleted"] in (0, 2) and one.told() == one.golden(1)
-
-
-def test_what_was_taken_off_is_lacking_until_it_is_published_again(one):
-    command("unpublish", one.slug, *FIRST, "--yes")
+    # it is lacking only where it was taken from
     assert caught(one.slug, "ingest", *JUNE) == caught(one.slug, "ready", *JUNE) == []
     assert [file[:5] for file in caught(one.slug, "publish", *JUNE)] == ["06-01"]
     assert sorted(one.told(), key=str) == sorted(one.golden(0) + one.golden(1), key=str)
     assert caught(one.slug, "publish", *JUNE) == [] and one.block(ONE).state == State.DONE
 
 
-def test_with_republish_the_workers_publish_it_again(one):
-    told = command("unpublish", one.slug, *FIRST, "--yes", "--republish", "--json")
-    assert told.json["asked"] == told.json["held"] == [one.block(ONE).pk] and one.told() == one.golden(1)
-    assert one.block(ONE).stages == ["publish"]
-    work_off(told.json["asked"])
-    assert one.block(ONE).state == State.DONE and len(one.told()) == len(one.golden(0) + one.golden(1))
-
-
-def test_looking_changes_nothing_and_without_a_yes_nothing_is_deleted(one):
+def test_looking_changes_nothing_and_with_republish_the_workers_publish_it_again(one):
     before = one.told(), list(ScheduleBlock.objects.order_by("pk").values())
     told = command("unpublish", one.slug, *FIRST, "--dry-run")
     assert told.code == 0 and "2 rows of 1 block to be deleted from v7zg-5jg9 of Portal." in told.out
@@ -91,6 +80,11 @@ def test_looking_changes_nothing_and_without_a_yes_nothing_is_deleted(one):
     assert command("unpublish", one.slug, "--from", "2019-07-01", "--to", "2019-07-02", "--yes").code == 3
     assert command("unpublish", one.slug, "--from", "soon", "--to", "2019-07-02", "--yes").code == 2
     assert (one.told(), list(ScheduleBlock.objects.order_by("pk").values())) == before
+    told = command("unpublish", one.slug, *FIRST, "--yes", "--republish", "--json")
+    assert told.json["asked"] == told.json["held"] == [one.block(ONE).pk] and one.told() == one.golden(1)
+    assert one.block(ONE).stages == ["publish"]
+    work_off(told.json["asked"])
+    assert one.block(ONE).state == State.DONE and len(one.told()) == len(one.golden(0) + one.golden(1))
 
 
 def test_a_block_that_is_running_is_left_alone(one):

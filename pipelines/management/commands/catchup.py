@@ -116,7 +116,7 @@ class Command(BlocksCommand):
         except ValueError as error:
             raise refusal(str(error), "See how times are written with: python3 manage.py catchup --help") from error
         catchup.stages_from(pipeline, stage, onward=options["onward"])
-        found = catchup.compared(pipeline, stage, within, key=options["key"], force=options["force"])
+        found = catchup.compared(pipeline, stage, within, key=options["key"], force=options["force"], tell=self.complain)
         self.told.append(as_json(found))
         whys = [sum(one.why == why for one in found.decisions) for why in (MISSING, CHANGED, FORCED)]
         counted = ", ".join(f"{number:,} {why}" for number, why in zip(whys, (MISSING, CHANGED, FORCED), strict=True) if number)
