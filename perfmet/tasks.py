@@ -234,9 +234,10 @@ def the_job() -> UpkeepJob:
     return UpkeepJob.objects.get_or_create(title=TITLE, defaults=values)[0]
 
 
-def keep_job(**_: Any) -> None:
-    """Receiver: where sensors are watched, there is the job that looks after them."""
-    the_job()
+def keep_job(*, raw: bool = False, **_: Any) -> None:
+    """Receiver: where sensors are watched, there is the job that looks after them. `raw`: a backup is being read in, jobs and all."""
+    if not raw:
+        the_job()
 
 
 class Observe(Job):

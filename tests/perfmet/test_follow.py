@@ -15,7 +15,7 @@ from pipelines.errors import SetupError, TransientError
 from pipelines.models import ScheduleBlock, UpkeepJob, UpkeepRun
 from pipelines.upkeep import jobs
 from tests.perfmet.readers import SUNDAY, ZONE, block_of, board, days_ago, delivered, one, ran, reading, watched
-from tests.pipelines.scene import stage_scene  # noqa: F401  a fixture
+from tests.pipelines.scene import stage_scene, together  # noqa: F401  a fixture
 from tests.web import asks
 
 pytestmark = pytest.mark.django_db
@@ -294,3 +294,20 @@ def test_the_pulse_of_observing_is_no_worker(monday):
     job_run()
     assert front.status(monday)["workers"] == {}
     assert planner.age(tasks.PULSE) is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_days_that_are_observed_at_once_are_judged_with_each_other():
+    watch = watched()
+    observe.observe_days(watch, {days_ago(ago): Delivery({"a": reading(100), "b": reading(100)}, ago) for ago in range(9, 3, -1)})
+    days = iter((3, 2, 1, 0))
+
+    def one_day():
+        ago = next(days)
+        readings = {"a": reading(100)} | ({"b": reading(100)} if ago == 3 else {})
+        observe.observe(SensorWatch.objects.select_related("pipeline").get(pk=watch.pk), days_ago(ago), readings, run_id=100 + ago)
+
+    together(one_day, times=4)
+    assert [one(watch, "b", days_ago(ago)).reason for ago in (2, 1, 0)] == [
+        "No reading since 19 Nov (1 day)", "No reading since 19 Nov (2 days)", "No reading since 19 Nov (3 days)",
+    ]  # fmt: skip
