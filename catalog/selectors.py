@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from django.core.paginator import Page, Paginator
@@ -207,6 +210,8 @@ def preview(stream: BinaryIO, name: str) -> Preview:
     text = text.replace("\x00", "␀")
     if not text:
         return Preview(oddities=oddities, trouble=trouble or "The file is empty: it has no bytes.")
+    if name.lower().endswith("json") and (shown := _document(text, cut, oddities, trouble)):
+        return shown
     if ".csv" not in name.lower():
         if _is_binary(text):
             return Preview(oddities=["It is not text, so there are no lines to show. Download it to look inside."], trouble=trouble)
@@ -218,6 +223,44 @@ def _is_binary(text: str) -> bool:
     """Whether more than a tenth of the beginning are no characters: pictures, archives, programs."""
     head = text[:8000]
     return sum(letter in "\ufffd␀" or (letter < " " and letter not in "\t\n\r\f") for letter in head) > len(head) / 10
+
+
+#: The line of a document after which its rows begin, one a line.
+ROWS_BEGIN = re.compile(r'^"\w+":\[$', re.MULTILINE)
+
+
+def _document(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview | None:
+    """The first rows of a document of sensors as a table; None of what is no document, or begins so long that none of its rows is here."""
+    begin = ROWS_BEGIN.search(text) if text.startswith('{"header":') else None
+    if begin is None:
+        return None
+    lines = text[begin.end() + 1 :].split("\n", PREVIEW_ROWS + 1)
+    rows: list[dict] = []
+    for line in lines[:PREVIEW_ROWS]:
+        try:
+            row = json.loads(line.removesuffix(","))
+        except ValueError:
+            break  # the end of the rows, or of what was read
+        if not isinstance(row, dict):
+            return None
+        rows.append(row)
+    if not rows and cut:
+        return None
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) > PREVIEW_COLUMNS:
+        oddities = [*oddities, f"The first {PREVIEW_COLUMNS} of {len(names)} columns are shown."]
+    return Preview(
+        header=[_cell(name) for name in names[:PREVIEW_COLUMNS]],
+        rows=[[_cell(_as_text(row.get(name))) for name in names[:PREVIEW_COLUMNS]] for row in rows],
+        text="" if names else text[:8000],
+        is_cut=cut or lines[len(rows) :][:1] not in (["]"], ["],"], ["]}"]),
+        oddities=oddities,
+        trouble=trouble,
+    )
+
+
+def _as_text(value) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _table(text: str, cut: bool, oddities: list[str], trouble: str) -> Preview:
@@ -301,7 +344,8 @@ def file_page(entry: CatalogEntry) -> FilePage:
         shelf = lake()
         place = shelf.describe()
         with shelf.open(entry.pointer) as stream:
-            shown = preview(stream, entry.name)
+            # of an entry that is told by base and ext the place has the whole name
+            shown = preview(stream, PurePosixPath(entry.pointer).name)
     except PipelineError as error:
         place, shown, is_unreadable = "", Preview(trouble=f"{error.message} {error.next_step}".strip()), True
     newer = None
@@ -319,6 +363,8 @@ def file_page(entry: CatalogEntry) -> FilePage:
 
 
 def _fact(value) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{name} {inner}" for name, inner in value.items())
     if isinstance(value, list):
         value = ", ".join(" ".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
     text = str(value)

@@ -6,6 +6,8 @@ import hashlib
 import io
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from django.db import connection
@@ -14,6 +16,7 @@ from django.urls import reverse
 
 from catalog import lake, selectors
 from catalog.models import AuditEntry, CatalogEntry, Dataset
+from pipelines.formats.sensors import DocumentWriter
 from tests import world
 from tests.web import plain_web  # noqa: F401
 
@@ -103,6 +106,30 @@ def test_a_large_cell_is_cut_for_the_eye_and_the_rows_after_it_are_shown():
 def test_a_cell_larger_than_the_preview_is_named_with_its_row():
     told = shown(b"a,b\n1,2\n3," + b"x" * 1_000_000 + b"\n5,6\n")
     assert told.rows == [["1", "2"]] and told.oddities == ["Row 2 has a cell so large that the preview ends before it."] and not told.trouble
+
+
+def a_document(rows: int, header: dict | None = None, **tail) -> bytes:
+    """A document of sensors as its format writes it (`pipelines.formats.sensors`)."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "document.json"
+        with DocumentWriter(path, header or {"data_type": "x"}, rows_key="counts") as document:
+            document.write({"at": n, "turn": None if n % 2 else "Ä"} for n in range(rows))
+            document.tail = tail
+        return path.read_bytes()
+
+
+@pytest.mark.parametrize(("rows", "tail", "is_cut"), [(3, {}, False), (50, {"site": {"x": 1}}, False), (51, {}, True), (100_000, {}, True)])
+def test_the_first_rows_of_a_document_are_a_table_however_large_it_is(rows, tail, is_cut):
+    stream = io.BytesIO(a_document(rows, **tail))
+    told = selectors.preview(stream, "Austin_gs_2019-06-01_counts.json")
+    assert (told.header, told.rows[:2], len(told.rows)) == (["at", "turn"], [["0", "Ä"], ["1", ""]], min(rows, 50))
+    assert told.is_cut is is_cut and stream.tell() <= selectors.PREVIEW_BYTES + 1
+
+
+def test_a_document_without_rows_or_with_a_long_beginning_and_json_that_is_none_are_text():
+    assert shown(a_document(0), "a.json").text.startswith('{"header":')
+    assert shown(a_document(3, {"long": "x" * 600_000}), "a.json").text.startswith('{"header":')
+    assert shown(b'{"header":{},\n"data":[\n[1],\n]}', "a.json").text and shown(b'[{"a":1}]', "a.json").text == '[{"a":1}]'
 
 
 def test_values_right_of_the_last_name_are_counted():
