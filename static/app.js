@@ -116,7 +116,7 @@
         width: Math.max(figure.clientWidth, 280),
         height: 240,
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), data.zone),
-        axes: [{ ...axis, values: data.days ? dates.slice(0, 3) : dates }, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US")) }],
+        axes: [{ ...axis, values: data.days ? dates.slice(0, 3) : dates }, { ...axis, size: 64, values: (chart, ticks) => ticks.map((tick) => tick.toLocaleString("en-US", Math.abs(tick) < 1e6 ? {} : { notation: "compact" })) }],
         scales: { y: { range: (chart, low, high) => [0, Math.max(high, 1) * (data.events ? 1.18 : 1.05)] } },
         series: [
           { value: data.days ? "{YYYY}-{MM}-{DD}" : "{YYYY}-{MM}-{DD} {HH}:{mm}" },

@@ -430,11 +430,10 @@ def _stages(
 
 
 def _why(before: Face, stage: str) -> str:
-    if before is ABSENT:
-        return f"not reached: {stage} is absent"
     if before is faces.OK:
         return f"not reached, though {stage} went well"
-    return f"not reached: {stage} is {before.word.lower()}"
+    verb = "" if before in (faces.FAILED, faces.CRASHED) else "was " if before is faces.CANCELLED else "is "
+    return f"not reached, {stage} {verb}{before.word.lower()}"
 
 
 # the sources of a span
