@@ -18,7 +18,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.connectors.base import Account, FetchedFile, FetchRequest, Listed, Missing, Progress, SourceState
-from pipelines.connectors.csv_pages import RecordCounter
 from pipelines.connectors.http import Door
 from pipelines.errors import NeverCame, NotReady, SetupError
 
@@ -131,7 +130,6 @@ class Held:
 class Shelf:
     """The files of one pattern, by what their names say of time; the second of one moment is passed over."""
 
-    pattern: Pattern
     files: Mapping[datetime, tuple[Moment, Held]]
 
     def of(self, wall: datetime) -> Held | None:
@@ -144,7 +142,7 @@ class Shelf:
 
 
 class LineCounter:
-    """Counts the lines of a text that comes in pieces, empty ones left out: they are no records."""
+    """Counts the lines of a text that comes in pieces, as the sensors' formats do: quotes mean nothing, an empty line is no record."""
 
     def __init__(self) -> None:
         self._lines = 0
@@ -164,14 +162,12 @@ class LineCounter:
         return self._lines + self._has_begun
 
 
-def _counter(ext: str, has_header: bool | None) -> tuple[LineCounter | RecordCounter | None, int]:
-    """What counts the rows of such a file, and how many records of it are no rows; None for what must be opened to be counted."""
+def _counter(ext: str, has_header: bool | None) -> tuple[LineCounter | None, int]:
+    """What counts the rows of such a file, and how many of its lines are none; None for what must be opened to be counted."""
     kind = PurePosixPath(f"x.{ext}").suffix.lower()
-    if kind == ".csv":
-        return RecordCounter(), int(has_header is not False)
-    if kind in (".txt", ".tsv", ".log"):
-        return LineCounter(), int(bool(has_header))
-    return None, 0
+    if kind not in (".csv", ".txt", ".tsv", ".log"):
+        return None, 0
+    return LineCounter(), int(kind == ".csv" if has_header is None else has_header)
 
 
 # options, and what it means that there is nothing
@@ -399,8 +395,8 @@ class _Listing:
                 twice.append(held.name)
             else:
                 files[role][moment.wall] = (moment, held)
-        self.shelf = Shelf(pattern, dict(sorted(files[""].items())))
-        self.helpers = {role: Shelf(one, files[role]) for role, one in wishes.helpers.items()}
+        self.shelf = Shelf(dict(sorted(files[""].items())))
+        self.helpers = {role: Shelf(files[role]) for role in wishes.helpers}
         self._tell("warning", twice, "of a time that another file has already, passed over")
         self._tell("warning", unread, f"that are no files of {pattern.text}, passed over")
         self._tell("info", others, "of other kinds")

@@ -199,7 +199,7 @@ def test_a_file_that_was_written_to_just_now_is_left_to_be_finished_where_the_fo
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "rows"), [("csv", b"h,i\n1,2\n3,4\n", 2), ("csv", b'h,i\n1,"2\n3"\n', 1), ("zip", b"PK\n\n", None), ("csv", b"", 0)]
+    ("name", "content", "rows"), [("csv", b"h,i\n1,2\n3,4\n", 2), ("csv", b'h,i\r\n1,"2\r\n\r\n', 1), ("zip", b"PK\n\n", None), ("csv", b"", 0)]
 )
 def test_rows_are_counted_where_a_text_has_them_and_left_open_where_it_must_be_opened_first(drop, name, content, rows):
     drop.put(f"Austin_wt_2019-06-01.{name}", content)
