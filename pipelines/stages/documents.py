@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, datetime, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,6 +41,8 @@ from pipelines.stages.refusals import BATCH, Refusals
 FORMATS: dict[str, type[SensorFormat]] = {"bluetooth": Bluetooth, "wavetronix": Wavetronix, "gridsmart": Gridsmart}
 #: Those whose rows are counted by the quarter hour before they are loaded.
 COUNTED = ("gridsmart",)
+#: The day on which the clock goes back.
+LONGEST_DAY = timedelta(hours=25)
 #: Columns that tell which device of the inventory a row is of: in the table, and not among what was ever published.
 INSIDE = ("device_id", "origin_device_id", "dest_device_id")
 
@@ -55,6 +57,12 @@ class Desk:
                 f"{pipeline.title} does not say which inventory its sensors are in, and so not what its files are called.",
                 code="no-inventory-code",
                 next_step="Write the code of the inventory (bt, wt or gs) into the pipeline's settings.",
+            )
+        if block.ends_at - block.starts_at > LONGEST_DAY:
+            raise SetupError(
+                f"A block of {pipeline.title} is longer than a day, and sensors are read day by day.",
+                code="not-daily",
+                next_step="Set the pipeline's cadence to every day.",
             )
         self.run, self.note, self.layer = run, note, layer
         self.pipeline = pipeline

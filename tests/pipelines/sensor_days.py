@@ -104,7 +104,12 @@ class Sensors:
         self.slug = f"{slug}-{next(_numbers)}"
         self.public = [(name, PORTAL_TYPES.get(kind, kind)) for name, kind in self.kind["columns"] if name not in INSIDE]
         about = {name: value for name, value in self.kind.items() if name != "columns"}
-        usual = {"stages": ["extract", "standardize", "enrich", "load", "publish"], "key": ["record_id"], "raw_names": "atd-data-lake"}
+        usual = {
+            "stages": ["extract", "standardize", "enrich", "load", "publish"],
+            "key": ["record_id"],
+            "raw_names": "atd-data-lake",
+            "cadence": "daily",
+        }
         about = {**usual, **about, **fields}
         if portal is None:
             about["stages"] = [stage for stage in about["stages"] if stage not in ("load", "publish")]
@@ -117,7 +122,7 @@ class Sensors:
         dataset = Dataset.objects.create(slug=self.slug, title=slug)
         source = Provider.objects.create(slug=f"s-{self.slug}", title="Drop", kind="folder", base_url=str(tmp_path / "drop"))
         self.pipeline = Pipeline(
-            slug=self.slug, title=slug, provider=source, dataset=dataset, cadence="daily", time_zone=ZONE,
+            slug=self.slug, title=slug, provider=source, dataset=dataset, time_zone=ZONE,
             table=f"s{next(_numbers)}_{os.getpid()}", **about,
         )  # fmt: skip
         self.pipeline.full_clean(exclude=["portal"] if portal is None else None)

@@ -14,7 +14,7 @@ from pipelines.stages import documents, ready
 from tests.pipelines.formats.gridsmart_samples import BASE, NB, SB, UNIT, layout_b, v8
 from tests.pipelines.formats.sensing import SAMPLES
 from tests.pipelines.scene import drop_city
-from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, RADAR, RADAR_UNITS, TWO, Sensors, camera_day, drop, edition
+from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, RADAR, RADAR_UNITS, TWO, Sensors, camera_day, drop, edition, window
 
 pytestmark = pytest.mark.django_db
 ORIGINAL = Path("/work/shared/data/sensors")
@@ -103,6 +103,22 @@ def test_files_lie_where_the_original_laid_them_and_say_what_they_were_made_of(t
     assert document.metadata["inventory"] == {"code": "bt", "sha256": units.sha256, "date": "2019-06-20"}
     assert document.metadata["header"] == one.document("ready", "Austin", "unmatched.json")["header"]
     assert "role" not in table.metadata and (table.rows, document.rows, made.rows, helper.rows) == (3, 3, 4, 2)
+
+
+def test_files_of_a_twin_lie_in_the_repositories_for_tests(tmp_path):
+    drop(tmp_path / "drop")
+    edition("wt", RADAR_UNITS)
+    one = Sensors("radar-counts", tmp_path, twin_of=Sensors("radar-counts", tmp_path).pipeline)
+    one.run(ONE)
+    assert [one.names(layer)[0].split("/")[0] for layer in ("raw", "standard", "ready")] == ["raw-test", "rawjson-test", "ready-test"]
+
+
+def test_sensors_are_read_day_by_day(tmp_path):
+    one = Sensors("radar-counts", tmp_path, cadence="weekly")
+    one.give(("Austin", "csv", b"x\n"))
+    ScheduleBlock.objects.update(ends_at=window(TWO)[1])
+    with pytest.raises(SetupError, match="longer than a day"):
+        one.do("standardize")
 
 
 def test_what_stays_inside_is_in_the_table_and_not_on_the_portal(portal, tmp_path):
@@ -354,11 +370,13 @@ def test_a_neighbour_that_comes_while_the_day_is_held_back_is_not_missed(tmp_pat
     one.give(*camera_day(FAST))
     one.do("standardize")
 
+    desk = ready.Desk
+
     def meanwhile(*given):
-        monkeypatch.undo()
+        monkeypatch.setattr(ready, "Desk", desk)
         one.give(*camera_day(FAST, day=TWO), day=TWO)
         one.do("standardize", TWO)
-        return ready.Desk(*given)
+        return desk(*given)
 
     monkeypatch.setattr(ready, "Desk", meanwhile)
     with pytest.raises(TransientError, match=f"The day after of {BASE} came meanwhile"):
