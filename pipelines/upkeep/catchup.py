@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
+from django.utils import timezone
+
+from catalog.audit import Actor
 from catalog.models import CatalogEntry, InventoryEdition
-from pipelines import clock
-from pipelines.connectors.base import FetchRequest
-from pipelines.errors import SetupError
-from pipelines.models import Cadence, ImportLog, Pipeline, Run, RunState, ScheduleBlock, Stage
+from pipelines import blocks, clock
+from pipelines.connectors.base import FetchRequest, Parameter
+from pipelines.errors import PipelineError, SetupError
+from pipelines.models import Cadence, ImportLog, Pipeline, Run, RunState, ScheduleBlock, Stage, State, UpkeepJob, UpkeepRun
 from pipelines.stages import outside
 from pipelines.stages.load import DOCUMENT, LAYERS, MADE_BY, MATCHED
 from pipelines.upkeep import compare
 from pipelines.upkeep.compare import BASE, BASE_AND_EXT, Bounds, Decision, Item
+from pipelines.upkeep.jobs import Job, Note
 
 #: What atd-data-lake calls the stages, and our own words.
 WORDS = {
@@ -240,11 +244,11 @@ class _Editions:
 
 def _published(pipeline: Pipeline, since: datetime, until: datetime) -> Iterator[Item]:
     """The files whose rows are on the portal: those of the last good load before the last good publication of each block."""
-    blocks = ScheduleBlock.objects.filter(pipeline=pipeline, ends_at__gt=since, starts_at__lt=until)
+    of_span = {"block__pipeline": pipeline, "block__ends_at__gt": since, "block__starts_at__lt": until}
     loaded: dict[int, int] = {}
     published: dict[int, int] = {}
     # a publication that was taken back is superseded
-    good = Run.objects.filter(block__in=blocks, state=RunState.DONE, stage__in=[Stage.LOAD, Stage.PUBLISH])
+    good = Run.objects.filter(**of_span, state=RunState.DONE, stage__in=[Stage.LOAD, Stage.PUBLISH])
     good = good.exclude(stage=Stage.PUBLISH, superseded_at__isnull=False).order_by("pk")
     for pk, block_id, stage in good.values_list("pk", "block_id", "stage"):
         if stage == Stage.LOAD:
@@ -254,3 +258,57 @@ def _published(pipeline: Pipeline, since: datetime, until: datetime) -> Iterator
     chunks = ImportLog.objects.filter(run__in=published.values(), event=ImportLog.Event.CHUNK).values_list("file", flat=True)
     for entry in CatalogEntry.objects.filter(pointer__in=set(chunks)):
         yield _item(entry, pipeline, inputs=frozenset({entry.sha256}))
+
+
+# every night
+
+
+class CatchUp(Job):
+    """What the original's thirteen scripts did each night: any day that a stage lacks, or has made of other files, goes on from there."""
+
+    kind = "catch-up"
+    label = "Catch up"
+    about = "Compares each stage of pipelines whose source lists what it has with the stage before it, and runs the days that it lacks."
+    options = (Parameter("days", "Days", default="30", help="How far back."),)
+
+    def run(self, job: UpkeepJob, run: UpkeepRun, note: Note) -> str:
+        days, actor = self.number(job, "days"), Actor(run.asked_by)
+        asked, trouble, looked_at = 0, [], 0
+        for pipeline in self.pipelines_of(job).filter(twin_of=None, is_paused=False, provider__is_active=True).order_by("slug"):
+            if pipeline.is_snapshot or not pipeline.provider.connector_class.can_list:
+                continue
+            looked_at += 1
+            within = compare.bounds(start=str(days), zone_name=pipeline.time_zone, now=timezone.now())
+            taken: set[datetime] = set()
+            for stage in (name for name in pipeline.stages if name != Stage.LOAD):
+                try:
+                    found = compared(pipeline, stage, within)
+                except PipelineError as error:
+                    # told, and the later stages and the other pipelines are compared all the same
+                    trouble.append(f"{pipeline.slug} {stage}: {error.message}")
+                    continue
+                for day in found.days:
+                    if day.starts_at not in taken and _may_run(pipeline, day) and _ask(pipeline, day, stage, actor, job.title, run.trigger):
+                        taken.add(day.starts_at)
+            asked += len(taken)
+            note(f"{pipeline.slug}: {len(taken):,} days asked for.", asked=asked, trouble=trouble)
+        told = f"{looked_at:,} pipeline{'s' * (looked_at != 1)} compared over {days} days, {asked:,} day{'s' * (asked != 1)} asked for."
+        return " ".join([told, *(f"{words.rstrip('.')}." for words in trouble)])
+
+
+def _may_run(pipeline: Pipeline, day: Day) -> bool:
+    """Not what is under way, nor what somebody stopped, holds or has taken off the portal; nor a day before the first that is owed."""
+    first = pipeline.starts_on
+    if first and day.starts_at.astimezone(clock.zone(pipeline.time_zone)).date() < first:
+        return False
+    block = ScheduleBlock.objects.filter(pipeline=pipeline, starts_at=day.starts_at).first()
+    return block is None or block.state in (State.DONE, State.FAILED)
+
+
+def _ask(pipeline: Pipeline, day: Day, stage: str, actor: Actor, reason: str, trigger: str) -> bool:
+    stages = stages_from(pipeline, stage, onward=True)
+    block = ScheduleBlock.objects.filter(pipeline=pipeline, starts_at=day.starts_at).first()
+    wish = {"actor": actor, "reason": f"{reason}: {', '.join(day.whys)}", "stages": stages, "trigger": trigger}
+    if block is None:
+        return blocks.open_window(pipeline, day.starts_at, day.ends_at, **wish).moved
+    return blocks.requeue(block.pk, seen_fence=block.fence, **wish).moved

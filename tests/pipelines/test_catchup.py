@@ -11,11 +11,12 @@ from django.utils import timezone
 from catalog.models import AuditEntry, CatalogEntry
 from opendata_ops.sandbox.soda import Portal
 from pipelines import planner
-from pipelines.models import Provider, ScheduleBlock, State
+from pipelines.models import Provider, ScheduleBlock, State, UpkeepJob
+from pipelines.upkeep import jobs
 from tests import world
-from tests.pipelines.catching import catch_up, caught, here  # noqa: F401  a fixture
+from tests.pipelines.catching import catch_up, caught, here, work_off  # noqa: F401  a fixture
 from tests.pipelines.commanding import command
-from tests.pipelines.scene import drop_city
+from tests.pipelines.scene import ANN, drop_city
 from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, TWO, Sensors, drop, edition
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("here")]
@@ -52,7 +53,7 @@ def published(tmp_path, portal) -> Sensors:
 
 
 def days(one: Sensors, stage: str, *flags: str) -> list[str]:
-    return [file.split()[0] for file in caught(one.slug, stage, *flags)]
+    return list(dict.fromkeys(file.split()[0] for file in caught(one.slug, stage, *flags)))
 
 
 def raw(one: Sensors, day: int) -> Path:
@@ -92,6 +93,19 @@ def test_another_inventory_makes_the_ready_files_again(summary):
     edition("bt", BLUETOOTH_UNITS[:1], TWO)
     assert [days(summary, stage, *JUNE) for stage in STEPS] == [[], [], ["06-01"]]
     assert days(summary, "ready", *JUNE) == []
+
+
+def test_a_helper_that_came_late_or_is_another_one_makes_the_day_again(tmp_path):
+    drop(tmp_path / "drop")
+    edition("bt", BLUETOOTH_UNITS)
+    one, helper = Sensors("bt-unmatched", tmp_path), tmp_path / "drop" / "Austin_btmatch_06-01-2019.txt"
+    text = helper.read_text()
+    helper.unlink()
+    assert [days(one, stage, *JUNE) for stage in STEPS] == [DAYS] * 3
+    for matched in (text, text.splitlines()[0] + "\n"):
+        helper.write_text(matched)
+        assert [days(one, stage, *JUNE) for stage in STEPS] == [["06-01"]] * 3
+        assert [days(one, stage, *JUNE) for stage in STEPS] == [[]] * 3
 
 
 def test_a_bad_day_keeps_no_later_one_from_running_and_is_taken_again(summary):
@@ -209,3 +223,41 @@ def test_every_file_and_what_was_published_is_also_written_to_the_folder(publish
     (tmp_path / "file").write_text("")
     told = catch_up(published.slug, "ready", *JUNE, "-F", "-o", str(tmp_path / "file"))
     assert told.code == 2 and "can't be written" in told.err
+
+
+# every night
+
+
+def test_each_night_a_day_goes_on_from_where_it_lacks_and_what_a_person_stopped_is_left(summary, tmp_path, monkeypatch):
+    today = timezone.now().astimezone(ONE_ZONE).date()
+    names = [today - timedelta(days=back) for back in (3, 2, 1)]
+    for day in names:
+        (tmp_path / "drop" / f"Austin_bt_summary_15_{day:%m-%d-%Y}.txt").write_bytes(raw(summary, 1).read_bytes())
+    edition("bt", BLUETOOTH_UNITS, today)
+    job = UpkeepJob.objects.create(kind="catch-up", title="Nightly", options={"days": 5})
+    job.pipelines.set([summary.pipeline])
+
+    def night() -> str:
+        run = jobs.start(job, actor=ANN).run
+        assert jobs.carry_out(run.pk)
+        run.refresh_from_db()
+        work_off(summary.pipeline.blocks.filter(state=State.WAITING).order_by("starts_at").values_list("pk", flat=True))
+        return run.message
+
+    assert night() == "1 pipeline compared over 5 days, 3 days asked for."
+    blocks = list(summary.pipeline.blocks.order_by("starts_at"))
+    assert [(block.state, block.asked_because) for block in blocks] == [(State.DONE, "Nightly: missing")] * 3
+    assert night().endswith("0 days asked for.")
+    # one is held by a person, one has been read anew
+    ScheduleBlock.objects.filter(pk=blocks[0].pk).update(state=State.HELD, error_code="held")
+    for day in names[:2]:
+        (tmp_path / "drop" / f"Austin_bt_summary_15_{day:%m-%d-%Y}.txt").write_bytes(raw(summary, 2).read_bytes())
+    assert night().endswith("1 day asked for.")
+    assert [block.asked_because for block in summary.pipeline.blocks.order_by("starts_at")] == [
+        "Nightly: missing",
+        "Nightly: changed",
+        "Nightly: missing",
+    ]
+    # a source that is away is told, and what is here is compared all the same
+    Provider.objects.filter(pk=summary.pipeline.provider_id).update(base_url=str(tmp_path / "gone"))
+    assert "extract: the folder" in night()
