@@ -1,8 +1,8 @@
-"""The lines of the bench by their names, in the order in which they are measured (the targets are those of issue 3 §3 and issue 4 §3)."""
+"""The lines of the bench by their names, in the order in which they are measured (the targets are those of issues 3 §3, 4 §3 and 5 §4)."""
 
 from collections.abc import Callable, Iterator
 
-from opendata_ops.bench import changes, first, maria, others, polygons, steady, trips
+from opendata_ops.bench import changes, first, maria, others, polygons, sensors, steady, trips
 from opendata_ops.bench.findings import Finding
 from opendata_ops.bench.ground import Ground
 from opendata_ops.bench.plan import Plan
@@ -18,6 +18,7 @@ GROUPS: dict[str, Callable[[Ground, Plan], Iterator[Finding]]] = {
     "mariadb": maria.first_load,
     "polygons": polygons.point_in_polygon,
     "trips": trips.trips,
+    "sensors": sensors.bluetooth,
     "unchanged": steady.unchanged,
     "sizes": steady.sizes,
 }
