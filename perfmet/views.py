@@ -76,7 +76,7 @@ def sensor(request: HttpRequest, slug: str, sensor: str) -> HttpResponse:
 @require_GET
 @vary_on_headers("HX-Request")
 def health_board(request: HttpRequest) -> HttpResponse:
-    page = boards.board(request.GET)
+    page = boards.board(request.GET, timezone.now())
     if request.GET.get("format") == "csv":
         lines = page.chosen
         rows = ([line.watch.pipeline.slug, *row] for line, row in zip(lines, selectors.as_csv(lines), strict=True))

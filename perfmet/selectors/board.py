@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Q
@@ -61,6 +61,7 @@ class Board:
     tabs: list[Tab]
     wanted: Wanted
     source: str
+    now: datetime
     lines: list[Line] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     chosen: list[Line] = field(default_factory=list)
@@ -83,9 +84,8 @@ class Board:
 
     @property
     def late(self) -> list[Tab]:
-        """Watches that are a day or more behind the others."""
-        newest = max((tab.newest for tab in self.tabs if tab.newest), default=None)
-        return [tab for tab in self.tabs if tab.newest and newest and tab.newest < newest]
+        """Watches of which a day should be known by now, and is not."""
+        return [tab for tab in self.tabs if tab.newest and (due := watches.newest_due(tab.watch.pipeline, self.now)) and tab.newest < due]
 
     @property
     def never(self) -> list[Tab]:
@@ -113,7 +113,7 @@ def _question(title: str, good: int, of: int, bad: Health, words: str, more: str
     return Question(title, face, good, of, (f"{wrong:,} {words}" if wrong else "all of them" if of else "nothing is known") + more)
 
 
-def board(given: Mapping[str, str]) -> Board:
+def board(given: Mapping[str, str], now: datetime) -> Board:
     """The board as the address asks; four queries at most."""
     tabs = watches.tabs()
     wanted = Wanted.of(given)
@@ -124,7 +124,7 @@ def board(given: Mapping[str, str]) -> Board:
     by_watch = {tab.watch.pk: tab for tab in tabs}
     since = _since(listed)
     rows = [Row(line, by_watch[line.watch.pk], *since.get((line.watch.pk, line.sensor), (None, False))) for line in listed]
-    return Board(tabs, wanted, source, lines, choices(lines, wanted), chosen, listed, rows, gone)
+    return Board(tabs, wanted, source, now, lines, choices(lines, wanted), chosen, listed, rows, gone)
 
 
 def newest_lines(tabs: Iterable[Tab], source: str = "") -> tuple[list[Line], list[Line]]:

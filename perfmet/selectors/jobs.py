@@ -82,7 +82,8 @@ class Job:
     """One stage of a source on a day: its state, and what its runs did together.
 
     `records` are the windows that it finished (of daily pipelines: days), `files` what it wrote into the lake, `rows` what came
-    out of it. `began` to `ended` is when it worked, `covers_from` to `covers_to` the time that its data is about.
+    out of it. `began` to `ended` is when it worked, `covers_from` to `covers_to` the time that its data is about; `worked_on` is the
+    day, where the days of the report are those of the runs.
     """
 
     source: str
@@ -98,6 +99,7 @@ class Job:
     ended: datetime | None = None
     covers_from: datetime | None = None
     covers_to: datetime | None = None
+    worked_on: date | None = None
     notes: list[str] = field(default_factory=list)
     slugs: list[str] = field(default_factory=list)
 
@@ -120,9 +122,9 @@ class Job:
 
     @property
     def href(self) -> str:
-        """The runs behind it: of one pipeline the list of its runs, of several that of the stage."""
-        asks = {"pipeline": self.slugs[0], "stage": self.stage} if len(self.slugs) == 1 else {"stage": self.stage}
-        return f"{reverse('runs')}?{urlencode(asks)}"
+        """The runs behind it, as near as the list of runs can be narrowed: to one pipeline, and to the day on which they began."""
+        asks = {"pipeline": self.slugs[0] if len(self.slugs) == 1 else "", "stage": self.stage, "day": self.worked_on}
+        return f"{reverse('runs')}?{urlencode({name: value for name, value in asks.items() if value})}"
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ def page(asked: Asked, now: datetime) -> JobsPage:
     for name in sorted(by_source, key=str.casefold):
         found = [job for job in _jobs(name, by_source[name], asked.day, cells, owed, now) if job.face != faces.NOT_OWED]
         for job in found:
+            job.worked_on = asked.day if asked.by == "run" else None
             if job.runs and any((slug, job.stage) in files for slug in job.slugs):
                 job.files = sum(files.get((slug, job.stage), 0) for slug in job.slugs)
         jobs += found

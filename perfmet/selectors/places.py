@@ -22,7 +22,7 @@ NAMES = ("device_name", "atd_device_id", "kits_id", "atd_location_id", "device_i
 #: A layer of more areas is not drawn beneath sensors: it would hide them.
 MOST_AREAS = 300
 #: More sensors that are well than this are one path of dots: a link for each would weigh more than the page. The list has them all.
-MOST_LINKS = 600
+MOST_LINKS = 300
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 
 from django.db.models import Count, OuterRef, Q, Subquery
 
 from perfmet.models import Observation, SensorWatch
 from perfmet.selectors import looks
+from pipelines import clock, planner
 from pipelines.models import Pipeline
+
+#: So long after its block was due a day should be known: the run and the observing have had their time.
+PATIENCE = timedelta(hours=6)
+#: The oldest window that may be the newest one due: a month, and the days of grace.
+LONGEST = timedelta(days=40)
 
 
 @dataclass(frozen=True)
@@ -54,3 +60,12 @@ def _names(pipelines: list[Pipeline]) -> dict[int, str]:
     for one in pipelines:
         of_source[one.data_source] += 1
     return {one.pk: one.data_source if one.data_source and of_source[one.data_source] == 1 else one.title for one in pipelines}
+
+
+def newest_due(pipeline: Pipeline, now: datetime) -> date | None:
+    """The newest local day that should be known by now; None while the pipeline is paused, or runs by hand."""
+    if pipeline.is_paused:
+        return None
+    since = now - LONGEST - timedelta(minutes=pipeline.settle_minutes)
+    due = [start for start, end in planner.owed_windows(pipeline, since, now) if planner.due_at(pipeline, start, end) <= now - PATIENCE]
+    return due[-1].astimezone(clock.zone(pipeline.time_zone)).date() if due else None

@@ -389,7 +389,7 @@ def test_one_sensor_asks_a_fixed_number_of_times(viewer, readers):
 
 
 def test_the_board_answers_the_three_questions_and_counts_by_state(viewer, readers):
-    page = boards.board({})
+    page = boards.board({}, world.SATURDAY)
     assert [(question.good, question.of) for question in page.questions] == [(23, 24), (22, 23), (19, 22)]
     assert {choice.code: choice.count for choice in page.counters} == {
         "silent": 1, "zero": 1, "low": 1, "high": 1, "partial": 1, "new": 1, "well": 18,
@@ -401,13 +401,13 @@ def test_the_board_answers_the_three_questions_and_counts_by_state(viewer, reade
 
 
 def test_a_state_is_told_with_its_first_day(viewer, readers):
-    since = {row.line.health: (row.since, row.days) for row in boards.board({"health": "trouble"}).rows}
+    since = {row.line.health: (row.since, row.days) for row in boards.board({"health": "trouble"}, world.SATURDAY).rows}
     assert since["silent"] == (FRIDAY, 1) and since["zero"] == (FRIDAY - DAY, 2) and since["high"] == (FRIDAY - 3 * DAY, 4)
 
 
 def test_a_sensor_that_nobody_expects_any_more_is_named_apart_and_counted_nowhere(viewer, readers):
     watched.seen(readers, "old_reader", FRIDAY - 9 * DAY).save()
-    page = boards.board({})
+    page = boards.board({}, world.SATURDAY)
     assert len(page.lines) == 24 and [line.sensor for line in page.gone] == ["old_reader"]
     assert "Not expected any more" in shown(viewer, "health-board")
 
@@ -415,7 +415,7 @@ def test_a_sensor_that_nobody_expects_any_more_is_named_apart_and_counted_nowher
 def test_a_day_without_data_is_not_the_sensors_fault_and_not_well_either(viewer, readers):
     other = watched.watch(watched.pipeline("gs-counts", "Cameras", "GRIDSMART"))
     Observation.objects.bulk_create(watched.seen(other, f"camera {place}", FRIDAY, Health.STALE) for place in range(5))
-    page = boards.board({})
+    page = boards.board({}, world.SATURDAY)
     assert page.trouble == 5 and page.questions[0].of == 24 and "5 more has no data yet" in page.questions[0].words
     assert "No data yet" in text_of(shown(viewer, "health-board"))
 
@@ -424,8 +424,21 @@ def test_a_source_that_is_behind_and_one_without_a_day_are_said(viewer, readers)
     watched.fill(watched.watch(watched.pipeline("wt-counts", "Radar", "Wavetronix")), 3, 3, last=FRIDAY - 2 * DAY)
     watched.watch(watched.pipeline("noise", "Noise meters", ""))
     text = text_of(shown(viewer, "health-board"))
-    assert "Wavetronix is behind: its newest day is Wed Nov 18" in text and "Nothing of Noise meters was observed yet" in text
+    assert "Wavetronix is behind: the newest day that is known is Wed Nov 18" in text and "Nothing of Noise meters was observed yet" in text
+    assert "Bluetooth is behind" not in text
     assert {line["pipeline"] for line in lines_of(viewer, "health-board", source="wt-counts")} == {"wt-counts"}
+
+
+def test_a_weekly_or_a_paused_source_is_not_behind_because_others_are_daily(viewer):
+    week = watched.pipeline("week", "Week", "", cadence="weekly", due_time=time(6, 0))
+    # Saturday, 06:42: the week from Nov 9 was due on Monday, the one from Nov 16 ends tomorrow
+    assert watches.newest_due(week, world.SATURDAY) == date(2026, 11, 9)
+    daily = watched.pipeline()
+    assert watches.newest_due(daily, world.SATURDAY) == FRIDAY
+    assert watches.newest_due(daily, world.SATURDAY - timedelta(hours=3)) == FRIDAY - DAY, "its run and the observing have their time"
+    daily.is_paused = True
+    assert watches.newest_due(daily, world.SATURDAY) is None
+    assert watches.newest_due(watched.pipeline("hand", "Hand", "", cadence="manual"), world.SATURDAY) is None
 
 
 def test_without_a_watch_the_board_says_how_to_add_one(client, viewer):
@@ -435,10 +448,10 @@ def test_without_a_watch_the_board_says_how_to_add_one(client, viewer):
 
 def test_the_board_asks_a_fixed_number_of_times(viewer, readers):
     with asks(4):
-        boards.board({})
+        boards.board({}, world.SATURDAY)
     watched.fill(watched.watch(watched.pipeline("more", "More", "")), 130, 2)
     with asks(4):
-        boards.board({})
+        boards.board({}, world.SATURDAY)
 
 
 def test_the_tabs_say_how_many_sensors_of_the_newest_day_need_a_look(viewer, readers):
