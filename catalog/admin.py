@@ -1,4 +1,4 @@
-"""What stewards edit of the catalog: datasets, their dictionaries, boundary layers. Files and the audit are history: read, never changed."""
+"""What stewards edit of the catalog: datasets, their dictionaries, boundary layers. Editions, files and the audit are read, never changed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.db.models import Count
+from django.db.models import Count, Func
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from catalog import audit, boundaries, maps
+from catalog import audit, boundaries, inventory, maps
 from catalog.audit import Actor
 from catalog.lake import PipelineError
-from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, DatasetColumn
+from catalog.models import AuditEntry, BoundaryLayer, CatalogEntry, Dataset, DatasetColumn, InventoryEdition
 
 
 def words(value: Any) -> Any:
@@ -295,6 +297,47 @@ class BoundaryLayerAdmin(admin.ModelAdmin):
         """To its page: whether the right file and the right key were taken is seen on the map."""
         messages.success(request, f"Stored: {obj.areas:,} areas, named by {obj.key_property}.")
         return redirect(obj)
+
+
+@admin.register(InventoryEdition)
+class InventoryEditionAdmin(admin.ModelAdmin):
+    """An edition is stored by its page, which shows it before; it is never edited. One that was stored by mistake may be taken out."""
+
+    list_display = ["code", column("dated_at", "dated"), "devices", "origin", column("uploaded_at", "stored"), "uploaded_by"]
+    list_filter = ["code"]
+    search_fields = ["code", "origin", "sha256"]
+    fields = ["code", "dated_at", "devices", "origin", "uploaded_at", "uploaded_by", "sha256", "look"]
+    readonly_fields = fields
+
+    def get_queryset(self, request):
+        counted = Func("units", function="jsonb_array_length", output_field=models.IntegerField())
+        return super().get_queryset(request).defer("units").annotate(device_count=counted)
+
+    @admin.display(description="devices", ordering="device_count")
+    def devices(self, edition) -> str:
+        return f"{edition.device_count:,}"
+
+    @admin.display(description="its devices")
+    def look(self, edition) -> str:
+        return format_html('<a href="{}?edition={}">Table and map</a>', reverse("inventory", args=[edition.code]), edition.pk)
+
+    def add_view(self, request, form_url="", extra_context=None):
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        return redirect("inventory_upload")
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    def delete_model(self, request, obj):
+        words = f"Deleted: the edition dated {obj.dated_at:%Y-%m-%d %H:%M} UTC, {inventory.devices(obj.device_count)}."
+        audit.write(Actor.of(request.user), "delete", kind="inventory", target=obj.code, result=words, sha256=obj.sha256)
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request, queryset):
+        # one by one, so that each leaves its line in the audit
+        for edition in queryset:
+            self.delete_model(request, edition)
 
 
 @admin.register(CatalogEntry)

@@ -336,7 +336,7 @@ def _taken(before: InventoryEdition, day: str, units: Sequence[Mapping[str, Any]
     return DataError(
         f"There is an edition of {before.code} dated {day} already, with {devices(len(before.units))}; this one has {told.words}.",
         code="inventory-taken",
-        next_step="Give it another date, or say that it shall replace that one.",
+        next_step="Give it another date, or say that it shall replace that one (in the shell with --replace).",
     )
 
 

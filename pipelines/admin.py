@@ -250,6 +250,14 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
                 "description": "What is done without asking when the source has fewer rows, other columns or an odd number of rows.",
             },
         ),
+        (
+            "Devices and names",
+            {
+                "fields": ["data_source", "inventory", "options", "raw_names"],
+                "description": "For formats of sensors: what their metrics are gathered under, which inventory their rows are matched with,"
+                " what the format wants to know, and how the raw files are named.",
+            },
+        ),
         ("Where they are loaded", {"fields": ["warehouse", "table", "also_loaded", "load_mode"]}),
         (
             "Portal: where they are published",

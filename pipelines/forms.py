@@ -194,7 +194,11 @@ class PipelineForm(forms.ModelForm):
     class Meta:
         model = Pipeline
         exclude = ["source_version", "published_seq"]
-        widgets = {"types": forms.Textarea(attrs={"rows": 3, "cols": 80}), "release": forms.Textarea(attrs={"rows": 8, "cols": 110})}
+        widgets = {
+            "types": forms.Textarea(attrs={"rows": 3, "cols": 80}),
+            "options": forms.Textarea(attrs={"rows": 4, "cols": 80}),
+            "release": forms.Textarea(attrs={"rows": 8, "cols": 110}),
+        }
         help_texts = {
             "window_column": "A date and time column: a block of one day then reads the rows of that day. Not together with a watermark column.",
             "watermark_column": "A column that grows with every change, best a date and time; :updated_at is Socrata’s own. Its newest loaded"
@@ -225,6 +229,9 @@ class PipelineForm(forms.ModelForm):
         self.initial.setdefault("stages", self.instance.stages)
         if not self.instance.pk:
             self.initial["time_zone"] = self._first_zone()
+        if "raw_names" in self.fields:
+            # what names nothing keeps what it has, its own names at first
+            self.fields["raw_names"].required = False
         if "table" in self.fields:
             self.fields["table"].required = False
             self.fields["table"].help_text = "Empty: made from the slug. Pipelines with one key may load one table together."
@@ -253,6 +260,17 @@ class PipelineForm(forms.ModelForm):
 
     def clean_private_columns(self) -> list[str]:
         return _list(self.cleaned_data["private_columns"])
+
+    def clean_raw_names(self) -> str:
+        return self.cleaned_data["raw_names"] or self.instance.raw_names
+
+    def clean_options(self) -> dict[str, Any]:
+        options = self.cleaned_data["options"]
+        if options in (None, ""):
+            return {}
+        if not isinstance(options, dict):
+            raise forms.ValidationError('Give names and values, like {"area": "Austin", "minutes": 15}.')
+        return options
 
     def clean(self):
         cleaned = super().clean()

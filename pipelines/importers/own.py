@@ -449,9 +449,12 @@ _Dumper.add_representer(str, _represent_text)
 def document(pipelines: list[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """{"providers": {slug: settings}, "datasets": …, "pipelines": …}: all, or some pipelines with what they refer to. No secret is in it.
 
-    Boundaries and upkeep jobs are there where there are any; the jobs only when all is told.
+    Boundaries and upkeep jobs are there where there are any; the jobs only when all is told. Test twins are not: they are made of
+    their pipelines.
     """
-    chosen = Pipeline.objects.select_related("provider", "dataset", "portal").prefetch_related("after_steps", "enrichments__layer")
+    chosen = (
+        Pipeline.objects.filter(twin_of=None).select_related("provider", "dataset", "portal").prefetch_related("after_steps", "enrichments__layer")
+    )
     providers, datasets, boundaries = Provider.objects.all(), Dataset.objects.all(), BoundaryLayer.objects.defer("content")
     jobs = UpkeepJob.objects.prefetch_related("pipelines")
     if pipelines is not None:

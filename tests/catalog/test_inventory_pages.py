@@ -246,3 +246,24 @@ def test_one_point_is_a_map_and_no_point_is_none_and_a_line_of_them_is_no_strip(
     assert one.width == one.height == 7200 and (one.spots[0].x, one.spots[0].y) == (3600, 3600)
     row = maps.draw_spots([(str(n), "", -97.7 + n / 10, 30.2) for n in range(5)])
     assert row.width == 7200 and row.height >= 0.4 * 7200
+
+
+# the settings
+
+
+@pytest.mark.django_db
+def test_the_settings_list_editions_and_let_nobody_edit_one(client, people):
+    edition = stored()
+    client.force_login(people.steward)
+    page = seen(client, reverse("admin:catalog_inventoryedition_changelist"))
+    assert "units.json" in page and ">2<" in page
+    page = seen(client, reverse("admin:catalog_inventoryedition_change", args=[edition.pk]))
+    assert f"{reverse('inventory', args=['bt'])}?edition={edition.pk}" in page and 'name="_save"' not in page
+    assert client.get(reverse("admin:catalog_inventoryedition_add"))["Location"] == reverse("inventory_upload")
+    delete = reverse("admin:catalog_inventoryedition_delete", args=[edition.pk])
+    assert client.post(delete, {"post": "yes"}).status_code == 403
+    people.steward.is_superuser = True
+    people.steward.save()
+    assert client.post(delete, {"post": "yes"}).status_code == 302
+    assert not InventoryEdition.objects.exists()
+    assert "2 devices" in AuditEntry.objects.get(kind="inventory", verb="delete").result

@@ -500,6 +500,19 @@ def test_a_pipeline_whose_table_is_not_named_loads_one_of_its_slug(root):
     assert Pipeline.objects.get(slug="trees-2026").table == "trees_2026"
 
 
+def test_what_a_format_wants_to_know_is_names_and_values_and_raw_names_stay_when_nobody_says_them(root):
+    given = {"options": '{"area": "Austin", "minutes": 15}', "inventory": "bt", "data_source": "Bluetooth", "raw_names": "atd-data-lake"}
+    assert root.post(reverse("admin:pipelines_pipeline_add"), new_pipeline(**given)).status_code == 302
+    made = Pipeline.objects.get(slug="trees-2026")
+    assert (made.options, made.inventory, made.data_source, made.raw_names) == ({"area": "Austin", "minutes": 15}, "bt", "Bluetooth", "atd-data-lake")
+    change = reverse("admin:pipelines_pipeline_change", args=[made.pk])
+    assert root.post(change, new_pipeline(options="", inventory="bt", data_source="Bluetooth")).status_code == 302
+    made.refresh_from_db()
+    assert (made.options, made.raw_names) == ({}, "atd-data-lake")
+    refused = root.post(change, new_pipeline(options="[1]"))
+    assert refused.status_code == 200 and "Give names and values" in str(refused.context["adminform"].form.errors)
+
+
 @pytest.mark.parametrize(("slug", "table"), [("Street-Trees", "street_trees"), ("311-calls", "_311_calls"), ("a" * 80, "a" * 62)])
 def test_the_table_of_a_slug_is_a_name_that_a_warehouse_accepts(slug, table):
     assert Pipeline.table_of(slug) == table

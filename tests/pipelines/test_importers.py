@@ -221,6 +221,26 @@ def test_every_setting_of_the_models_is_exported_and_no_state_is():
 # short files
 
 
+def test_what_a_sensors_format_wants_to_know_comes_back_with_its_types_and_a_twin_is_no_configuration(city, imported):
+    known = {"area": "Austin", "minutes": 15, "ignore_next": False, "names": {"Loop 360_Loop 1": "LOC16-004350"}, "helpers": {"matched": "%m-%d.txt"}}
+    pipeline = Pipeline.objects.first()
+    Pipeline.objects.filter(pk=pipeline.pk).update(data_source="Bluetooth", inventory="bt", options=known, raw_names="atd-data-lake")
+    pipeline.refresh_from_db()
+    fields = {field.name: getattr(pipeline, field.attname) for field in Pipeline._meta.concrete_fields if field.name not in ("id", "slug", "twin_of")}
+    Pipeline.objects.create(
+        slug="twin",
+        twin_of=pipeline,
+        **{f"{name}_id" if name in ("provider", "dataset", "portal") else name: value for name, value in fields.items()},
+    )
+    text = own.write(own.document())
+    assert "twin" not in own.document()["pipelines"] and pipeline.slug in own.document()["pipelines"]
+    Pipeline.objects.all().delete()
+    imported(text)
+    again = Pipeline.objects.get(slug=pipeline.slug)
+    assert (again.data_source, again.inventory, again.options, again.raw_names) == ("Bluetooth", "bt", known, "atd-data-lake")
+    assert own.write(own.document()) == text
+
+
 def test_a_short_file_makes_a_pipeline_that_can_run(imported):
     report = imported(MINIMAL)
     assert [change.slug for change in report.created] == ["la", "la-311", "la-311-2020"]
