@@ -76,6 +76,7 @@ class Desk:
         self.refusals = Refusals(run)
         self.entries: list[CatalogEntry] = []
         self.bytes = self.table_rows = self.documents = 0
+        self._described = False
 
     @property
     def tally(self) -> Tally:
@@ -118,7 +119,7 @@ class Desk:
         self.refusals.keep(held, file)
 
     def copy(self, entry: CatalogEntry, role: str) -> None:
-        """A file of another layer as it is."""
+        """A file of another layer as it is, under the day on which it was collected."""
         with self.folder() as folder:
             path = folder / "copy"
             shutil.copyfile(self.local_path(entry), path)
@@ -138,9 +139,10 @@ class Desk:
         self.documents += role == DOCUMENT
 
     def _put(self, path: Path, base: str, ext: str, rows: int | None, metadata: dict[str, Any], origin: str) -> None:
-        pipeline, block, day = self.pipeline, self.run.block, self.terms.day
-        place = ""
-        name = self.terms.name(base, ext)
+        pipeline, block = self.pipeline, self.run.block
+        metadata = {"base": base, "ext": ext, "collection_date": f"{self.terms.day}", **metadata}
+        day = date.fromisoformat(metadata["collection_date"])
+        place, name = "", sensors.file_name(base, pipeline.inventory, day, ext)
         if pipeline.raw_names == RawNames.ATD_DATA_LAKE:
             place = sensors.pointer(self.layer, pipeline.inventory, day, name, is_test=pipeline.is_test)
         size = path.stat().st_size
@@ -156,7 +158,7 @@ class Desk:
                 bytes=size,
                 rows=rows,
                 origin=origin,
-                metadata={"base": base, "ext": ext, "collection_date": f"{day}", **metadata},
+                metadata=metadata,
                 run_id=self.run.pk,
                 place=place,
                 identity=(base, ext),
@@ -166,12 +168,12 @@ class Desk:
 
     def _describe(self, columns: Sequence[tuple[str, str]]) -> None:
         """The table's columns stand in the dataset's dictionary, those that tell the device as what stays inside."""
-        own = self.pipeline.dataset.columns
-        if set(own.values_list("name", "type")) >= set(columns):
+        if self._described:
             return
-        new = set(INSIDE) - set(own.values_list("name", flat=True))
+        new = set(INSIDE) - set(self.pipeline.dataset.columns.values_list("name", flat=True))
         describe_columns(self.pipeline, tuple(Column(name, kind) for name, kind in columns), self.note)
         DatasetColumn.objects.filter(dataset=self.pipeline.dataset, name__in=new).update(is_published=False)
+        self._described = True
 
     def counts(self) -> Counts:
         """The tally as the run's counts: what belongs to another day is told there, and is a duplicate here."""

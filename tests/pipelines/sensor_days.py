@@ -151,15 +151,16 @@ class Sensors:
         ScheduleBlock.objects.filter(pk=self.place(day).pk).update(stage=stage, stages=self.pipeline.stages, state=State.WAITING, due_at=due)
         return blocks.claim(self.block(day).pk, holder="test")
 
-    def give(self, *files: tuple[str, str, bytes], day: date = ONE, rows: Mapping[str, int] | None = None) -> None:
-        """What an extract of these files (base, ext, bytes) leaves behind; site files are helpers."""
+    def give(self, *files: tuple[str, str, bytes], day: date = ONE, rows: Mapping[str, int] | None = None, asked: date | None = None) -> None:
+        """What an extract of these files (base, ext, bytes) leaves behind; site files are helpers, of the day on which they were asked for."""
         run, entries = self.claim("extract", day), []
         for base, ext, body in files:
             path = self.tmp_path / "raw"
             path.write_bytes(body)
-            about = {"base": base, "ext": ext, "collection_date": f"{day}", **({"role": "site"} if ext == "site.json" else {})}
+            of = (asked or day) if ext == "site.json" else day
+            about = {"base": base, "ext": ext, "collection_date": f"{of}", **({"role": "site"} if ext == "site.json" else {})}
             code = self.pipeline.inventory
-            place = sensors.pointer("raw", code, day, sensors.file_name(base, code, day, ext)) if code else ""
+            place = sensors.pointer("raw", code, of, sensors.file_name(base, code, of, ext)) if code else ""
             entries.append(
                 lake.shelve(
                     dataset=self.pipeline.dataset, source=self.slug, layer=Layer.RAW, window=window(day), file=path, name=f"{base}.{ext}",

@@ -243,11 +243,14 @@ def test_vehicles_become_the_quarter_hours_that_the_original_published(portal, t
 
 def test_documents_of_cameras_lie_where_the_original_laid_them(tmp_path):
     one = a_camera(tmp_path)
-    one.give(*camera_day(zones={NB: [v8("10.0")]}))
+    one.give(*camera_day(zones={NB: [v8("10.0")]}), asked=TWO)
     for stage in ("standardize", "enrich", "aggregate"):
         one.do(stage)
     zone = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa"
-    assert one.names("standard") == [f"rawjson/2019/06/01/gs/{BASE}_gs_2019-06-01_{rest}" for rest in (f"{zone}.json", "site.json")]
+    assert one.names("standard") == [
+        f"rawjson/2019/06/01/gs/{BASE}_gs_2019-06-01_{zone}.json",
+        f"rawjson/2019/06/02/gs/{BASE}_gs_2019-06-02_site.json",
+    ]
     assert one.names("ready") == [f"ready/2019/06/01/gs/{BASE}_gs_2019-06-01_counts.json"]
     assert one.names("aggregated") == [f"ready/2019/06/01/gs/{BASE}_gs_2019-06-01_agg15.{end}" for end in ("json", "rows.csv")]
     counts = one.document("ready", BASE, "counts.json")
