@@ -43,7 +43,7 @@ HISTORY = [
 ]
 DETECTORS = [(1, 1, "LAMARMANCHACA", "NB_out"), (2, 1, "LAMARMANCHACA", "NB_in"), (3, 1, "LAMARMANCHACA", "SB_in"), (9, 77, "NOWHERE", "NB_in")]
 #: The same moments, by their clock and with their zone.
-READINGS = [(1, "2019-06-01 04:59:59"), (2, "2019-06-01 05:00:00"), (3, "2019-06-02 04:59:59"), (4, "2019-06-02 05:00:00")]
+READINGS = [(1, "2019-06-01T04:59:59"), (2, "2019-06-01 05:00:00"), (3, "2019-06-02 04:59:59"), (4, "2019-06-02 05:00:00")]
 
 
 class City:
