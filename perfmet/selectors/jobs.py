@@ -547,7 +547,7 @@ def _failures(asked: Asked, pipelines: list[Pipeline]) -> Iterator[Failure]:
     """The failures of the span that nothing has made good, the newest first; those with the same words are told once. One query."""
     bad = _runs(asked, pipelines, asked.span.first, asked.span.last).filter(state__in=[RunState.FAILED, RunState.CRASHED], superseded_at=None)
     alike: dict[tuple[int, str, str], list[Run]] = defaultdict(list)
-    for run in bad.select_related("block__pipeline").order_by("-pk")[:FAILURES]:
+    for run in bad.select_related("block__pipeline").defer("details").order_by("-pk")[:FAILURES]:
         alike[run.block.pipeline_id, run.stage, run.message].append(run)
     for runs in alike.values():
         yield Failure(source_of(runs[0].block.pipeline), runs[0], len(runs), len({run.block_id for run in runs}))
