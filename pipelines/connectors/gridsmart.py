@@ -349,13 +349,16 @@ class _Asking:
         """(the intersection's name, the files, the days that the device does not have). Raises PipelineError."""
         told = self.site()
         has = [day for day in days if day in told.days]
-        files = []
-        if has:
-            # a folder of its own: two devices may say that they are at one intersection
-            folder = workdir / f"device-{re.sub(r'[^0-9A-Za-z.]', '-', self.device.ip)}"
-            folder.mkdir(exist_ok=True)
-            files.append(self._site_file(told, request, folder))
-            files += [self._zip(told.base, day, folder) for day in has]
+        files: list[FetchedFile] = []
+        try:
+            if has:
+                files.append(self._site_file(told, request, workdir))
+            for day in has:
+                files.append(self._zip(told.base, day, workdir))
+        except BaseException:
+            for file in files:
+                file.path.unlink()
+            raise
         return told.base, files, [day for day in days if day not in has]
 
     def site(self) -> _Site:
@@ -411,20 +414,24 @@ class _Asking:
             raise DataError("its site.json names no streets", code="no-streets")
         return "_".join(cleaned)
 
-    def _site_file(self, told: _Site, request: FetchRequest, folder: Path) -> FetchedFile:
+    def _site_file(self, told: _Site, request: FetchRequest, workdir: Path) -> FetchedFile:
         """What the device said of itself, as facts/datalake.md §7.4 has it, dated this day."""
         source = self.source
         run_day = (request.asked_at or source.now()).astimezone(ZoneInfo(request.time_zone))
         midnight = run_day.replace(hour=0, minute=0, second=0, microsecond=0)
         name = f"{told.base}_gs_{midnight:%Y-%m-%d}_site.json"
         header = {"data_type": "gs_site", "target_filename": name, "collection_date": str(midnight), "device_net_addr": self.device.ip}
-        path = folder / name
+        path = self._path(workdir, name)
         path.write_text(json.dumps({"header": header, **told.site}, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
         body = path.read_bytes()
         metadata = self._metadata(told.base, "site.json", midnight.date()) | {"role": "site"}
         return FetchedFile(name, path, None, len(body), hashlib.sha256(body).hexdigest(), f"{self.url}/site.json", metadata)
 
-    def _zip(self, base: str, day: date, folder: Path) -> FetchedFile:
+    def _path(self, workdir: Path, name: str) -> Path:
+        """Where a file lies until it is taken: two devices may call themselves alike, and are asked at once."""
+        return workdir / f"{re.sub(r'[^0-9A-Za-z.]', '-', self.device.ip)}-{name}"
+
+    def _zip(self, base: str, day: date, workdir: Path) -> FetchedFile:
         """The zip of a day, as it came. Raises PipelineError."""
         settings, most = self.settings, self.settings.largest_zip
 
@@ -435,12 +442,21 @@ class _Asking:
 
         name = f"{base}_gs_{day}.zip"
         url = f"{self.url}/counts/bydate/{day}"
+        path = self._path(workdir, name)
         got = self.source.door.download(
-            url, folder / name, expect="any", on_bytes=look, read_timeout=settings.zip_timeout, deadline=self._left(), manners=settings.manners
+            url,
+            path,
+            expect="any",
+            on_bytes=look,
+            read_timeout=settings.zip_timeout,
+            deadline=self._left(),
+            manners=settings.manners,
         )
         with got.path.open("rb") as file:
-            if file.read(2) != b"PK":
-                raise TransientError(f"what it gave for {day} is no zip", code="not-zip")
+            is_zip = file.read(2) == b"PK"
+        if not is_zip:
+            got.path.unlink()
+            raise TransientError(f"what it gave for {day} is no zip", code="not-zip")
         return FetchedFile(name, got.path, None, got.bytes, got.sha256, url, self._metadata(base, "zip", day))
 
     def _metadata(self, base: str, ext: str, day: date) -> dict[str, Any]:
