@@ -42,6 +42,8 @@ class Output:
                 f"The folder {self.folder} can't be written: {error.strerror}.", code="output-folder", next_step="Name another one with -o."
             ) from error
         self.files = self.rows = 0
+        #: which file of the lake has which name here
+        self._names: dict[str, str] = {}
         self._open: dict[str, tuple[TextIO, Sequence[str]]] = {}
         self._stack = ExitStack()
 
@@ -74,11 +76,18 @@ class Output:
 
     def keep_files(self, pipeline: Pipeline, starts_at: datetime, stages: Sequence[str]) -> None:
         """Write the live files of the window that these stages make."""
-        layers = [LAYER_OF[stage] for stage in stages if stage in LAYER_OF]
-        for entry in CatalogEntry.objects.live().filter(source=pipeline.slug, layer__in=layers, window_start=starts_at):
-            with lake.lake().open(entry.pointer) as stream, (self.folder / PurePosixPath(entry.pointer).name).open("wb") as file:
-                shutil.copyfileobj(stream, file, lake.CHUNK)
-            self.files += 1
+        for layer in (LAYER_OF[stage] for stage in stages if stage in LAYER_OF):
+            for entry in CatalogEntry.objects.live().filter(source=pipeline.slug, layer=layer, window_start=starts_at):
+                with lake.lake().open(entry.pointer) as stream, (self.folder / self._name(entry.pointer)).open("wb") as file:
+                    shutil.copyfileobj(stream, file, lake.CHUNK)
+                self.files += 1
+
+    def _name(self, pointer: str) -> str:
+        """The file's own name; where a file of another repository has it (the standard and the ready document share one), with its repository."""
+        name = PurePosixPath(pointer).name
+        if self._names.setdefault(name, pointer) == pointer:
+            return name
+        return f"{pointer.split('/')[0]}-{name}"
 
     def keep_rows(self, pipeline: Pipeline, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> int:
         """Add published rows to the dataset's file, which the first of them begins anew. Returns how many."""
