@@ -57,7 +57,8 @@ def edition_for(code: str, day_end: datetime) -> InventoryEdition:
     Of midnights that is the first at `day_end` or later. Raises SetupError "no-inventory" when there is none.
     """
     editions = InventoryEdition.objects.filter(code=code)
-    found = editions.filter(dated_at__gt=day_end - WITHIN).order_by("dated_at").first()
+    # in UTC, where hours are hours: by a local clock, 23 hours before a midnight is one o'clock on the day of 23 hours too
+    found = editions.filter(dated_at__gt=day_end.astimezone(UTC) - WITHIN).order_by("dated_at").first()
     if found is not None:
         return found
     zone = _zone(day_end)

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import PurePosixPath
@@ -553,16 +553,16 @@ def inventory_lines() -> list[InventoryLine]:
     ]
 
 
-#: What the table of an edition shows; its CSV has every field.
+#: What the table of an edition shows, as far as any device has it; its CSV has every field.
 UNIT_COLUMNS = (
-    ("device_type", "Type"), ("device_status", "Status"), ("device_ip", "Address"), ("ip_comm_status", "Answers"),
-    ("atd_device_id", "Device id"), ("kits_id", "KITS id"), ("atd_location_id", "Place id"),
+    ("device_status", "Status"), ("device_ip", "Address"), ("ip_comm_status", "Answers"), ("atd_device_id", "Device id"),
+    ("kits_id", "KITS id"), ("atd_location_id", "Place id"), ("device_type", "Type"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class UnitLine:
-    """A device in the table: its number in the edition, what people call it, its place in words, and the cells of UNIT_COLUMNS."""
+    """A device in the table: its number in the edition, what people call it, its place in words, and a cell for each of `unit_columns`."""
 
     number: int
     name: str
@@ -576,14 +576,20 @@ class UnitLine:
         return " ".join([self.name, self.place, *self.cells]).lower()
 
 
-def unit_lines(units: Iterable[Mapping[str, Any]]) -> list[UnitLine]:
+def unit_columns(units: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(field, heading) of the columns in which any of these devices has something."""
+    return [(name, label) for name, label in UNIT_COLUMNS if any(unit.get(name) not in (None, "") for unit in units)]
+
+
+def unit_lines(units: Sequence[Mapping[str, Any]]) -> list[UnitLine]:
     """The devices of an edition as a table has them."""
     lines = []
+    columns = unit_columns(units)
     for number, unit in enumerate(units, 1):
         lon, lat = unit.get("lon"), unit.get("lat")
         is_point = isinstance(lon, int | float) and isinstance(lat, int | float)
         streets = [str(unit[name]) for name in inventory.STREETS if unit.get(name)]
-        cells = ["" if unit.get(name) is None else str(unit[name]) for name, _ in UNIT_COLUMNS]
+        cells = ["" if unit.get(name) is None else str(unit[name]) for name, _ in columns]
         lines.append(UnitLine(number, inventory.name_of(unit), " / ".join(streets), lon if is_point else None, lat if is_point else None, cells))
     return lines
 
@@ -668,7 +674,7 @@ def inventory_page(code: str, given) -> InventoryPage | None:
         page=Paginator(found, UNITS_A_PAGE).get_page(given.get("page", 1)),
         found=len(found),
         search=wanted,
-        columns=[label for _, label in UNIT_COLUMNS],
+        columns=[label for _, label in unit_columns(edition.units)],
         drawn=drawn,
         picked=next((spot for spot in drawn.spots if spot.key == given.get("unit")), None) if drawn else None,
         changes=inventory.difference(before.units, edition.units) if before else None,
@@ -722,7 +728,7 @@ def inventory_preview(code: str, dated_at: datetime, file: str, reading: invento
         placed=len(drawn.spots) if drawn else 0,
         notes=reading.notes[:NOTES_SHOWN],
         more_notes=max(len(reading.notes) - NOTES_SHOWN, 0),
-        columns=[label for _, label in UNIT_COLUMNS],
+        columns=[label for _, label in unit_columns(reading.units)],
         drawn=drawn,
         changes=inventory.difference(before.units, reading.units) if before else None,
         before=before,

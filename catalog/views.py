@@ -225,7 +225,7 @@ def inventory_upload(request: HttpRequest) -> HttpResponse:
 
 
 def _upload_page(request: HttpRequest, form: InventoryUpload) -> HttpResponse:
-    return render(request, "catalog/inventory_upload.html", {"form": form}, status=422 if form.errors else 200)
+    return render(request, "catalog/inventory_upload.html", {"form": form, "fields": inventory.FIELDS}, status=422 if form.errors else 200)
 
 
 def _store(request: HttpRequest) -> HttpResponse:

@@ -48,9 +48,9 @@ def test_the_length_of_a_day_does_not_move_its_edition(day, hours):
     assert (end.astimezone(UTC) - start.astimezone(UTC)) == timedelta(hours=hours)
     edition(start)
     after = edition(end)
-    assert inventory.edition_for("bt", end) == after
+    assert inventory.edition_for("bt", end) == inventory.edition_for("bt", end.astimezone(UTC)) == after
     within = edition(start + timedelta(hours=14))
-    assert inventory.edition_for("bt", end) == within
+    assert inventory.edition_for("bt", end) == inventory.edition_for("bt", end.astimezone(UTC)) == within
 
 
 @pytest.mark.django_db
