@@ -204,6 +204,18 @@ def test_letters_beyond_ascii_and_control_characters_are_kept(tmp_path):
     assert standardize(block(), tmp_path, line, "unmatched.txt").rows[0]["ip_address"] == "Pe\u00f1a \\ \x01\t"
 
 
+def test_a_field_too_many_and_one_too_few_in_the_next_line_do_not_make_two_good_rows(tmp_path):
+    told = standardize(block(), tmp_path, f"{READ},6/1/2019 12:00:02 AM\n10.0.0.2,6/1/2019 12:00:03 AM,lamar_6th,BBB=\n", "unmatched.txt")
+    assert (told.rows[0]["null"], told.rows[1]["host_timestamp"], told.rows[1]["dev_addr"]) == (["6/1/2019 12:00:02 AM"], None, None)
+
+
+def test_the_first_and_the_last_read_are_told_of_a_file_that_is_not_in_order(tmp_path):
+    reader = block()
+    standardize(reader, tmp_path, "\n".join(READ.replace("12:00:00", f"12:00:{second}") for second in ("05", "09", "02", "07")), "unmatched.txt")
+    seen = reader.observations()["lamar_mlk"]
+    assert (seen["first"][14:19], seen["last"][14:19]) == ("00:02", "00:09")
+
+
 def test_a_file_of_no_known_kind_is_refused_whole(tmp_path):
     reader = block()
     told = standardize(reader, tmp_path, READ, "weather.txt")
