@@ -328,6 +328,13 @@ def test_no_driver_reaches_a_private_address_that_is_not_allowed(address):
             listener.accept()
 
 
+def test_the_password_of_a_whole_url_is_masked_in_whatever_is_said_afterwards():
+    door = Door(("127.0.0.1",))
+    with pytest.raises(TransientError):
+        Database(Account("radar", "x", secrets={"url": "mysql://reader:h1dden-word@127.0.0.1:1/x"}), door).test()
+    assert "h1dden-word" not in door.redact("the server says: h1dden-word is wrong")
+
+
 @pytest.mark.parametrize("engine", ["postgresql", "mysql", "mssql"])
 def test_a_server_that_is_away_is_tried_later_and_the_password_is_not_told(engine):
     import socket
