@@ -50,7 +50,7 @@ Todo = list[tuple[SensorWatch, list[date]]]
 def unseen(*, block_ids: Collection[int] | None = None, now: datetime) -> Todo:
     """The days of good runs that nobody has observed since, by watch; of these blocks, or all since each watch was last looked through.
 
-    Four queries; one where nothing is watched.
+    Four queries, and one for each hourly pipeline; one where nothing is watched.
     """
     watches = {watch.pipeline_id: watch for watch in _watches(block_ids)}
     if not watches:
@@ -63,7 +63,8 @@ def unseen(*, block_ids: Collection[int] | None = None, now: datetime) -> Todo:
         watch = watches[run["block__pipeline"]]
         is_part = watch.pipeline.cadence == Cadence.HOURLY
         todo[run["block__pipeline"]] |= {day for day in days[run["pk"]] if _is_unseen(run, seen.get((watch.pk, day)), is_part=is_part)}
-    return [(watches[pk], sorted(each)) for pk, each in todo.items() if each]
+    whole = [(watches[pk], sorted(whole_days(watches[pk], each, now))) for pk, each in todo.items()]
+    return [(watch, each) for watch, each in whole if each]
 
 
 def _watches(block_ids: Collection[int] | None) -> Iterable[SensorWatch]:
@@ -152,6 +153,17 @@ def open_days(watch: SensorWatch, days: Iterable[date], now: datetime) -> set[da
         if planner.due_at(pipeline, *clock.window_at(pipeline.cadence, pipeline.time_zone, end)) + late > now:
             found.add(day)
     return found
+
+
+def whole_days(watch: SensorWatch, days: Collection[date], now: datetime) -> set[date]:
+    """Those of the days that can be judged: of an hourly pipeline, when its last hour has come or comes no more. Half a day would be low."""
+    pipeline = watch.pipeline
+    waiting = open_days(watch, days, now) if pipeline.cadence == Cadence.HOURLY else set()
+    if not waiting:
+        return set(days)
+    ends = {clock.day_start(day + clock.DAY, pipeline.time_zone): day for day in waiting}
+    good = Run.objects.filter(state=RunState.DONE, stage__in=[Stage.STANDARDIZE, Stage.LOAD], block__pipeline=pipeline, block__ends_at__in=ends)
+    return set(days) - (waiting - {ends[end] for end in good.values_list("block__ends_at", flat=True)})
 
 
 def _is_followed(watch: SensorWatch) -> bool:

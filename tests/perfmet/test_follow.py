@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from catalog.audit import Actor
@@ -24,9 +25,11 @@ pytestmark = pytest.mark.django_db
 MONDAY = datetime.combine(days_ago(-1), datetime.min.time(), tzinfo=clock.zone(ZONE)) + timedelta(hours=10)
 
 
-@pytest.fixture
-def monday(monkeypatch) -> datetime:
-    monkeypatch.setattr(timezone, "now", lambda: MONDAY)
+@pytest.fixture(autouse=True)
+def monday(request, monkeypatch) -> datetime:
+    """Now, whatever the clock says; but for the tests in which real stages run."""
+    if "stage_scene" not in request.fixturenames:
+        monkeypatch.setattr(timezone, "now", lambda: MONDAY)
     return MONDAY
 
 
@@ -71,9 +74,27 @@ def test_of_two_hours_of_a_day_the_one_that_ends_last_is_seen_whatever_its_numbe
     slow = ran(first, observations={"a": {"value": 1, "rows": 1}}, state="running", finished_at=None)
     ran(second, observations={"a": {"value": 10, "rows": 1}})
     tasks.hear([second.pk])
-    type(slow).objects.filter(pk=slow.pk).update(state="done", finished_at=timezone.now())
+    type(slow).objects.filter(pk=slow.pk).update(state="done", finished_at=Now())
     tasks.hear([first.pk])
     assert one(watch, "a").value == 11
+
+
+def test_a_day_of_hours_is_judged_when_its_last_hour_has_come_or_comes_no_more(monkeypatch):
+    watch = watched(pipeline={"cadence": "hourly"})
+    midnight = clock.day_start(days_ago(-1), ZONE)
+    blocks = [block_of(watch, midnight - (hours + 1) * clock.HOUR, midnight - hours * clock.HOUR) for hours in (5, 0)]
+    monkeypatch.setattr(timezone, "now", lambda: midnight + timedelta(minutes=30))
+    ran(blocks[0], observations={"a": {"value": 1, "rows": 1}})
+    tasks.hear([blocks[0].pk])
+    assert not board(watch)
+    ran(blocks[1], observations={"a": {"value": 1, "rows": 1}})
+    tasks.hear([blocks[1].pk])
+    assert one(watch, "a").value == 2
+    Observation.objects.all().delete()
+    blocks[1].runs.all().delete()
+    monkeypatch.setattr(timezone, "now", lambda: midnight + timedelta(hours=3))
+    tasks.hear([blocks[0].pk])
+    assert one(watch, "a").value == 1
 
 
 def test_the_load_of_a_pipeline_whose_standardize_counts_asks_the_warehouse_nothing(monkeypatch):
@@ -87,7 +108,7 @@ def test_the_load_of_a_pipeline_whose_standardize_counts_asks_the_warehouse_noth
 
 def test_a_new_watch_learns_of_the_last_weeks_at_once():
     watch = watched()
-    for ago in (3, 2, 1):
+    for ago in (2, 1, 0):
         delivered(watch, days_ago(ago), {"a": 100})
     assert job_run().message == "Observed 3 days of 1 pipeline."
     assert Observation.objects.filter(watch=watch, sensor="a").count() == 3

@@ -69,8 +69,9 @@ class Command(OpsCommand):
         first, last = first or (recorded and recorded[0]), last or (recorded and recorded[1])
         if not first or not last or last < first:
             return None
-        days = observe.days_between(first, last)
-        return observe.gather(watch, days, open_days=tasks.open_days(watch, days, timezone.now()))
+        now = timezone.now()
+        days = tasks.whole_days(watch, observe.days_between(first, last), now)
+        return observe.gather(watch, days, open_days=tasks.open_days(watch, days, now))
 
     @staticmethod
     def _day(given: str) -> date | None:
