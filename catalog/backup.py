@@ -60,7 +60,8 @@ class Backup:
 
     @property
     def words(self) -> str:
-        return f"{self.entries:,} entries and {self.editions:,} editions of the inventory in {self.place}, {self.bytes:,} bytes."
+        entries, editions = f"{self.entries:,} entr{'y' if self.entries == 1 else 'ies'}", f"{self.editions:,} edition{'s' * (self.editions != 1)}"
+        return f"{entries} and {editions} of the inventory in {self.place}, {self.bytes:,} bytes."
 
 
 def backup(path: Path, actor: Actor, *, reason: str = "") -> Backup:

@@ -13,6 +13,8 @@ from catalog import backup, inventory, lake
 from catalog.audit import Actor
 from catalog.models import AuditEntry, CatalogEntry, Dataset, InventoryEdition
 from pipelines.errors import DataError
+from pipelines.models import UpkeepJob
+from pipelines.upkeep import jobs
 from tests.pipelines.commanding import command
 from tests.web import asks
 
@@ -233,3 +235,15 @@ def test_the_command_takes_no_other_files_place(city, tmp_path):
 def test_a_lake_without_a_backup_says_so(reads):
     told = command("catalog", "restore")
     assert told.code == 2 and "There is no backup below backup/catalog" in told.err
+
+
+def test_the_upkeep_job_keeps_the_newest(city, lake_folder):
+    folder = lake_folder / backup.PLACE
+    folder.mkdir(parents=True)
+    for day in (1, 2, 3):
+        (folder / f"2026-01-0{day}T000000Z.jsonl.gz").write_bytes(b"old")
+    job = UpkeepJob.objects.create(title="Backup", kind="catalog-backup", options={"keep": 2}, time_zone="UTC")
+    run = jobs.carry_out(jobs.start(job, actor=ANN).run.pk)
+    assert run.state == "done" and "3 entries and 1 edition of" in run.message and "2 older ones were taken out" in run.message
+    kept = sorted(path.name for path in folder.iterdir())
+    assert len(kept) == 2 and kept[0] == "2026-01-03T000000Z.jsonl.gz" and backup.check(folder / kept[1]) == (3, 1)
