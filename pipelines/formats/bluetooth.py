@@ -330,6 +330,7 @@ class _Reads:
             if at != "null":
                 self._first[reader] = min(self._first.get(reader, at), at)
                 self._last[reader] = max(self._last.get(reader, at), at)
+                self._latest = max(self._latest, at)
 
     def told(self) -> dict[str, dict[str, Any]]:
         seen = {name: Seen(rows, rows, self._first.get(name, "")[1:-1], self._last.get(name, "")[1:-1]) for name, rows in sorted(self._rows.items())}
