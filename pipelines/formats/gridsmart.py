@@ -87,7 +87,7 @@ _LETTERS = re.compile(r"[A-Za-z0-9]{1,2}", re.ASCII)
 def _time_of_day(text: str) -> int | float:
     """HHMMSS.f, a number. Raises ValueError for no time of a day."""
     _since_midnight(text)
-    return _must(_number)(text)
+    return _number(text)
 
 
 def _since_midnight(text: str) -> timedelta:

@@ -13,7 +13,7 @@ from opendata_ops.sandbox.gridsmart import INTERSECTIONS, ZONE, ZONES, Cameras, 
 from opendata_ops.sandbox.wire import Reply
 from pipelines.connectors import http
 from pipelines.connectors.base import Account, FetchRequest
-from pipelines.connectors.gridsmart import Gridsmart
+from pipelines.connectors.gridsmart import Device, Gridsmart
 from pipelines.connectors.http import Door
 from pipelines.errors import NeverCame, NotReady, SetupError, TransientError
 from pipelines.formats.gridsmart import Gridsmart as Format
@@ -145,12 +145,25 @@ def test_a_device_that_says_nothing_more_is_waited_for_no_longer_than_its_time_o
     assert client.missing == {"BURNET RD_RICHCREEK RD": "timeout"} and not list(tmp_path.iterdir())
 
 
-def test_a_device_that_drips_is_ended_by_its_own_deadline(serve, tmp_path):
+def test_a_device_that_drips_is_ended_by_its_own_deadline(serve, tmp_path, monkeypatch):
     cameras, client = serve(BURNET), Client(device_seconds=0.5)
-    cameras.devices[BURNET.base].fail(Fault("drip", seconds=0.02), path="counts/bydate", times=9)
-    with pytest.raises(TransientError, match="none of 1 devices gave counts"):
+    cameras.devices[BURNET.base].fail(Fault("drip", seconds=0.02), path="site.json", times=9)
+    with pytest.raises(TransientError, match=r"did not finish its answer within 0\.\d+ s"):
         client.fetch(tmp_path, cameras.units())
     assert client.missing == {"BURNET RD_RICHCREEK RD": "deadline"}
+
+
+def test_a_zip_has_the_time_that_is_left_of_its_device(serve, tmp_path, monkeypatch):
+    cameras, client = serve(BURNET), Client(device_seconds=200)
+    deadlines, download = [], client.source.door.download
+
+    def watched(url, path, **how):
+        deadlines.append(how["deadline"])
+        return download(url, path, **how)
+
+    monkeypatch.setattr(client.source.door, "download", watched)
+    client.fetch(tmp_path, cameras.units())
+    assert len(deadlines) == 1 and 0 < deadlines[0] < 200
 
 
 def test_that_a_device_does_not_say_what_it_is_keeps_nothing_back(serve, tmp_path):
@@ -303,6 +316,32 @@ def test_a_reader_that_goes_away_leaves_no_thread_at_work(serve, tmp_path):
     given.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("camera")]
     assert not cameras.devices[LOOP.base].requests
+
+
+def test_a_zip_that_is_on_its_way_when_the_reader_goes_away_is_broken_off(serve, tmp_path, monkeypatch):
+    codes, lacks = [], Device.lacks
+    monkeypatch.setattr(Device, "lacks", lambda device, why, code: codes.append(code) or lacks(device, why, code))
+    told = {"/api/site.json": {"Location": {"Street1": "A", "Street2": "B"}}, "/api/counts.json": ["2019-07-03"]}
+    begun = threading.Event()
+
+    def pieces():
+        yield b"PK"
+        while True:
+            begun.set()
+            yield b"0" * 1_000_000
+
+    def answer(request):
+        return Reply(200, pieces(), "application/zip") if "bydate" in request.path else Reply.of(told.get(request.path, {}))
+
+    cameras, client = serve(BURNET), Client(devices_at_once=2, largest_zip=4096)
+    with Told(answer) as endless:
+        unit = {**cameras.units()[0], "atd_device_id": 1, "primary_st": "ZZ", "device_ip": f"127.0.0.1:{endless.port}"}
+        request = client.request([unit, *cameras.units()])
+        given = client.source.fetch("counts", request, rows=None, workdir=tmp_path, progress=lambda done, total: None)
+        next(given)
+        assert begun.wait(30)
+        given.close()
+    assert codes == ["stopped"] and not list(tmp_path.glob("*.part"))
 
 
 # what none of them has
