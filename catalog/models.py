@@ -211,8 +211,9 @@ class CatalogEntry(models.Model):
         return self.pointer
 
     @property
-    def name(self):
-        return f"{self.id_base}{self.id_ext}"
+    def name(self) -> str:
+        """What people call the file; one that is identified by more than a name and a suffix has the name under which it lies."""
+        return f"{self.id_base}{self.id_ext}" if self.id_ext[:1] in ("", ".") else self.pointer.rpartition("/")[2]
 
 
 class AuditEntry(models.Model):
