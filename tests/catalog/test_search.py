@@ -62,7 +62,7 @@ def test_wildcards_stand_for_any_letters_and_large_letters_are_small_ones(sensor
     assert names(base="Burnet") == []
     assert names(base="%RICH%", repository="ready") == ["cameras 01 agg15.json", "cameras 01 counts.json"]
     # what a pattern holds besides is itself: no dot, bracket or underscore is a wildcard
-    assert names(ext="agg1..json") == names(base="Burnet.Richcreek") == names(base="(*") == names(base="Burnet_Richcree_") == []
+    assert names(ext="agg1..js*") == names(base="Burnet.Rich*") == names(base="(*") == names(base="Burnet_Richcree_") == []
     assert names(ext="csv") == names(ext=".csv") == ["trees 01 .csv"]
 
 
