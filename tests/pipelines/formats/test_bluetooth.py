@@ -195,6 +195,7 @@ def test_an_empty_file_is_an_empty_document_and_an_empty_table(tmp_path, body):
 def test_line_ends_blank_lines_a_mark_of_utf8_and_quotes_change_nothing(tmp_path):
     lines = sample("unmatched", DAY).splitlines()
     plain = standardize(block(), tmp_path, "\n".join(lines), "unmatched.txt").rows
+    assert standardize(block(), tmp_path, "\r\n".join(lines) + "\r\n", "unmatched.txt").rows == plain
     quoted = [",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
     assert standardize(block(), tmp_path, "\ufeff" + "\r\n\r\n".join(quoted) + "\r\n", "unmatched.txt").rows == plain
 
@@ -303,6 +304,12 @@ def test_an_hour_that_the_clock_skips_is_taken_by_the_clock_before_it(tmp_path):
 
 
 # many lines
+
+
+def test_a_line_that_never_ends_is_not_held_in_memory(tmp_path):
+    (tmp_path / "raw").write_bytes(b"x" * (text_lines.LONGEST + 5 * text_lines.PIECE))
+    [piece] = text_lines.pieces(tmp_path / "raw")
+    assert text_lines.LONGEST < len(piece) < text_lines.LONGEST + text_lines.PIECE
 
 
 def day_of(lines: int, seed: int = 5) -> Iterator[str]:
