@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as day_time
@@ -350,15 +351,15 @@ class _Asking:
         told = self.site()
         has = [day for day in days if day in told.days]
         files: list[FetchedFile] = []
-        try:
+        with ExitStack() as undoing:
             if has:
                 files.append(self._site_file(told, request, workdir))
+                undoing.callback(files[0].path.unlink)
             for day in has:
                 files.append(self._zip(told.base, day, workdir))
-        except BaseException:
-            for file in files:
-                file.path.unlink()
-            raise
+                undoing.callback(files[-1].path.unlink)
+            # all came: they stay
+            undoing.pop_all()
         return told.base, files, [day for day in days if day not in has]
 
     def site(self) -> _Site:
