@@ -66,6 +66,8 @@ def bluetooth(ground: Ground, plan: Plan) -> Iterator[Finding]:
     day, quarter = Files(folder, number), Files(folder, number // 4)
     for files in (day, quarter):
         write_day(files.raw, files.lines)
+    # first, while there is nothing in this process that a child could use again
+    few, many = (bare.in_a_process(lambda files=files: grown(lambda: files.ready(files.standardize()))) for files in (quarter, day))
     title = f"bluetooth: standardize {day.raw.stat().st_size / 1e6:.0f} MB"
     mine, theirs = interleaved(plan.pairs, _timed(ground, day.standardize), _timed(ground, lambda: read(day.raw)), say=plan.say)
     yield compared("sensors", title, "csv.reader alone", number, mine, theirs, 0.25)
@@ -85,7 +87,6 @@ def bluetooth(ground: Ground, plan: Plan) -> Iterator[Finding]:
         details={"ours": [*map(told, costs)]},
     )
 
-    few, many = (bare.in_a_process(lambda files=files: grown(lambda: files.ready(files.standardize()))) for files in (quarter, day))
     shutil.rmtree(folder)
     words = f"standardize and ready take {few:.0f} MB for a quarter of the lines and {many:.0f} MB for all"
     yield simple("sensors", "bluetooth: memory of a day over a quarter", number, many - few, "MB", MOST_MB, words=words)
