@@ -269,7 +269,7 @@ SENSOR_TABLES = {
         key="record_id",
         columns=_columns(
             *_numbers("device_address"), ("origin_reader_identifier",), ("destination_reader_identifier",),
-            *_numbers("travel_time_seconds", "speed_miles_per_hour"), ("match_validity",), *_numbers("filter_identifier"),
+            *_numbers("travel_time_seconds", "speed_miles_per_hour"), ("match_validity",), ("filter_identifier",),
             ("start_time", "local_time"), ("end_time", "local_time"), ("day_of_week",), ("record_id",),
         ),
         steward="Department of Transportation", category="Transportation", tags=("traffic", "bluetooth"),

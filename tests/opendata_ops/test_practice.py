@@ -4,14 +4,20 @@ from datetime import datetime, time, timedelta
 
 import pytest
 
-from catalog.models import AuditEntry, BoundaryLayer, Dataset
+from catalog.models import AuditEntry, BoundaryLayer, Dataset, InventoryEdition
 from opendata_ops import practice
 from opendata_ops.sandbox import city
+from opendata_ops.sandbox.sensors import SensorCity
+from perfmet.models import SensorWatch
 from pipelines import clock, planner, runner
 from pipelines.connectors import http
+from pipelines.formats.bluetooth import FILES
+from pipelines.formats.gridsmart_counts import COUNT_COLUMNS
+from pipelines.formats.wavetronix import COLUMNS as RADAR_COLUMNS
 from pipelines.models import AfterRun, AfterStep, Pipeline, ScheduleBlock, State, UpkeepJob
 from pipelines.selectors.chain import reconcile
 from pipelines.stages import release
+from pipelines.stages.documents import INSIDE
 from pipelines.upkeep import after
 from tests.pipelines.scene import city as ask
 from tests.pipelines.scene import drop_city
@@ -42,6 +48,23 @@ def test_the_practice_pipelines_show_every_way_of_reading_and_are_made_once():
     assert set(AfterStep.objects.values_list("pipeline__slug", "kind")) == {(pets.slug, "analyze"), (changes.slug, "analyze")}
     of_the_source = Pipeline.objects.filter(provider__slug=practice.SOURCE)
     assert of_the_source.count() == len(city.DATASETS) + 1 and Dataset.objects.count() == len(city.DATASETS) + 1
+
+
+@pytest.mark.django_db
+def test_the_sensors_have_a_source_an_inventory_and_a_portal_that_takes_just_what_is_published_of_them(tmp_path):
+    written = {slug: FILES[feed.options["file"]].table for slug, feed in practice.FEEDS.items() if feed.format == "bluetooth"}
+    written |= {"radar-counts": RADAR_COLUMNS, "camera-counts": COUNT_COLUMNS}
+    public = {slug: [(name, kind) for name, kind in columns if name not in INSIDE] for slug, columns in written.items()}
+    assert {slug: [(column.name, column.type) for column in told.columns] for slug, told in city.SENSOR_TABLES.items()} == public
+    with SensorCity(tmp_path, days=1) as sensors:
+        for _ in range(2):
+            practice.create("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", sensors.office.url, str(tmp_path))
+        held = {code: sensors.units(code) for code in ("bt", "wt", "gs")}
+    assert {one.code: len(one.units) for one in InventoryEdition.objects.all()} == {code: len(units) for code, units in held.items()}
+    assert set(Pipeline.objects.exclude(data_source="").values_list("slug", flat=True)) == set(practice.FEEDS)
+    watched = {"bt-unmatched": "Unmatched Entries", "radar-counts": "Vehicle Counts", "camera-counts": "Vehicle Counts"}
+    assert dict(SensorWatch.objects.values_list("pipeline__slug", "label")) == watched
+    assert UpkeepJob.objects.filter(kind="inventory").count() == 3
 
 
 @pytest.mark.django_db
