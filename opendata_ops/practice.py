@@ -182,17 +182,7 @@ def _trips(operators: list[Provider], portal: Provider) -> None:
     slug = "shared-micromobility-trips"
     if Dataset.objects.filter(slug=slug).exists():
         return
-    dataset = Dataset.objects.create(
-        slug=slug,
-        title=told.title,
-        description=told.description,
-        department=told.steward,
-        steward=told.steward,
-        steward_email="opendata@practice.city",
-        licence=told.licence,
-        refresh_rate=RefreshRate.HOURLY,
-        tags=", ".join(told.tags),
-    )
+    dataset = _dataset(slug, told, refresh_rate=RefreshRate.HOURLY)
     enriched = [(f"{column}_{end}", "text") for column in TRIP_AREAS for end in ("start", "end")]
     # these leave under another name at most; all else is hidden by the release, or not in it
     as_they_are = {entry["from"] for entry in release.ATD_TRIPS if entry.get("rule") in ("as_is", "blank_as")} - set(release.ATD_PRIVATE)
@@ -261,20 +251,8 @@ def _sensors(office_url: str, folder: Path, portal: Provider) -> None:
 
 def _feed(slug: str, feed: Feed, provider: Provider, portal: Provider) -> None:
     told = city.SENSOR_TABLES[slug]
-    dataset = Dataset.objects.create(
-        slug=slug,
-        title=told.title,
-        description=told.description,
-        department=told.steward,
-        steward=told.steward,
-        steward_email="opendata@practice.city",
-        licence=told.licence,
-        refresh_rate=RefreshRate.DAILY,
-        tags=", ".join(told.tags),
-    )
-    DatasetColumn.objects.bulk_create(
-        DatasetColumn(dataset=dataset, position=n, name=column.name, label=column.label, type=column.type) for n, column in enumerate(told.columns)
-    )
+    dataset = _dataset(slug, told, refresh_rate=RefreshRate.DAILY)
+    _dictionary(dataset, told)
     today = timezone.now().astimezone(clock.zone(gridsmart.ZONE)).date()
     pipeline = _saved(
         Pipeline(
@@ -324,6 +302,28 @@ def _inventory(code: str, office_url: str) -> None:
         inventory.store(code, dated_at, inventory.read(f"{code}.json", body).units, ACTOR, origin=address, reason="the practice city was made")
 
 
+def _dataset(slug: str, told: city.CityDataset, **more: Any) -> Dataset:
+    """What the city publishes, as its steward would describe it."""
+    return Dataset.objects.create(
+        slug=slug,
+        title=told.title,
+        description=told.description,
+        department=told.steward,
+        steward=told.steward,
+        steward_email="opendata@practice.city",
+        licence=told.licence,
+        tags=", ".join(told.tags),
+        **more,
+    )
+
+
+def _dictionary(dataset: Dataset, told: city.CityDataset) -> None:
+    DatasetColumn.objects.bulk_create(
+        DatasetColumn(dataset=dataset, position=n, name=column.name, label=column.label, type=column.type, description=column.description)
+        for n, column in enumerate(told.columns)
+    )
+
+
 def _layer(slug: str) -> BoundaryLayer:
     """The boundary layer of the practice city, uploaded once: a steward may change it."""
     title, key, _ = areas.LAYERS[slug]
@@ -336,23 +336,8 @@ def _pipeline(told: city.CityDataset, source: Provider, portal: Provider) -> Non
     slug = told.title.removeprefix("MyCity ").lower().replace(" ", "-")
     if Pipeline.objects.filter(slug=slug).exists():
         return
-    dataset = Dataset.objects.create(
-        slug=slug,
-        title=told.title,
-        description=told.description,
-        department=told.steward,
-        steward=told.steward,
-        steward_email="opendata@practice.city",
-        licence=told.licence,
-        refresh_rate=RefreshRate(told.refresh_rate.lower()),
-        promise_time=time(9),
-        tags=", ".join(told.tags),
-        **CHARTS.get(told.id, {}),
-    )
-    DatasetColumn.objects.bulk_create(
-        DatasetColumn(dataset=dataset, position=n, name=column.name, label=column.label, type=column.type, description=column.description)
-        for n, column in enumerate(told.columns)
-    )
+    dataset = _dataset(slug, told, refresh_rate=RefreshRate(told.refresh_rate.lower()), promise_time=time(9), **CHARTS.get(told.id, {}))
+    _dictionary(dataset, told)
     common = {
         "provider": source,
         "dataset": dataset,
