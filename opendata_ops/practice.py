@@ -244,6 +244,8 @@ def _sensors(office_url: str, folder: Path, portal: Provider) -> None:
         providers[slug], _ = Provider.objects.update_or_create(slug=slug, defaults={"base_url": address}, create_defaults=made)
     for code in sensors.CODES:
         _inventory(code, office_url)
+    nightly = {"cadence": Cadence.DAILY, "at_time": time(4), "time_zone": city.ZONE}
+    UpkeepJob.objects.get_or_create(kind="catch-up", title="Nightly catch-up of sensors (practice)", defaults=nightly)
     for slug, feed in FEEDS.items():
         if not Pipeline.objects.filter(slug=slug).exists():
             _feed(slug, feed, providers[feed.provider], portal)
