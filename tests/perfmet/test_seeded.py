@@ -14,6 +14,7 @@ from perfmet.reckoning import Reading, Reckoner
 from pipelines import clock, runner
 from pipelines.models import UpkeepRun
 from tests.perfmet.readers import one
+from tests.pipelines.formats.sensing import STRAY
 from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, Sensors, drop, edition
 
 CHICAGO = ZoneInfo(ZONE)
@@ -49,11 +50,11 @@ def test_the_sick_sensors_of_the_practice_city_are_named_rightly_and_no_other(be
     assert odd == {sensor: NAMED[illness] for sensor, illness in ILLNESSES.items()}
 
 
-# a raw day of the original
+# a raw day
 
 
 @pytest.mark.django_db
-def test_a_raw_day_is_observed_as_the_original_counted_it(tmp_path, settings):
+def test_a_raw_day_is_observed_by_the_sensors_that_it_names_the_unknown_too(tmp_path, settings):
     drop(tmp_path / "drop")
     edition("bt", BLUETOOTH_UNITS)
     bluetooth, radar = Sensors("bt-unmatched", tmp_path), Sensors("radar-counts", tmp_path)
@@ -65,9 +66,9 @@ def test_a_raw_day_is_observed_as_the_original_counted_it(tmp_path, settings):
         sensors.do("extract"), sensors.do("standardize")
         runner.after_work.send_robust(sender=None, block_ids=[sensors.block().pk])
     counted = {row.sensor: (row.value, row.health) for row in Observation.objects.filter(watch=watches[0], rows__gt=0)}
-    assert counted == {"ghost_reader": (1, Health.NEW), "lamar_6th": (1, Health.NEW), "lamar_mlk": (2, Health.NEW)}
-    seen = one(watches[0], "lamar_mlk", ONE)
+    assert counted == {STRAY: (1, Health.NEW), "elm_2nd": (1, Health.NEW), "oak_2nd": (2, Health.NEW)}
+    seen = one(watches[0], "oak_2nd", ONE)
     assert (f"{seen.first_at:%H:%M}", f"{seen.last_at:%H:%M}", seen.rows) == ("05:00", "05:01", 2)
     counted = {row.sensor: (row.value, row.health) for row in Observation.objects.filter(watch=watches[1])}
-    assert counted == {"LAMARMANCHACA": (74, Health.NEW), "NOWHERE": (0, Health.ZERO)}
+    assert counted == {"OAKSECOND": (76, Health.NEW), "ELSEWHERE": (0, Health.ZERO)}
     assert not UpkeepRun.objects.exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -29,21 +28,14 @@ from pipelines.models import Pipeline, Provider, Run, RunState, ScheduleBlock, S
 from pipelines.stages.documents import INSIDE
 from pipelines.stages.note import Note
 from tests.pipelines.formats import gridsmart_samples as cameras
-from tests.pipelines.formats.sensing import SAMPLES
+from tests.pipelines.formats.sensing import ELM, NAMES, OAK, ORIGINAL_RADAR, ORIGINAL_UNITS, RADAR, due, golden, original, raw_day
 
 ZONE = "America/Chicago"
-RADAR = SAMPLES / "Austin_wt_2019-06-01.csv"
 ONE, TWO = date(2019, 6, 1), date(2019, 6, 2)
 PASSWORD = "pw-canary-7"
 _numbers = itertools.count(1)
 
-BLUETOOTH_UNITS = [
-    {"device_type": "BLUETOOTH", "atd_device_id": 1, "device_name": "lamar_mlk", "device_ip": "172.16.132.68", "lat": 30.2715378, "lon": -97.7539673},
-    {"device_type": "BLUETOOTH", "atd_device_id": 2, "device_name": "lamar_6th", "device_ip": "172.16.132.72", "lat": 30.2836018, "lon": -97.7520752},
-]
-RADAR_UNITS = [
-    {"device_type": "RADAR", "atd_device_id": 3, "device_name": None, "device_ip": "10.0.0.9", "lat": 30.27, "lon": -97.75, "kits_id": 1},
-]
+BLUETOOTH_UNITS, RADAR_UNITS = [OAK, ELM], [RADAR]
 
 #: slug → what is fetched, how it is read, and where on the portal it is.
 KINDS: dict[str, dict[str, Any]] = {
@@ -83,12 +75,24 @@ def window(day: date) -> tuple[datetime, datetime]:
 
 
 def drop(folder: Path) -> None:
-    """All the saved raw days, as the city's systems leave them; of radar also the second day, of which only the result was saved."""
+    """Two raw days of every kind, as the city's systems leave them."""
     folder.mkdir(exist_ok=True)
-    for path in SAMPLES.glob("Austin_*"):
-        shutil.copyfile(path, folder / path.name)
-    header = RADAR.read_text().splitlines()[0]
-    (folder / "Austin_wt_2019-06-02.csv").write_text(f"{header}\n2,1,2019-06-02 00:00:00,LAMARMANCHACA,NB_in,21,0,34,Working,100,1,21\n")
+    for kind, name in NAMES.items():
+        for day in (ONE, TWO):
+            (folder / f"{day:{name}}").write_text(raw_day(kind, day))
+
+
+def drop_the_original(folder: Path) -> None:
+    """The original's raw days and their inventory; of radar it saved of the second day what it published, and the raw line is made of that."""
+    folder.mkdir(exist_ok=True)
+    for kind, name in NAMES.items():
+        for day in (ONE, TWO) if kind != "radar" else (ONE,):
+            (folder / f"{day:{name}}").write_text(original(kind, day))
+    header = original("radar", ONE).splitlines()[0]
+    [told] = golden("i626-g7ub")[1]
+    cells = [told[name] for name in ("detid", "int_id", "curdatetime", "intname", "detname", "volume", "occupancy", "speed")]
+    (folder / f"{TWO:{NAMES['radar']}}").write_text(f"{header}\n{','.join(map(str, cells))},Working,100,1,{told['volume']}\n")
+    edition("bt", ORIGINAL_UNITS), edition("wt", [ORIGINAL_RADAR])
 
 
 def edition(code: str, units: list[Mapping[str, Any]], day: date = date(2019, 6, 20)) -> InventoryEdition:
@@ -204,10 +208,17 @@ class Sensors:
         """What the portal has, a row with its names."""
         return [dict(zip(self.table.names, record.values, strict=True)) for record in self.table._rows]
 
-    def golden(self, day: int) -> list[dict[str, Any]]:
-        """What the original published on that day, as the portal keeps it."""
+    def due(self, *days: date) -> list[dict[str, Any]]:
+        """What is to be published of the days that `drop` leaves, as the portal keeps it."""
+        kind = self.kind["options"].get("file", "radar")
+        return self._kept([row for day in days for row in due(kind, day)])
+
+    def golden(self, day: date) -> list[dict[str, Any]]:
+        """What the original published of its own day, as the portal keeps it."""
+        return self._kept(golden(self.kind["portal_resource"])[(day - ONE).days])
+
+    def _kept(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kinds = dict(self.public)
-        rows = json.loads((SAMPLES / f"soc_{self.kind['portal_resource']}.jsonl").read_text().splitlines()[day])
         return [{name: portal_value(value, kinds[name]) for name, value in row.items()} for row in rows]
 
 

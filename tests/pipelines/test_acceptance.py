@@ -61,7 +61,7 @@ class Kits(Sensors):
     def __init__(self, tmp_path: Path, portal: Portal):
         self.path = tmp_path / "kits.db"
         self._do("create table DETECTORSRM (DETID integer, INTID integer, INTNAME text, DETNAME text)")
-        self._do("insert into DETECTORSRM values (2, 1, 'LAMARMANCHACA', 'NB_in')")
+        self._do("insert into DETECTORSRM values (2, 14, 'OAKSECOND', 'EB_in')")
         self._do(
             "create table SYSDETHISTORYRM (DETID integer, CURDATETIME timestamp, VOLUME integer, OCCUPANCY integer, SPEED integer, STATUS text, "
             "UPLOADSUCCESS integer, DETCOUNTCOMPARISON integer, DAILYCUMULATIVE integer)"

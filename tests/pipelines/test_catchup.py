@@ -49,7 +49,7 @@ def published(tmp_path, portal) -> Sensors:
     edition("bt", BLUETOOTH_UNITS)
     one = Sensors("bt-summary", tmp_path, portal=portal)
     assert days(one, "ingest", *JUNE, "--onward") == DAYS
-    assert one.told() == one.golden(0) + one.golden(1)
+    assert one.told() == one.due(ONE, TWO)
     return one
 
 

@@ -1,7 +1,6 @@
 """Sensors from raw days to the portal, through the real stages: what is published is what was always published, and no row is lost on the way."""
 
 from datetime import date, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -12,12 +11,23 @@ from pipelines.models import RejectedRow, ScheduleBlock, State
 from pipelines.selectors.chain import reconcile
 from pipelines.stages import documents, ready
 from tests.pipelines.formats.gridsmart_samples import BASE, NB, SB, UNIT, layout_b, v8
-from tests.pipelines.formats.sensing import SAMPLES
+from tests.pipelines.formats.sensing import RADAR_HEAD, STRAY, needs_the_original, raw_day
 from tests.pipelines.scene import drop_city
-from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, RADAR, RADAR_UNITS, TWO, Sensors, camera_day, drop, edition, window
+from tests.pipelines.sensor_days import (
+    BLUETOOTH_UNITS,
+    ONE,
+    PASSWORD,
+    RADAR_UNITS,
+    TWO,
+    Sensors,
+    camera_day,
+    drop,
+    drop_the_original,
+    edition,
+    window,
+)
 
 pytestmark = pytest.mark.django_db
-ORIGINAL = Path("/work/shared/data/sensors")
 
 
 @pytest.fixture
@@ -36,35 +46,40 @@ def chain(block: ScheduleBlock):
     return found
 
 
-@pytest.mark.skipif(not ORIGINAL.is_dir(), reason=f"NOT TESTED: {ORIGINAL} is not here, so nobody can say whether the samples are still its own")
-def test_the_samples_are_the_days_of_the_original():
-    samples = {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.name != "README"}
-    assert samples == {path.name: path.read_bytes() for path in ORIGINAL.rglob("*") if path.is_file()}
-
-
 # Bluetooth and radar
 
 
-@pytest.mark.parametrize("slug", ["bt-matched", "bt-summary", "radar-counts"])
-def test_what_is_published_is_what_the_original_published(portal, tmp_path, slug):
+@pytest.mark.parametrize("slug", ["bt-unmatched", "bt-matched", "bt-summary", "radar-counts"])
+def test_what_is_published_are_the_rows_of_known_sensors_with_their_ids_and_numbers(portal, tmp_path, slug):
     drop(tmp_path / "drop")
     edition("bt", BLUETOOTH_UNITS), edition("wt", RADAR_UNITS)
     one = Sensors(slug, tmp_path, portal=portal)
     for block in one.run(ONE, TWO):
         assert block.state == State.DONE
         chain(block)
-    assert one.told() == one.golden(0) + one.golden(1)
+    assert one.told() == one.due(ONE, TWO)
 
 
+@needs_the_original
+@pytest.mark.parametrize("slug", ["bt-matched", "bt-summary", "radar-counts"])
+def test_what_is_published_is_what_the_original_published(portal, tmp_path, slug):
+    drop_the_original(tmp_path / "drop")
+    one = Sensors(slug, tmp_path, portal=portal)
+    for block in one.run(ONE, TWO):
+        assert block.state == State.DONE
+        chain(block)
+    assert one.told() == one.golden(ONE) + one.golden(TWO)
+
+
+@needs_the_original
 def test_addresses_are_numbered_once_a_day_across_files(portal, tmp_path):
-    drop(tmp_path / "drop")
-    edition("bt", BLUETOOTH_UNITS)
+    drop_the_original(tmp_path / "drop")
     one = Sensors("bt-unmatched", tmp_path, portal=portal)
     one.run(ONE, TWO)
     told = one.told()
-    assert told[:3] == one.golden(0)
+    assert told[:3] == one.golden(ONE)
     # the original began anew at 1 for each file of every day but the first
-    first, *others = one.golden(1)
+    first, *others = one.golden(TWO)
     assert told[4:] == others
     assert told[3] == {**first, "device_address": "3", "record_id": told[3]["record_id"]} and told[3]["record_id"] != first["record_id"]
 
@@ -75,8 +90,8 @@ def test_a_row_of_an_unknown_reader_is_rejected_and_told(portal, tmp_path):
     one = Sensors("bt-unmatched", tmp_path, portal=portal)
     [block] = one.run(ONE)
     [row] = RejectedRow.objects.filter(block=block)
-    assert row.reason == "reader_id is no device of the inventory" and row.value == "ghost_reader"
-    assert row.file == "rawjson/2019/06/01/bt/Austin_bt_2019-06-01_unmatched.json" and row.raw["host_timestamp"] == "2019-06-01 00:02:00-05:00"
+    assert row.reason == "reader_id is no device of the inventory" and row.value == STRAY
+    assert row.file == "rawjson/2019/06/01/bt/Austin_bt_2019-06-01_unmatched.json" and row.raw["host_timestamp"] == "2019-06-01 00:02:30-05:00"
     assert (block.rejected, block.mark) == (1, "")
     assert chain(block).sentence == (
         "4 at the source = 4 in the lake = 4 in the standard file = 3 in the ready file + 1 rejected"
@@ -137,11 +152,11 @@ def test_sensors_are_observed_as_they_are_standardized(tmp_path):
     for sensors in (one, other):
         sensors.do("extract")
     seen = one.do("standardize").details["observations"]
-    first, last = "2019-06-01T05:00:00+00:00", "2019-06-01T05:01:00+00:00"
-    assert {name: about["value"] for name, about in seen.items()} == {"ghost_reader": 1, "lamar_6th": 1, "lamar_mlk": 2}
-    assert seen["lamar_mlk"] == {"value": 2, "rows": 2, "first": first, "last": last, "unit": "Unmatched Entries"}
+    first, last = "2019-06-01T05:00:03+00:00", "2019-06-01T05:01:40+00:00"
+    assert {name: about["value"] for name, about in seen.items()} == {"elm_2nd": 1, "oak_2nd": 2, STRAY: 1}
+    assert seen["oak_2nd"] == {"value": 2, "rows": 2, "first": first, "last": last, "unit": "Unmatched Entries"}
     counted = other.do("standardize").details["observations"]
-    assert {name: about["value"] for name, about in counted.items()} == {"LAMARMANCHACA": 74, "NOWHERE": 0}
+    assert {name: about["value"] for name, about in counted.items()} == {"OAKSECOND": 76, "ELSEWHERE": 0}
 
 
 @pytest.mark.parametrize("slug", ["bt-unmatched", "radar-counts"])
@@ -185,8 +200,7 @@ def test_another_inventory_makes_other_files_and_keeps_the_old_ones(tmp_path):
 def test_a_day_without_a_line_goes_all_the_way(portal, tmp_path):
     edition("wt", RADAR_UNITS)
     one = Sensors("radar-counts", tmp_path, portal=portal)
-    header = RADAR.read_bytes().splitlines(keepends=True)[0]
-    one.give(("Austin", "csv", header), rows={"csv": 0})
+    one.give(("Austin", "csv", f"{RADAR_HEAD}\n".encode()), rows={"csv": 0})
     for stage in one.pipeline.stages[1:]:
         one.do(stage)
     assert one.told() == [] and one.files("ready")[0].rows == 0
@@ -194,8 +208,7 @@ def test_a_day_without_a_line_goes_all_the_way(portal, tmp_path):
 
 def test_a_raw_file_of_fewer_rows_than_were_counted_fails_the_stage(tmp_path):
     one = Sensors("radar-counts", tmp_path)
-    body = RADAR.read_bytes()
-    one.give(("Austin", "csv", body), rows={"csv": 5})
+    one.give(("Austin", "csv", raw_day("radar", ONE).encode()), rows={"csv": 5})
     with pytest.raises(DataError, match="has 4 rows; 5 were counted") as told:
         one.do("standardize")
     assert told.value.code == "rows-lost"

@@ -11,7 +11,7 @@ from opendata_ops.sandbox.soda import Portal
 from pipelines.models import Pipeline, ScheduleBlock
 from tests.pipelines.catching import catch_up, caught, here  # noqa: F401  a fixture
 from tests.pipelines.scene import city, drop_city
-from tests.pipelines.sensor_days import BLUETOOTH_UNITS, PASSWORD, Sensors, drop, edition
+from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, TWO, Sensors, drop, edition
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("here")]
 JUNE = ("-s", "2019-06-01", "-e", "2019-06-05")
@@ -58,9 +58,9 @@ def test_all_stages_of_new_days_leave_nothing_anywhere_and_the_folder_has_what_w
         names = [f"Austin_bt_{day}_{end}" for end in ("unmatched.txt", "matched.txt", "unmatched.json", "matched.json", "unmatched.rows.csv")]
         assert {*names, f"ready-Austin_bt_{day}_unmatched.json"} <= there, "two layers share a name"
     lines = (folder / "qnpj-zrb9.csv").read_text().splitlines()
-    golden = one.golden(0) + one.golden(1)
-    assert lines[0].split(",") == [name for name, _ in one.public] and len(lines) == 1 + len(golden)
-    assert lines[1].endswith(golden[0]["record_id"])
+    due = one.due(ONE, TWO)
+    assert lines[0].split(",") == [name for name, _ in one.public] and len(lines) == 1 + len(due)
+    assert lines[1].endswith(due[0]["record_id"])
     # what is simulated stays to be done, and is then the very same
     assert len(caught(one.slug, "ingest", *JUNE, "--onward", "-o", str(tmp_path / "real"))) == 2
     real = {path.name: path for path in (tmp_path / "real").iterdir()}

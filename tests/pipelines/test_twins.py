@@ -15,7 +15,7 @@ from pipelines.models import AfterStep, Pipeline, Provider
 from pipelines.upkeep import twins
 from tests.pipelines.catching import catch_up, caught, here  # noqa: F401  a fixture
 from tests.pipelines.scene import ANN, city, drop_city
-from tests.pipelines.sensor_days import BLUETOOTH_UNITS, PASSWORD, Sensors, drop, edition
+from tests.pipelines.sensor_days import BLUETOOTH_UNITS, ONE, PASSWORD, TWO, Sensors, drop, edition
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("here")]
 JUNE = ("-s", "2019-06-01", "-e", "2019-06-05")
@@ -48,9 +48,9 @@ def test_debug_works_on_a_twin_and_touches_nothing_of_the_real_pipeline(real, tm
     tables = {name for (name,) in city("select tablename from pg_tables where schemaname = 'city'")}
     assert f"{real.pipeline.table}_test" in tables and real.pipeline.table not in tables
     published = tmp_path / "var" / "test-published" / f"{real.slug}.csv"
-    golden = real.golden(0) + real.golden(1)
+    due = real.due(ONE, TWO)
     lines = published.read_text().splitlines()
-    assert len(lines) == 1 + len(golden) and "device_id" not in lines[0]
+    assert len(lines) == 1 + len(due) and "device_id" not in lines[0]
     # the real one is as new as it was: all is still to be done there
     assert len(caught(real.slug, "ingest", *JUNE)) == 2
     assert Path(conf.LAKE_URL, "raw/2019/06/01/bt/Austin_bt_2019-06-01_traf_match_summary.txt").exists()
@@ -62,7 +62,7 @@ def test_a_twin_may_publish_to_a_dataset_of_its_own_on_the_portal_and_never_to_a
     assert refused.code == 2 and "for real" in refused.err and not twins.twin_of(real.pipeline)
     told = catch_up(real.slug, "ingest", *JUNE, "--debug", "--test-resource", "test-0001", "--onward")
     assert told.code == 0, told.err
-    assert len(place._rows) == len(real.golden(0) + real.golden(1)) and real.told() == []
+    assert len(place._rows) == len(real.due(ONE, TWO)) and real.told() == []
     # it stays there, without being told again
     twin, words = twins.refreshed(real.pipeline, actor=ANN)
     assert twin.portal_resource == "test-0001" and "is up to date" in words

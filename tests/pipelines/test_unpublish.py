@@ -42,7 +42,7 @@ def one(new):
     """Two published days of two rows each."""
     edition("bt", BLUETOOTH_UNITS)
     caught(new.slug, "ingest", *JUNE, "--onward")
-    assert new.told() == new.golden(0) + new.golden(1) and len(new.golden(0)) == 2
+    assert new.told() == new.due(ONE, TWO) and len(new.due(ONE)) == 2
     return new
 
 
@@ -54,7 +54,7 @@ def test_the_rows_of_a_day_leave_the_portal_until_it_is_published_again_and_ever
     held = city(f'select * from city."{one.pipeline.table}" order by record_id')
     told = command("unpublish", one.slug, *FIRST, "--yes", "--reason", "a reader was wrong", "--json")
     assert told.code == 0 and (told.json["deleted"], told.json["asked"]) == (2, []), told.err
-    assert one.told() == one.golden(1)
+    assert one.told() == one.due(TWO)
     assert city(f'select * from city."{one.pipeline.table}" order by record_id') == held
     block = one.block(ONE)
     assert (block.state, block.stage, block.error_code, block.published_seq) == (State.HELD, "publish", "unpublished", 0)
@@ -64,11 +64,11 @@ def test_the_rows_of_a_day_leave_the_portal_until_it_is_published_again_and_ever
     assert "2 rows of 1 block deleted on Portal; held until somebody publishes them again." in audited["unpublish", "pipeline"].result
     # again is harmless
     again = command("unpublish", one.slug, *FIRST, "--yes", "--json")
-    assert again.code == 0 and again.json["deleted"] in (0, 2) and one.told() == one.golden(1)
+    assert again.code == 0 and again.json["deleted"] in (0, 2) and one.told() == one.due(TWO)
     # it is lacking only where it was taken from
     assert caught(one.slug, "ingest", *JUNE) == caught(one.slug, "ready", *JUNE) == []
     assert [file[:5] for file in caught(one.slug, "publish", *JUNE)] == ["06-01"]
-    assert sorted(one.told(), key=str) == sorted(one.golden(0) + one.golden(1), key=str)
+    assert sorted(one.told(), key=str) == sorted(one.due(ONE, TWO), key=str)
     assert caught(one.slug, "publish", *JUNE) == [] and one.block(ONE).state == State.DONE
 
 
@@ -81,10 +81,10 @@ def test_looking_changes_nothing_and_with_republish_the_workers_publish_it_again
     assert command("unpublish", one.slug, "--from", "soon", "--to", "2019-07-02", "--yes").code == 2
     assert (one.told(), list(ScheduleBlock.objects.order_by("pk").values())) == before
     told = command("unpublish", one.slug, *FIRST, "--yes", "--republish", "--json")
-    assert told.json["asked"] == told.json["held"] == [one.block(ONE).pk] and one.told() == one.golden(1)
+    assert told.json["asked"] == told.json["held"] == [one.block(ONE).pk] and one.told() == one.due(TWO)
     assert one.block(ONE).stages == ["publish"]
     work_off(told.json["asked"])
-    assert one.block(ONE).state == State.DONE and len(one.told()) == len(one.golden(0) + one.golden(1))
+    assert one.block(ONE).state == State.DONE and len(one.told()) == len(one.due(ONE, TWO))
 
 
 def test_a_block_that_is_running_is_left_alone(one):
@@ -92,7 +92,7 @@ def test_a_block_that_is_running_is_left_alone(one):
     ScheduleBlock.objects.filter(pk=one.block(ONE).pk).update(state=State.RUNNING, holder="elsewhere:1:1", lease_until=later)
     told = command("unpublish", one.slug, "--from", "2019-06-01", "--to", "2019-06-02", "--yes", "--json")
     assert told.code == 2 and told.json["held"] == [one.block(TWO).pk] and "left alone" in told.json["text"]
-    assert one.told() == one.golden(0) and one.block(ONE).state == State.RUNNING
+    assert one.told() == one.due(ONE) and one.block(ONE).state == State.RUNNING
 
 
 def test_a_portal_that_keeps_a_row_is_told_and_the_days_stay_held(one, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_portal_that_keeps_a_row_is_told_and_the_days_stay_held(one, monkeypat
     assert one.block(ONE).error_code == "unpublished" and len(one.told()) == 3
     assert AuditEntry.objects.get(verb="unpublish", kind="pipeline").result.count("broke off after 1 rows") == 1
     monkeypatch.setattr(Socrata, "delete", real)
-    assert command("unpublish", one.slug, *FIRST, "--yes").code == 0 and one.told() == one.golden(1)
+    assert command("unpublish", one.slug, *FIRST, "--yes").code == 0 and one.told() == one.due(TWO)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_page_says_what_will_go_asks_why_and_does_it_once(one, client, plain
     assert client.post(address(one), {**wish, "seen": "old"}).status_code == 422 and len(one.told()) == 4
     reply = client.post(address(one), wish, follow=True)
     assert "2 rows of 1 block deleted on Portal; held until somebody publishes them again." in reply.content.decode()
-    assert one.told() == one.golden(1)
+    assert one.told() == one.due(TWO)
     # the same press again finds other blocks than it was shown
     assert client.post(address(one), wish).status_code == 422
     assert AuditEntry.objects.get(verb="unpublish", kind="pipeline").user == operator

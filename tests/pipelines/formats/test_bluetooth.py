@@ -1,4 +1,4 @@
-"""Bluetooth: the golden days come out as the original published them; what is odd is kept, told, or refused with its reason."""
+"""Bluetooth: days come out as they always were published; what is odd is kept, told, or refused with its reason."""
 
 import random
 import tracemalloc
@@ -10,25 +10,37 @@ import pytest
 from pipelines.formats import bluetooth, sorted_lines, text_lines
 from pipelines.formats.bluetooth import FILES, NO_MATCHED, Bluetooth
 from pipelines.formats.sensors import Document
-from tests.pipelines.formats.sensing import SAMPLES, Told, as_cells, golden, published, ready, standard_of, standardize, table_of, terms
+from tests.pipelines.formats.sensing import (
+    ELM,
+    ELM_ID,
+    OAK,
+    OAK_ID,
+    ORIGINAL_UNITS,
+    PHONES,
+    STRAY,
+    Told,
+    as_cells,
+    at,
+    due,
+    golden,
+    needs_the_original,
+    original,
+    published,
+    raw_day,
+    ready,
+    row_id,
+    standard_of,
+    standardize,
+    table_of,
+    terms,
+)
 
-DAY, FALL, SPRING = date(2019, 6, 1), date(2019, 11, 3), date(2019, 3, 10)
-MLK = {
-    "device_type": "BLUETOOTH", "atd_device_id": 101, "device_name": "lamar_mlk", "device_ip": "172.16.132.68", "lat": 30.2715378, "lon": -97.7539673
-}  # fmt: skip
-SIXTH = {**MLK, "atd_device_id": 102, "device_name": "lamar_6th", "device_ip": "172.16.132.72", "lat": 30.2836018, "lon": -97.7520752}
-UNITS = [MLK, SIXTH]
-MLK_ID, SIXTH_ID = "545b7c56753af339ca16e388ebd1d9b2", "b040f50462dc83984a6868dbe831aa08"
-#: The file of the folder, and which it is.
-NAMES = {"unmatched": "Austin_bt_{}.txt", "matched": "Austin_btmatch_{}.txt", "traf_match_summary": "Austin_bt_summary_15_{}.txt"}
+DAY, NEXT, FALL, SPRING = date(2019, 6, 1), date(2019, 6, 2), date(2019, 11, 3), date(2019, 3, 10)
+UNITS = [OAK, ELM]
 
 
 def block(day: date = DAY) -> Bluetooth:
     return Bluetooth(terms("bt", day))
-
-
-def sample(kind: str, day: date) -> str:
-    return (SAMPLES / NAMES[kind].format(f"{day:%m-%d-%Y}")).read_text()
 
 
 def document(folder, kind: str, body: str, day: date = DAY, role: str = ""):
@@ -44,33 +56,31 @@ def joined(folder, kind: str, body: str, day: date = DAY, units: list[dict] = UN
     return reader, ready(reader, folder, documents, units)
 
 
-# the goldens
+# the days of the original
 
 
-@pytest.mark.parametrize("day", [date(2019, 6, 1), date(2019, 6, 2)])
+@needs_the_original
+@pytest.mark.parametrize("day", [DAY, NEXT])
 @pytest.mark.parametrize(("kind", "dataset"), [("matched", "x44q-icha"), ("traf_match_summary", "v7zg-5jg9")])
 def test_matches_and_sums_are_published_as_the_original_did(tmp_path, kind, dataset, day):
-    _, told = joined(tmp_path, kind, sample(kind, day), day)
+    _, told = joined(tmp_path, kind, original(kind, day), day, ORIGINAL_UNITS)
     assert published(told.table) == as_cells(golden(dataset)[day.day - 1])
     assert told.refused == []
-    assert {(row["origin_device_id"], row["dest_device_id"]) for row in told.table} == {(MLK_ID, SIXTH_ID)}
+    ids = ("545b7c56753af339ca16e388ebd1d9b2", "b040f50462dc83984a6868dbe831aa08")
+    assert {(row["origin_device_id"], row["dest_device_id"]) for row in told.table} == {ids}
 
 
-def test_reads_are_published_as_the_original_did_and_the_unknown_reader_is_refused(tmp_path):
-    _, told = joined(tmp_path, "unmatched", sample("unmatched", DAY), helper=sample("matched", DAY))
+@needs_the_original
+def test_reads_are_published_as_the_original_did(tmp_path):
+    _, told = joined(tmp_path, "unmatched", original("unmatched", DAY), units=ORIGINAL_UNITS, helper=original("matched", DAY))
     assert published(told.table) == as_cells(golden("qnpj-zrb9")[0])
-    assert [row["device_id"] for row in told.table] == [MLK_ID, SIXTH_ID, MLK_ID]
-    [refused] = told.refused
-    assert (refused.reason, refused.column, refused.value, refused.number) == (
-        "reader_id is no device of the inventory", "reader_id", "ghost_reader", 4
-    )  # fmt: skip
-    assert refused.raw["dev_addr"] == "QjI6Q0M6MEE6Mjk6QjI="
+    assert told.reasons == ["reader_id is no device of the inventory"]
 
 
+@needs_the_original
 def test_the_counter_goes_across_the_files_of_every_day_not_of_a_runs_first_alone(tmp_path):
     """The original's counter began anew with each file from a run's second day on: of these rows the address alone differs, and their ids."""
-    day = date(2019, 6, 2)
-    _, told = joined(tmp_path, "unmatched", sample("unmatched", day), day, helper=sample("matched", day))
+    _, told = joined(tmp_path, "unmatched", original("unmatched", NEXT), NEXT, ORIGINAL_UNITS, helper=original("matched", NEXT))
     rows, theirs = published(told.table), as_cells(golden("qnpj-zrb9")[1])
     assert [row["device_address"] for row in theirs] == ["1", "2", "2"]
     assert [row["device_address"] for row in rows] == ["3", "2", "2"]
@@ -81,15 +91,38 @@ def test_the_counter_goes_across_the_files_of_every_day_not_of_a_runs_first_alon
     assert [ours["record_id"] == their["record_id"] for ours, their in zip(rows, theirs, strict=True)] == [False, True, True]
 
 
+# a day
+
+
+@pytest.mark.parametrize("day", [DAY, NEXT])
+@pytest.mark.parametrize("kind", ["matched", "traf_match_summary"])
+def test_matches_and_sums_are_published_with_their_ids(tmp_path, kind, day):
+    _, told = joined(tmp_path, kind, raw_day(kind, day), day)
+    assert published(told.table) == as_cells(due(kind, day))
+    assert told.refused == []
+    assert {(row["origin_device_id"], row["dest_device_id"]) for row in told.table} == {(OAK_ID, ELM_ID)}
+
+
+@pytest.mark.parametrize("day", [DAY, NEXT])
+def test_reads_are_numbered_behind_the_matched_ones_of_their_day_and_the_unknown_reader_is_refused(tmp_path, day):
+    _, told = joined(tmp_path, "unmatched", raw_day("unmatched", day), day, helper=raw_day("matched", day))
+    assert published(told.table) == as_cells(due("unmatched", day))
+    assert [row["device_address"] for row in told.table] == ["3", "2", "2"]
+    assert [row["device_id"] for row in told.table] == [OAK_ID, ELM_ID, OAK_ID]
+    [refused] = told.refused
+    assert (refused.reason, refused.column, refused.value, refused.number) == ("reader_id is no device of the inventory", "reader_id", STRAY, 4)
+    assert refused.raw["dev_addr"] == PHONES[3]
+
+
 def test_a_block_of_all_three_files_numbers_the_matched_rows_first(tmp_path):
-    documents = [document(tmp_path, kind, sample(kind, DAY)) for kind in ("unmatched", "traf_match_summary", "matched")]
+    documents = [document(tmp_path, kind, raw_day(kind, DAY)) for kind in ("unmatched", "traf_match_summary", "matched")]
     told = ready(block(), tmp_path, documents, UNITS)
     assert [made.ext for made in told.made] == ["matched.json", "traf_match_summary.json", "unmatched.json"]
     assert [row["device_address"] for row in table_of(told.made[2])] == ["3", "2", "2"]
 
 
 def test_documents_have_the_shapes_of_the_lake(tmp_path):
-    told = standardize(block(), tmp_path, sample("unmatched", DAY), "unmatched.txt")
+    told = standardize(block(), tmp_path, raw_day("unmatched", DAY), "unmatched.txt")
     [made] = told.made
     dates = {"collection_date": "2019-06-01 00:00:00-05:00", "processing_date": "2019-06-02 08:00:00-05:00"}
     assert made.header == Document(made.path).header == {
@@ -98,36 +131,36 @@ def test_documents_have_the_shapes_of_the_lake(tmp_path):
     }  # fmt: skip
     assert (made.base, made.ext, made.rows) == ("Austin", "unmatched.json", 4)
     assert told.rows[0] == {
-        "host_timestamp": "2019-06-01 00:00:00-05:00", "ip_address": "166.159.23.10", "field_timestamp": "2019-05-31 23:59:56-05:00",
-        "reader_id": "lamar_mlk", "dev_addr": "MDY6RUY6QUY6QTA6NzM=",
+        "host_timestamp": "2019-06-01 00:00:03-05:00", "ip_address": "10.20.0.40", "field_timestamp": "2019-05-31 23:59:56-05:00",
+        "reader_id": "oak_2nd", "dev_addr": PHONES[2],
     }  # fmt: skip
     made = ready(block(), tmp_path, [standard_of(made)], UNITS).made[0]
     joined = Document(made.path)
-    assert joined.part("devices") == [{**MLK, "device_id": MLK_ID}, {**SIXTH, "device_id": SIXTH_ID}]
-    assert next(joined.rows()) == {**told.rows[0], "device_id": MLK_ID}
+    assert joined.part("devices") == [{**OAK, "device_id": OAK_ID}, {**ELM, "device_id": ELM_ID}]
+    assert next(joined.rows()) == {**told.rows[0], "device_id": OAK_ID}
     assert made.columns[-1] == ("device_id", "text") and made.header["target_filename"] == "Austin_bt_2019-06-01_unmatched.json"
 
 
 def test_summary_cells_stay_the_texts_that_they_were(tmp_path):
-    told = standardize(block(), tmp_path, sample("traf_match_summary", DAY), "traf_match_summary.txt")
-    assert (told.rows[0]["seg_length"], told.rows[0]["avg_travel_time"], told.rows[0]["timestamp"]) == ("0.914", "-1", "2019-06-01 00:00:00-05:00")
+    told = standardize(block(), tmp_path, raw_day("traf_match_summary", DAY), "traf_match_summary.txt")
+    assert (told.rows[0]["seg_length"], told.rows[0]["avg_travel_time"], told.rows[0]["timestamp"]) == ("0.412", "-1", "2019-06-01 00:00:00-05:00")
 
 
 def test_reads_are_observed_by_reader_the_unknown_too_and_matches_are_not(tmp_path):
     reader = block()
-    standardize(reader, tmp_path, sample("unmatched", DAY), "unmatched.txt")
-    standardize(reader, tmp_path, sample("matched", DAY), "matched.txt")
+    standardize(reader, tmp_path, raw_day("unmatched", DAY), "unmatched.txt")
+    standardize(reader, tmp_path, raw_day("matched", DAY), "matched.txt")
     seen = reader.observations()
-    assert {name: one["value"] for name, one in seen.items()} == {"ghost_reader": 1, "lamar_6th": 1, "lamar_mlk": 2}
-    assert seen["lamar_mlk"] == {
-        "value": 2, "rows": 2, "first": "2019-06-01T05:00:00+00:00", "last": "2019-06-01T05:01:00+00:00", "unit": "Unmatched Entries"
+    assert {name: one["value"] for name, one in seen.items()} == {"elm_2nd": 1, "oak_2nd": 2, STRAY: 1}
+    assert seen["oak_2nd"] == {
+        "value": 2, "rows": 2, "first": "2019-06-01T05:00:03+00:00", "last": "2019-06-01T05:01:40+00:00", "unit": "Unmatched Entries"
     }  # fmt: skip
 
 
 # what is odd
 
 
-READ = "6/1/2019 12:00:00 AM,10.0.0.1,6/1/2019 12:00:01 AM,lamar_mlk,AAA="
+READ = "6/1/2019 12:00:00 AM,10.0.0.1,6/1/2019 12:00:01 AM,oak_2nd,AAA="
 
 
 def test_a_short_line_is_kept_with_nulls_and_refused_where_a_published_column_needs_more(tmp_path):
@@ -140,9 +173,9 @@ def test_a_short_line_is_kept_with_nulls_and_refused_where_a_published_column_ne
 
 
 def test_a_line_without_its_last_unneeded_field_is_published_without_it(tmp_path):
-    line = sample("matched", DAY).splitlines()[0].rpartition(",")[0]
+    line = raw_day("matched", DAY).splitlines()[0].rpartition(",")[0]
     reader, told = joined(tmp_path, "matched", line)
-    assert (told.table[0]["filter_identifier"], told.table[0]["record_id"]) == ("", "34fecbdad8f23fa1e7a820841a31b8b5")
+    assert (told.table[0]["filter_identifier"], told.table[0]["record_id"]) == ("", row_id(at(DAY, -610), at(DAY, -22), "oak_2nd", "elm_2nd", 1))
 
 
 def test_fields_too_many_are_kept_under_null_as_the_original_did(tmp_path):
@@ -164,7 +197,7 @@ def test_what_is_no_time_is_null_in_the_document_and_refused_at_ready(tmp_path, 
     name = FILES["unmatched"].fields[place]
     assert told.rows[1][name] is None and told.rows[0][name]
     assert dict(reader.tally.warnings) == {f"{name} {bluetooth.UNREAD}": 1}
-    seen = reader.observations()["lamar_mlk"]
+    seen = reader.observations()["oak_2nd"]
     assert (seen["rows"], seen["value"], seen["first"], seen["last"]) == (2, 2, "2019-06-01T05:00:00+00:00", "2019-06-01T05:00:00+00:00")
     told = ready(block(), tmp_path, [standard_of(told.made[0])], UNITS)
     assert (told.reasons, told.refused[0].number) == ([f"{name} is missing"], 2)
@@ -173,11 +206,11 @@ def test_what_is_no_time_is_null_in_the_document_and_refused_at_ready(tmp_path, 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"6/1/2019 12:00:00 AM,10.0.0.1,\x00,lamar_mlk,AAA=", "the line holds a NUL byte"),
+        (b"6/1/2019 12:00:00 AM,10.0.0.1,\x00,oak_2nd,AAA=", "the line holds a NUL byte"),
         (b"6/1/2019 12:00:00 AM,10.0.0.1,x,lamar_\xff,AAA=", "the line is not UTF-8"),
-        (b'6/1/2019 12:00:00 AM,10.0.0.1,x,"lamar_mlk,AAA=', "the line is no CSV: unexpected end of data"),
+        (b'6/1/2019 12:00:00 AM,10.0.0.1,x,"oak_2nd,AAA=', "the line is no CSV: unexpected end of data"),
         (b"x" * (text_lines.LONGEST + 1), "the line is longer than 65,536 bytes"),
-        (b"6/1/2019 12:00:00 AM,10.0.0.1,6/1/2019 12:00:00 AM,lamar_mlk," + b"A" * text_lines.LONGEST, "the line is longer than 65,536 bytes"),
+        (b"6/1/2019 12:00:00 AM,10.0.0.1,6/1/2019 12:00:00 AM,oak_2nd," + b"A" * text_lines.LONGEST, "the line is longer than 65,536 bytes"),
     ],
 )
 def test_a_line_that_is_no_text_is_refused_and_the_others_go_on(tmp_path, line, reason):
@@ -193,7 +226,7 @@ def test_an_empty_file_is_an_empty_document_and_an_empty_table(tmp_path, body):
 
 
 def test_line_ends_blank_lines_a_mark_of_utf8_and_quotes_change_nothing(tmp_path):
-    lines = sample("unmatched", DAY).splitlines()
+    lines = raw_day("unmatched", DAY).splitlines()
     plain = standardize(block(), tmp_path, "\n".join(lines), "unmatched.txt").rows
     assert standardize(block(), tmp_path, "\r\n".join(lines) + "\r\n", "unmatched.txt").rows == plain
     quoted = [",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
@@ -206,14 +239,14 @@ def test_letters_beyond_ascii_and_control_characters_are_kept(tmp_path):
 
 
 def test_a_field_too_many_and_one_too_few_in_the_next_line_do_not_make_two_good_rows(tmp_path):
-    told = standardize(block(), tmp_path, f"{READ},6/1/2019 12:00:02 AM\n10.0.0.2,6/1/2019 12:00:03 AM,lamar_6th,BBB=\n", "unmatched.txt")
+    told = standardize(block(), tmp_path, f"{READ},6/1/2019 12:00:02 AM\n10.0.0.2,6/1/2019 12:00:03 AM,elm_2nd,BBB=\n", "unmatched.txt")
     assert (told.rows[0]["null"], told.rows[1]["host_timestamp"], told.rows[1]["dev_addr"]) == (["6/1/2019 12:00:02 AM"], None, None)
 
 
 def test_the_first_and_the_last_read_are_told_of_a_file_that_is_not_in_order(tmp_path):
     reader = block()
     standardize(reader, tmp_path, "\n".join(READ.replace("12:00:00", f"12:00:{second}") for second in ("05", "09", "02", "07")), "unmatched.txt")
-    seen = reader.observations()["lamar_mlk"]
+    seen = reader.observations()["oak_2nd"]
     assert (seen["first"][14:19], seen["last"][14:19]) == ("00:02", "00:09")
 
 
@@ -224,36 +257,36 @@ def test_a_file_of_no_known_kind_is_refused_whole(tmp_path):
 
 
 def test_of_two_units_with_a_name_the_first_is_taken_no_row_doubles_and_it_is_told(tmp_path):
-    later, unnamed = {**MLK, "atd_device_id": 1001, "device_ip": "10.9.9.9"}, {**MLK, "atd_device_id": 5, "device_name": None}
-    reader, told = joined(tmp_path, "unmatched", sample("unmatched", DAY), units=[later, unnamed, SIXTH, MLK], helper=sample("matched", DAY))
-    assert [row["device_id"] for row in told.table] == [MLK_ID, SIXTH_ID, MLK_ID]
+    later, unnamed = {**OAK, "atd_device_id": 1001, "device_ip": "10.9.9.9"}, {**OAK, "atd_device_id": 5, "device_name": None}
+    reader, told = joined(tmp_path, "unmatched", raw_day("unmatched", DAY), units=[later, unnamed, ELM, OAK], helper=raw_day("matched", DAY))
+    assert [row["device_id"] for row in told.table] == [OAK_ID, ELM_ID, OAK_ID]
     assert dict(reader.tally.warnings) == {"device_name is of several units: the one with the lowest atd_device_id is taken": 2}
 
 
 def test_without_its_matched_file_a_day_is_numbered_by_its_reads_and_that_is_told(tmp_path):
-    reader, told = joined(tmp_path, "unmatched", sample("unmatched", DAY))
+    reader, told = joined(tmp_path, "unmatched", raw_day("unmatched", DAY))
     assert [row["device_address"] for row in told.table] == ["1", "2", "2"]
     assert dict(reader.tally.warnings) == {NO_MATCHED: 1}
 
 
 def test_rows_that_are_not_published_take_no_number(tmp_path):
-    ghost = sample("matched", DAY).replace("RDM6QzI6NjE6RDA6MDM=,lamar_mlk", "RDM6QzI6NjE6RDA6MDM=,ghost")
-    reader, told = joined(tmp_path, "unmatched", sample("unmatched", DAY), helper=ghost)
+    ghost = raw_day("matched", DAY).replace(f"{PHONES[0]},oak_2nd", f"{PHONES[0]},{STRAY}")
+    reader, told = joined(tmp_path, "unmatched", raw_day("unmatched", DAY), helper=ghost)
     assert [row["device_address"] for row in told.table] == ["2", "1", "1"]
     assert reader.tally.rejected == 1, "what the helper refuses is counted where it is published"
 
 
 def test_a_number_that_is_none_is_refused(tmp_path):
-    line = sample("matched", DAY).splitlines()[0]
-    _, told = joined(tmp_path, "matched", "\n".join(line.replace(",686,", f",{cell},") for cell in ("nan", "1_0", "x", "\u0665", "686", "")))
+    line = raw_day("matched", DAY).splitlines()[0]
+    _, told = joined(tmp_path, "matched", "\n".join(line.replace(",588,", f",{cell},") for cell in ("nan", "1_0", "x", "\u0665", "588", "")))
     assert told.reasons == ["travel_time_secs is no number"] * 4
-    assert [row["travel_time_seconds"] for row in told.table] == ["686", ""]
+    assert [row["travel_time_seconds"] for row in told.table] == ["588", ""]
 
 
 # the clock
 
 
-def read_at(clock: str, reader: str = "lamar_mlk", field: str | None = None) -> str:
+def read_at(clock: str, reader: str = "oak_2nd", field: str | None = None) -> str:
     return f"11/3/2019 {clock},10.0.0.1,11/3/2019 {field or clock},{reader},AAA="
 
 
@@ -268,8 +301,8 @@ def test_the_second_pass_through_the_repeated_hour_has_its_own_ids_and_all_else_
     assert [row["host_read_time"][11:] for row in told.table] == ["00:59:00", "01:30:00", "01:59:00", "01:30:00", "01:58:30", "02:00:10"]
     ids = [row["record_id"] for row in told.table]
     assert len(set(ids)) == 6
-    assert ids[1] == bluetooth.md5_of("2019-11-03T01:30:00", "lamar_mlk", 1)
-    assert ids[3] == bluetooth.md5_of("2019-11-03T01:30:00-06:00", "lamar_mlk", 1)
+    assert ids[1] == bluetooth.md5_of("2019-11-03T01:30:00", "oak_2nd", 1)
+    assert ids[3] == bluetooth.md5_of("2019-11-03T01:30:00-06:00", "oak_2nd", 1)
 
 
 def test_the_field_time_lies_in_the_pass_of_its_host_time(tmp_path):
@@ -289,9 +322,9 @@ def test_a_jitter_of_clocks_is_no_second_pass(tmp_path):
 def test_the_sums_of_the_repeated_hour_are_eight_a_pair_in_either_order(tmp_path, is_sorted):
     quarters = ["1:00 AM", "1:15 AM", "1:30 AM", "1:45 AM"] * 2
     lines = [
-        f"{pair},Lamar,MLK,Southbound,Lamar,6th,Northbound,0.914,11/3/2019 {quarter},-1,-1,15,0,-1"
+        f"{pair},2nd,Oak,Eastbound,2nd,Elm,Westbound,0.412,11/3/2019 {quarter},-1,-1,15,0,-1"
         for quarter in (sorted(quarters) if is_sorted else quarters)
-        for pair in ("lamar_mlk,lamar_6th", "lamar_6th,lamar_mlk")
+        for pair in ("oak_2nd,elm_2nd", "elm_2nd,oak_2nd")
     ]
     _, told = joined(tmp_path, "traf_match_summary", "\n".join(lines), FALL)
     assert len({row["record_id"] for row in told.table}) == 16
@@ -299,7 +332,7 @@ def test_the_sums_of_the_repeated_hour_are_eight_a_pair_in_either_order(tmp_path
 
 
 def test_an_hour_that_the_clock_skips_is_taken_by_the_clock_before_it(tmp_path):
-    body = "3/10/2019 2:15:00 AM,10.0.0.1,3/10/2019 2:14:59 AM,lamar_mlk,AAA="
+    body = "3/10/2019 2:15:00 AM,10.0.0.1,3/10/2019 2:14:59 AM,oak_2nd,AAA="
     assert standardize(block(SPRING), tmp_path, body, "unmatched.txt").rows[0]["host_timestamp"] == "2019-03-10 02:15:00-06:00"
 
 
@@ -345,7 +378,7 @@ def test_a_day_is_sorted_by_time_and_reader_and_equal_rows_keep_their_order(tmp_
     monkeypatch.setattr(sorted_lines, "RUN", 8_000)
     lines = list(day_of(900))
     random.Random(7).shuffle(lines)
-    units = [{**MLK, "device_name": f"reader_{number}", "atd_device_id": number} for number in range(30)]
+    units = [{**OAK, "device_name": f"reader_{number}", "atd_device_id": number} for number in range(30)]
     _, told = joined(tmp_path, "unmatched", "\n".join(lines), units=units)
     place = {line: number for number, line in enumerate(lines)}
     keys = sorted(lines, key=lambda line: (line.split(",")[0], line.split(",")[3], place[line]))
@@ -363,7 +396,7 @@ def test_memory_does_not_grow_with_the_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(sorted_lines, "RUN", 20_000)
     monkeypatch.setattr(bluetooth, "BATCH", 50)
     monkeypatch.setattr(bluetooth._Times, "MOST", 50)
-    units = [{**MLK, "device_name": f"reader_{number}", "atd_device_id": number} for number in range(30)]
+    units = [{**OAK, "device_name": f"reader_{number}", "atd_device_id": number} for number in range(30)]
     peaks = []
     for lines in (300, 300, 1_200):
         (tmp_path / "raw").write_text("\n".join(day_of(lines)))

@@ -1,4 +1,4 @@
-"""Radar: the golden day comes out as the original published it; a bad number costs its row, and nothing else."""
+"""Radar: a day comes out as it always was published; a bad number costs its row, and nothing else."""
 
 from datetime import date, datetime
 
@@ -7,21 +7,32 @@ import pytest
 from pipelines.formats import text_lines, wavetronix
 from pipelines.formats.sensors import Document, md5_of
 from pipelines.formats.wavetronix import Wavetronix, timebin
-from tests.pipelines.formats.sensing import SAMPLES, Told, as_cells, golden, published, ready, standard_of, standardize, terms
+from tests.pipelines.formats.sensing import (
+    ORIGINAL_RADAR,
+    RADAR,
+    RADAR_HEAD,
+    RADAR_ID,
+    Told,
+    as_cells,
+    due,
+    golden,
+    needs_the_original,
+    original,
+    published,
+    raw_day,
+    ready,
+    standard_of,
+    standardize,
+    terms,
+)
 
 DAY, FALL = date(2019, 6, 1), date(2019, 11, 3)
-UNIT = {"device_type": "RADAR", "atd_device_id": 7, "device_name": None, "device_ip": "10.0.0.9", "lat": 30.2715378, "lon": -97.7539673, "kits_id": 1}
-UNIT_ID = "7913ca6e3735f7b681d2996a87c8afd4"
-HEAD = "detID,intID,curDateTime,intName,detName,volume,occupancy,speed,status,uploadSuccess,detCountComparison,dailyCumulative\n"
-ROW = "2,1,2019-06-01 00:00:00,LAMAR,NB_in,19,0,34,Working,100,1,19"
+HEAD = RADAR_HEAD + "\n"
+ROW = "7,14,2019-06-01 00:00:00,OAK,NB_in,26,1,31,Working,100,2,26"
 
 
 def block(day: date = DAY) -> Wavetronix:
     return Wavetronix(terms("wt", day))
-
-
-def sample() -> bytes:
-    return (SAMPLES / "Austin_wt_2019-06-01.csv").read_bytes()
 
 
 def read(folder, body: str | bytes, day: date = DAY) -> tuple[Wavetronix, Told]:
@@ -32,7 +43,7 @@ def read(folder, body: str | bytes, day: date = DAY) -> tuple[Wavetronix, Told]:
 def joined(folder, body: str | bytes, day: date = DAY, units: list[dict] | None = None) -> tuple[Wavetronix, Told]:
     _, told = read(folder, body, day)
     reader = block(day)
-    return reader, ready(reader, folder, [standard_of(told.made[0])], [UNIT] if units is None else units)
+    return reader, ready(reader, folder, [standard_of(told.made[0])], [RADAR] if units is None else units)
 
 
 def changed(**cells: str) -> str:
@@ -41,36 +52,44 @@ def changed(**cells: str) -> str:
     return ",".join(cells.get(name, cell) for name, cell in zip(names, ROW.split(","), strict=True))
 
 
+@needs_the_original
 def test_a_day_is_published_as_the_original_did(tmp_path):
-    _, told = joined(tmp_path, sample())
+    _, told = joined(tmp_path, original("radar", DAY), units=[ORIGINAL_RADAR])
     assert published(told.table) == as_cells(golden("i626-g7ub")[0])
-    assert {row["device_id"] for row in told.table} == {UNIT_ID}
+    assert {row["device_id"] for row in told.table} == {"7913ca6e3735f7b681d2996a87c8afd4"}
+    assert told.reasons == ["intID is no device of the inventory"]
+
+
+def test_a_day_is_published_with_its_parts_of_time_and_its_ids_and_the_unknown_intersection_is_refused(tmp_path):
+    _, told = joined(tmp_path, raw_day("radar", DAY))
+    assert published(told.table) == as_cells(due("radar", DAY))
+    assert {row["device_id"] for row in told.table} == {RADAR_ID}
     [refused] = told.refused
-    assert (refused.reason, refused.column, refused.value) == ("intID is no device of the inventory", "intID", "77")
+    assert (refused.reason, refused.column, refused.value) == ("intID is no device of the inventory", "intID", "88")
 
 
 def test_documents_have_the_shapes_of_the_lake(tmp_path):
-    _, told = read(tmp_path, sample())
+    _, told = read(tmp_path, raw_day("radar", DAY))
     [made] = told.made
     assert made.header == Document(made.path).header == {
         "data_type": "wavetronix", "origin_filename": "Austin_wt_2019-06-01.csv", "target_filename": "Austin_wt_2019-06-01.json",
         "collection_date": "2019-06-01 00:00:00-05:00", "processing_date": "2019-06-02 08:00:00-05:00",
     }  # fmt: skip
     assert told.rows[0] == {
-        "detID": 2, "intID": 1, "curDateTime": "2019-06-01 00:00:00-05:00", "intName": "LAMARMANCHACA", "detName": "NB_in", "volume": 19,
-        "occupancy": 0, "speed": 34, "status": "Working", "uploadSuccess": 100, "detCountComparison": 1, "dailyCumulative": 19,
+        "detID": 5, "intID": 14, "curDateTime": "2019-06-01 00:00:00-05:00", "intName": "OAKSECOND", "detName": "EB_in", "volume": 23,
+        "occupancy": 1, "speed": 29, "status": "Working", "uploadSuccess": 100, "detCountComparison": 3, "dailyCumulative": 23,
     }  # fmt: skip
-    made = ready(block(), tmp_path, [standard_of(made)], [UNIT]).made[0]
-    assert Document(made.path).part("devices") == [{**UNIT, "device_id": UNIT_ID}]
-    assert [(row["detID"], row["device_id"]) for row in Document(made.path).rows()] == [(1, UNIT_ID), (2, UNIT_ID), (3, UNIT_ID)]
+    made = ready(block(), tmp_path, [standard_of(made)], [RADAR]).made[0]
+    assert Document(made.path).part("devices") == [{**RADAR, "device_id": RADAR_ID}]
+    assert [(row["detID"], row["device_id"]) for row in Document(made.path).rows()] == [(4, RADAR_ID), (5, RADAR_ID), (6, RADAR_ID)]
 
 
 def test_vehicles_are_observed_by_intersection_the_unknown_and_the_empty_too(tmp_path):
-    reader, _ = read(tmp_path, sample())
+    reader, _ = read(tmp_path, raw_day("radar", DAY))
     seen = reader.observations()
-    assert {name: one["value"] for name, one in seen.items()} == {"LAMARMANCHACA": 74, "NOWHERE": 0}
-    assert seen["LAMARMANCHACA"] == {
-        "value": 74, "rows": 3, "first": "2019-06-01T05:00:00+00:00", "last": "2019-06-01T05:15:00+00:00", "unit": "Vehicle Counts"
+    assert {name: one["value"] for name, one in seen.items()} == {"OAKSECOND": 76, "ELSEWHERE": 0}
+    assert seen["OAKSECOND"] == {
+        "value": 76, "rows": 3, "first": "2019-06-01T05:00:00+00:00", "last": "2019-06-01T05:15:00+00:00", "unit": "Vehicle Counts"
     }  # fmt: skip
 
 
@@ -89,7 +108,7 @@ def test_a_number_that_is_not_whole_costs_its_row_and_not_the_day(tmp_path, name
     reader, told = read(tmp_path, f"{HEAD}{ROW}\n{changed(**{name: cell})}\n{ROW}\n")
     [refused] = told.refused
     assert (refused.reason, refused.column, refused.value, refused.number) == (f"{name} is no whole number", name, cell, 3)
-    assert len(told.rows) == 2 and reader.observations()["LAMAR"]["value"] == 38
+    assert len(told.rows) == 2 and reader.observations()["OAK"]["value"] == 52
 
 
 @pytest.mark.parametrize("name", wavetronix.OTHERS)
@@ -102,8 +121,8 @@ def test_what_is_not_published_may_be_empty(tmp_path, name):
 def test_what_is_no_time_is_null_and_refused_at_ready(tmp_path, time):
     reader, told = read(tmp_path, f"{HEAD}{changed(curDateTime=time)}\n")
     assert told.rows[0]["curDateTime"] is None and dict(reader.tally.warnings) == {wavetronix.UNREAD: 1}
-    assert reader.observations()["LAMAR"] == {"value": 19, "rows": 1, "first": "", "last": "", "unit": "Vehicle Counts"}
-    told = ready(block(), tmp_path, [standard_of(told.made[0])], [UNIT])
+    assert reader.observations()["OAK"] == {"value": 26, "rows": 1, "first": "", "last": "", "unit": "Vehicle Counts"}
+    told = ready(block(), tmp_path, [standard_of(told.made[0])], [RADAR])
     assert told.reasons == ["curDateTime is missing or no time"]
 
 
@@ -112,8 +131,8 @@ def test_what_is_no_time_is_null_and_refused_at_ready(tmp_path, time):
     [
         (b"2,1,2019-06-01 00:00:00", "the line has fewer fields than the header"),
         (ROW.encode() + b",1", "the line has more fields than the header"),
-        (ROW.replace("LAMAR", "LAM\0AR").encode(), "the line holds a NUL byte"),
-        (ROW.encode().replace(b"LAMAR", b"LAM\xff"), "the line is not UTF-8"),
+        (ROW.replace("OAK", "O\0AK").encode(), "the line holds a NUL byte"),
+        (ROW.encode().replace(b"OAK", b"OA\xff"), "the line is not UTF-8"),
         (b'"' + ROW.encode(), "the line is no CSV: unexpected end of data"),
         (b"," * (text_lines.LONGEST + 1), "the line is longer than 65,536 bytes"),
     ],
@@ -136,18 +155,18 @@ def test_a_file_without_rows_is_an_empty_document_and_an_empty_table(tmp_path, b
 
 def test_names_of_columns_may_be_written_as_a_database_does(tmp_path):
     _, told = joined(tmp_path, HEAD.lower() + ROW)
-    assert [row["int_id"] for row in told.table] == ["1"]
+    assert [row["int_id"] for row in told.table] == ["14"]
 
 
-@pytest.mark.parametrize("kits_id", [1, 1.0, "1"])
+@pytest.mark.parametrize("kits_id", [14, 14.0, "14"])
 def test_a_kits_id_is_a_number_however_the_inventory_writes_it(tmp_path, kits_id):
-    _, told = joined(tmp_path, HEAD + ROW, units=[{**UNIT, "kits_id": kits_id}, {**UNIT, "kits_id": None}, {**UNIT, "kits_id": "?"}])
+    _, told = joined(tmp_path, HEAD + ROW, units=[{**RADAR, "kits_id": kits_id}, {**RADAR, "kits_id": None}, {**RADAR, "kits_id": "?"}])
     assert len(told.table) == 1
 
 
 def test_of_two_units_with_a_kits_id_the_first_is_taken_and_no_row_doubles(tmp_path):
-    reader, told = joined(tmp_path, HEAD + ROW, units=[{**UNIT, "atd_device_id": 8, "device_ip": "10.0.0.8"}, UNIT])
-    assert [row["device_id"] for row in told.table] == [UNIT_ID]
+    reader, told = joined(tmp_path, HEAD + ROW, units=[{**RADAR, "atd_device_id": 208, "device_ip": "10.20.0.8"}, RADAR])
+    assert [row["device_id"] for row in told.table] == [RADAR_ID]
     assert dict(reader.tally.warnings) == {"kits_id is of several units: the one with the lowest atd_device_id is taken": 1}
 
 
@@ -167,6 +186,6 @@ def test_the_second_pass_through_the_repeated_hour_has_its_own_ids_in_either_ord
     _, told = joined(tmp_path, HEAD + "\n".join([*lines, changed(curDateTime="2019-11-03 02:00:00")]), FALL)
     ids = [row["row_id"] for row in told.table]
     assert len(set(ids)) == 17
-    assert ids[0] == md5_of("LAMAR", "2019-11-03T01:00:00", 1) and ids[8] == md5_of("LAMAR", "2019-11-03T01:00:00-06:00", 1)
+    assert ids[0] == md5_of("OAK", "2019-11-03T01:00:00", 1) and ids[8] == md5_of("OAK", "2019-11-03T01:00:00-06:00", 1)
     assert [row["curdatetime"][11:16] for row in told.table[:8:2]] == ["01:00", "01:15", "01:30", "01:45"]
-    assert ids[16] == md5_of("LAMAR", "2019-11-03T02:00:00", 2)
+    assert ids[16] == md5_of("OAK", "2019-11-03T02:00:00", 7)
