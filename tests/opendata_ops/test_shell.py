@@ -27,8 +27,8 @@ TEMPLATES = settings.BASE_DIR / "templates"
 
 def pages() -> list[str]:
     """Every address without arguments, but the admin's."""
-    return [pattern.name for resolver in ("opendata_ops.urls", "perfmet.urls", "pipelines.urls", "catalog.urls") for pattern in get_resolver(resolver).url_patterns
-            if getattr(pattern, "name", None) and not pattern.pattern.converters]  # fmt: skip
+    patterns = [one for app in ("opendata_ops", "perfmet", "pipelines", "catalog") for one in get_resolver(f"{app}.urls").url_patterns]
+    return [one.name for one in patterns if getattr(one, "name", None) and not one.pattern.converters]
 
 
 OPEN = {"login", "logout", "theme", "healthz", "readyz", "statusz"}
