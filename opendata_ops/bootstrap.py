@@ -259,8 +259,8 @@ def run_tests(project: Path, arguments: Sequence[str]) -> NoReturn:
         if missing(program):
             say(f"{program.name} is not installed: {program.serves} will be skipped.")
     if not arguments:
-        # the whole suite: a process a core, each with a database and a lake of its own; whoever waits takes from the other's list
-        arguments = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
+        # the whole suite: a process a core and one more, for they wait for servers; each with a database and a lake of its own
+        arguments = ["-n", str(min((os.cpu_count() or 1) + 1, 5)), "--dist", "worksteal"]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606  pytest takes our place
 
