@@ -26,7 +26,7 @@ from tests.pipelines.formats.sensing import (
     terms,
 )
 
-DAY, FALL = date(2019, 6, 1), date(2019, 11, 3)
+DAY, SUNDAY, FALL = date(2019, 6, 1), date(2019, 6, 2), date(2019, 11, 3)
 HEAD = RADAR_HEAD + "\n"
 ROW = "7,14,2019-06-01 00:00:00,OAK,NB_in,26,1,31,Working,100,2,26"
 
@@ -60,9 +60,10 @@ def test_a_day_is_published_as_the_original_did(tmp_path):
     assert told.reasons == ["intID is no device of the inventory"]
 
 
-def test_a_day_is_published_with_its_parts_of_time_and_its_ids_and_the_unknown_intersection_is_refused(tmp_path):
-    _, told = joined(tmp_path, raw_day("radar", DAY))
-    assert published(told.table) == as_cells(due("radar", DAY))
+@pytest.mark.parametrize("day", [DAY, SUNDAY])
+def test_a_day_is_published_with_its_parts_of_time_and_its_ids_and_the_unknown_intersection_is_refused(tmp_path, day):
+    _, told = joined(tmp_path, raw_day("radar", day), day)
+    assert published(told.table) == as_cells(due("radar", day))
     assert {row["device_id"] for row in told.table} == {RADAR_ID}
     [refused] = told.refused
     assert (refused.reason, refused.column, refused.value) == ("intID is no device of the inventory", "intID", "88")
