@@ -152,8 +152,8 @@ def test_the_list_of_steps_is_complete():
     for path in (ROOT / "pipelines").rglob("*.py"):
         found |= {line.split('faultpoint("')[1].split('"')[0] for line in path.read_text().splitlines() if 'faultpoint("' in line}
     # those of a deletion are killed at in test_modes.py, those of MariaDB alone in test_warehouse_mysql.py, those of the stages
-    # between extract and load in test_standardize.py and test_enrich.py
-    elsewhere = {"publish.deleted", "load.swapped", "standardize.page", "enrich.file"}
+    # between extract and load in test_standardize.py, test_enrich.py and test_sensors.py
+    elsewhere = {"publish.deleted", "load.swapped", "standardize.page", "enrich.file", "ready.group", "aggregate.document"}
     assert found - {"name"} - elsewhere == {point for point, _ in POINTS}
 
 

@@ -6,8 +6,10 @@ import pytest
 
 from catalog.models import CatalogEntry, DatasetColumn
 from opendata_ops.sandbox.soda import Portal
+from pipelines import blocks
 from pipelines.errors import DataError, SetupError, TransientError
-from pipelines.models import RejectedRow, ScheduleBlock, State
+from pipelines.faults import InjectedFault
+from pipelines.models import RejectedRow, Run, RunState, ScheduleBlock, State
 from pipelines.selectors.chain import reconcile
 from pipelines.stages import documents, ready
 from tests.pipelines.formats.gridsmart_samples import BASE, NB, SB, UNIT, layout_b, v8
@@ -282,6 +284,29 @@ def test_every_stage_of_cameras_twice_is_harmless(tmp_path):
         found = list(CatalogEntry.objects.order_by("pk").values())
         assert entries in (None, found)
         entries = found
+
+
+@pytest.mark.parametrize("point", ["standardize.page", "ready.group", "aggregate.document"])
+def test_a_stage_that_dies_between_two_files_is_finished_by_the_next_attempt(tmp_path, monkeypatch, point):
+    stages = ("standardize", "enrich", "aggregate")
+    files = [*camera_day(), *camera_day(base=OTHER)]
+    one, other = a_camera(tmp_path), Sensors("camera-counts", tmp_path)
+    for camera in (one, other):
+        camera.give(*files)
+    whole = [(run.rows_in, run.rows_out, run.duplicates) for run in map(other.do, stages)]
+    found = []
+    for stage in stages:
+        if stage == {"standardize.page": "standardize", "ready.group": "enrich", "aggregate.document": "aggregate"}[point]:
+            monkeypatch.setenv("ODO_FAULT", f"{point}:2:raise")
+            with pytest.raises(InjectedFault):
+                one.do(stage)
+            monkeypatch.delenv("ODO_FAULT")
+            blocks.fail(Run.objects.get(block=one.block(), state=RunState.RUNNING), DataError("died"))
+        found.append(one.do(stage))
+    assert [(run.rows_in, run.rows_out, run.duplicates) for run in found] == whole
+    for layer in ("standard", "ready", "aggregated"):
+        made = [[(entry.id_base, entry.id_ext, entry.rows) for entry in camera.files(layer)] for camera in (one, other)]
+        assert made[0] == made[1] and made[0], layer
 
 
 def test_an_intersection_whose_clock_is_off_waits_for_its_neighbour_and_the_others_go_on(tmp_path):
