@@ -703,13 +703,15 @@ def shelve(
 
 
 def _free(place: str, identity: dict[str, Any], sha256: str) -> str:
-    """`place`, or where other bytes, or the same bytes of another pipeline or hour lie there, the place with a mark before its end.
+    """`place`, or where other bytes, or the same bytes of another pipeline or window lie there, the place with a mark before its end.
 
     A place without a fingerprint is no promise of its bytes: the file there is asked, and the catalog, whose entries never change.
     """
     base, ext = split_name(checked(place))
-    mark = sha256[:12]
-    for pointer in (place, f"{base}-{mark}{ext}", f"{base}-{identity['source']}-{mark}{ext}"):
+    mark, source = sha256[:12], identity["source"]
+    # the last is nobody else's: what one pipeline fetched in one second for several days lies under one day, such as a site file
+    own = f"{base}-{source}-{identity['window_start'].astimezone(UTC):%Y%m%dT%H%MZ}-{mark}{ext}"
+    for pointer in (place, f"{base}-{mark}{ext}", f"{base}-{source}-{mark}{ext}", own):
         entry = CatalogEntry.objects.filter(pointer=pointer).values("sha256", *identity).first()
         if entry not in (None, {"sha256": sha256, **identity}):
             continue

@@ -20,6 +20,8 @@ class InjectedFault(Exception):
 def faultpoint(name: str) -> None:
     wanted = os.environ.get("ODO_FAULT")
     if not wanted:
+        # who wishes the same again later counts from one
+        _passes.clear()
         return
     where, nth, action = wanted.split(":")
     if where != name:

@@ -719,6 +719,14 @@ def test_two_pipelines_with_the_same_bytes_at_one_place_keep_an_entry_each(lake,
     assert first.pointer != other.pointer and not first.withdrawn_at
 
 
+def test_days_that_were_fetched_in_one_second_keep_an_entry_each_of_the_same_bytes_at_one_place(lake, dataset, make, staging):
+    days = [(START + day * timedelta(days=1), START + (day + 1) * timedelta(days=1)) for day in range(5)]
+    entries = [shelve(dataset, make(b"the site"), name="site.json", window=day, place=atd(START)) for day in days]
+    again = [shelve(dataset, make(b"the site"), name="site.json", window=day, place=atd(START)) for day in days]
+    assert len({entry.pointer for entry in entries}) == 5 and again == entries
+    assert [entry.withdrawn_at for entry in CatalogEntry.objects.order_by("pk")] == [None] * 5
+
+
 def test_a_file_that_no_entry_names_is_not_taken_for_ours_at_a_named_place(lake, dataset, make, staging):
     lake._write_bytes(b"atd-mds wrote this", atd(START))
     entry = shelve(dataset, make(b"ours"), name="trips.json", place=atd(START))

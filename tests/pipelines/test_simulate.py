@@ -20,6 +20,7 @@ JUNE = ("-s", "2019-06-01", "-e", "2019-06-05")
 @pytest.fixture
 def one(tmp_path, settings):
     settings.OUTBOUND_ALLOW = ["127.0.0.1"]
+    settings.WORK_DIR = tmp_path / "work"  # the tests beside this one work in the usual folder
     drop(tmp_path / "drop")
     edition("bt", BLUETOOTH_UNITS)
     with Portal(accounts={"u": PASSWORD}) as server:
