@@ -737,7 +737,15 @@ def _enter(pointer: str, *, identity: dict[str, Any], **facts: Any) -> CatalogEn
     Dataset.objects.select_for_update(no_key=True).get(pk=facts["dataset"].pk)
     CatalogEntry.objects.filter(**identity).live().exclude(pointer=pointer).update(withdrawn_at=Now())
     CatalogEntry.objects.filter(pointer=pointer).exclude(withdrawn_at=None).update(withdrawn_at=None)
-    return CatalogEntry.objects.filter(pointer=pointer).first() or CatalogEntry.objects.create(pointer=pointer, **identity, **facts)
+    entry = CatalogEntry.objects.filter(pointer=pointer).first()
+    if entry is None:
+        return CatalogEntry.objects.create(pointer=pointer, **identity, **facts)
+    made_of = {name: facts["metadata"][name] for name in ("inputs", "inventory") if name in facts["metadata"]}
+    if made_of and any(entry.metadata.get(name) != told for name, told in made_of.items()):
+        # the same bytes, made of others this time: who compares must not find the day changed for ever
+        entry.metadata.update(made_of)
+        entry.save(update_fields=["metadata"])
+    return entry
 
 
 def withdraw_others(source: str, layer: str, window_start: datetime, keep: Iterable[CatalogEntry]) -> int:
