@@ -226,6 +226,18 @@ class Connector(ABC):
             )
         return address
 
+    @property
+    def whole_path(self) -> Path:
+        """The address of the account as a folder of this machine. Raises SetupError if it does not begin at the root."""
+        path = Path(self.account.base_url.strip())
+        if not path.is_absolute():
+            raise SetupError(
+                f"the address of provider {self.account.slug} is {self.account.base_url!r}, which is not a folder's whole path",
+                code="bad-address",
+                next_step=f"Enter the folder of provider {self.account.slug} from the root on, like {self.address_hint}.",
+            )
+        return path
+
     def _cannot_fetch(self) -> SetupError:
         return SetupError(
             f"provider {self.account.slug} is of the kind {self.label!r}, and nothing can be fetched from one",

@@ -57,13 +57,7 @@ class CsvFile(Connector):
     @property
     def folder(self) -> Path:
         """The folder. Raises SetupError if it is not one that can be written."""
-        slug, folder = self.account.slug, Path(self.account.base_url)
-        if not folder.is_absolute():
-            raise SetupError(
-                f"the address of provider {slug} is {self.account.base_url!r}, which is not a folder's whole path",
-                code="bad-address",
-                next_step=f"Enter the folder of provider {slug} from the root on, like {self.address_hint}.",
-            )
+        folder = self.whole_path
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise SetupError(
                 f"the folder {folder} does not exist or may not be written",

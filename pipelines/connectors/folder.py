@@ -28,13 +28,7 @@ class Folder(DatedFiles, Connector):
     @property
     def folder(self) -> Path:
         """The folder. Raises SetupError if it is not one that can be read."""
-        slug, folder = self.account.slug, Path(self.account.base_url.strip())
-        if not folder.is_absolute():
-            raise SetupError(
-                f"the address of provider {slug} is {self.account.base_url!r}, which is not a folder's whole path",
-                code="bad-address",
-                next_step=f"Enter the folder of provider {slug} from the root on, like {self.address_hint}.",
-            )
+        slug, folder = self.account.slug, self.whole_path
         if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
             raise SetupError(
                 f"the folder {folder} of provider {slug} does not exist or may not be read",

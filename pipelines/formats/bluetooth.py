@@ -219,9 +219,6 @@ class Bluetooth:
                 yield from join.refused()
                 yield join.write(numbers)
 
-    def aggregate(self, document: Path, base: str, folder: Path) -> Iterator[Refused | Made]:
-        raise NotImplementedError("Bluetooth files come with their quarter hours counted")
-
 
 def _kind(document: Standard) -> str:
     return document.ext.removesuffix(".json")

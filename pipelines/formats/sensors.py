@@ -382,8 +382,12 @@ class SensorFormat(Protocol):
         """
         ...
 
+
+class CountingFormat(SensorFormat, Protocol):
+    """A format whose rows are counted by the quarter hour before they are loaded; the others come counted."""
+
     def aggregate(self, document: Path, base: str, folder: Path) -> Iterator[Refused | Made]:
-        """Count a ready document by the quarter hour (cameras; the other formats yield nothing).
+        """Count a ready document by the quarter hour.
 
         rows_in are vehicles and rows_out too: those whose group is published. The groups are the rows of what is made, and a
         group that is refused is one Refused, however many vehicles of the tally it has.

@@ -153,9 +153,6 @@ class Wavetronix:
             *(md5_of(name, when.hashed, row["detID"]), row["device_id"]),
         )
 
-    def aggregate(self, document: Path, base: str, folder: Path) -> Iterator[Refused | Made]:
-        raise NotImplementedError("radar rows come with their quarter hours counted")
-
 
 def timebin(at: datetime) -> str:
     """The nearest quarter hour of a wall time: "00:45" of 00:52, "01:00" of 00:53; "00:00" of 23:53. Whole minutes are never between two."""

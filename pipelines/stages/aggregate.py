@@ -23,7 +23,7 @@ def aggregate(run: Run, note: Note) -> Outcome:
     """
     block = run.block
     pipeline = block.pipeline
-    if pipeline.format not in documents.COUNTED:
+    if pipeline.format not in documents.COUNTING:
         raise SetupError(
             f"Nothing is known that counts the rows of the format {pipeline.format!r}.",
             code="no-such-format",

@@ -28,7 +28,7 @@ from pipelines.errors import DataError, SetupError
 from pipelines.formats import sensors
 from pipelines.formats.bluetooth import Bluetooth
 from pipelines.formats.gridsmart import Gridsmart
-from pipelines.formats.sensors import Made, SensorFormat, Terms, rows_ext
+from pipelines.formats.sensors import CountingFormat, Made, SensorFormat, Terms, rows_ext
 from pipelines.formats.standard import Refused, Tally
 from pipelines.formats.wavetronix import Wavetronix
 from pipelines.models import Pipeline, RawNames, Run, RunState, ScheduleBlock
@@ -40,7 +40,7 @@ from pipelines.stages.refusals import BATCH, Refusals
 #: The format of a pipeline → what reads it.
 FORMATS: dict[str, type[SensorFormat]] = {"bluetooth": Bluetooth, "wavetronix": Wavetronix, "gridsmart": Gridsmart}
 #: Those whose rows are counted by the quarter hour before they are loaded.
-COUNTED = ("gridsmart",)
+COUNTING: dict[str, type[CountingFormat]] = {"gridsmart": Gridsmart}
 #: The day on which the clock goes back.
 LONGEST_DAY = timedelta(hours=25)
 #: Columns that tell which device of the inventory a row is of: in the table, and not among what was ever published.

@@ -727,6 +727,12 @@ def test_days_that_were_fetched_in_one_second_keep_an_entry_each_of_the_same_byt
     assert [entry.withdrawn_at for entry in CatalogEntry.objects.order_by("pk")] == [None] * 5
 
 
+def test_the_same_bytes_made_of_other_files_say_what_they_were_made_of_last(lake, dataset, make):
+    first = shelve(dataset, make(b"made"), metadata={"inputs": ["a"], "inventory": {"date": "1"}, "header": 1})
+    again = shelve(dataset, make(b"made"), metadata={"inputs": ["b"], "inventory": {"date": "2"}, "header": 1})
+    assert again.pk == first.pk and CatalogEntry.objects.get().metadata == {"inputs": ["b"], "inventory": {"date": "2"}, "header": 1}
+
+
 def test_a_file_that_no_entry_names_is_not_taken_for_ours_at_a_named_place(lake, dataset, make, staging):
     lake._write_bytes(b"atd-mds wrote this", atd(START))
     entry = shelve(dataset, make(b"ours"), name="trips.json", place=atd(START))

@@ -9,6 +9,7 @@ from opendata_ops.sandbox.soda import Portal
 from pipelines import blocks
 from pipelines.errors import DataError, SetupError, TransientError
 from pipelines.faults import InjectedFault
+from pipelines.formats import sensors
 from pipelines.models import RejectedRow, Run, RunState, ScheduleBlock, State
 from pipelines.selectors.chain import reconcile
 from pipelines.stages import documents, ready
@@ -151,8 +152,8 @@ def test_what_stays_inside_is_in_the_table_and_not_on_the_portal(portal, tmp_pat
 def test_sensors_are_observed_as_they_are_standardized(tmp_path):
     drop(tmp_path / "drop")
     one, other = Sensors("bt-unmatched", tmp_path), Sensors("radar-counts", tmp_path)
-    for sensors in (one, other):
-        sensors.do("extract")
+    for camera in (one, other):
+        camera.do("extract")
     seen = one.do("standardize").details["observations"]
     first, last = "2019-06-01T05:00:03+00:00", "2019-06-01T05:01:40+00:00"
     assert {name: about["value"] for name, about in seen.items()} == {"elm_2nd": 1, "oak_2nd": 2, STRAY: 1}
@@ -456,3 +457,7 @@ def test_the_site_of_a_day_is_the_last_one_collected_by_then_else_the_next(tmp_p
     found = [documents.site_of(one.pipeline, BASE, date(2019, 6, day)) for day in (1, 2, 3, 4, 5)]
     assert [entry.metadata["collection_date"][-2:] for entry in found] == ["02", "02", "02", "04", "04"]
     assert documents.site_of(one.pipeline, OTHER, ONE) is None
+
+
+def test_each_format_of_sensors_has_its_reader():
+    assert set(sensors.FORMATS) == set(documents.FORMATS) >= set(documents.COUNTING)

@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from pipelines import planner
-from pipelines.management.base import DONE, FAILED, REFUSED, OpsCommand, me, pipelines_named, refusal
+from pipelines.management.base import DONE, FAILED, REFUSED, OpsCommand, me
+from pipelines.management.spans import add_span, pipeline_and_span
 from pipelines.models import Trigger
 from pipelines.selectors import reconcile as selectors
 from pipelines.upkeep import resync
@@ -22,17 +23,12 @@ class Command(OpsCommand):
         super().add_arguments(parser)
         parser.epilog = "exit codes: 0 equal or repaired, 1 they differ, 2 it can't be compared or the repair was refused"
         parser.add_argument("pipeline", metavar="PIPELINE", help="slug of the pipeline; others that publish to the same dataset are compared with it")
-        parser.add_argument("--from", dest="begin", required=True, metavar="TIME", help="2026-11-12T08:00 in the pipeline's zone, or a day")
-        parser.add_argument("--to", dest="end", required=True, metavar="TIME", help="up to this time, or up to and with this day")
+        add_span(parser)
         parser.add_argument("--repair", action="store_true", help="publish again what is missing or changed, delete what only the portal has")
         parser.add_argument("--reason", default="", help="why; kept in the audit")
 
     def act(self, **options: Any) -> int:
-        [pipeline] = pipelines_named([options["pipeline"]])
-        try:
-            starts_at, ends_at = selectors.span(pipeline, options["begin"], options["end"])
-        except ValueError as error:
-            raise refusal(str(error), "See how times are written with: python3 manage.py reconcile --help") from error
+        pipeline, starts_at, ends_at = pipeline_and_span(options, "reconcile")
         found = resync.reconcile(pipeline, starts_at, ends_at, actor=me(), reason=options["reason"], tell=self.say)
         done = None
         if options["repair"] and not found.is_equal:

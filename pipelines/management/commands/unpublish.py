@@ -8,9 +8,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from pipelines import clock, planner
-from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, count, me, pipelines_named, refusal
+from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, count, me, refusal
+from pipelines.management.spans import add_span, pipeline_and_span
 from pipelines.models import Trigger
-from pipelines.selectors import reconcile as selectors
 from pipelines.upkeep import unpublish
 from pipelines.upkeep.unpublish import Preview
 
@@ -24,19 +24,14 @@ class Command(OpsCommand):
         super().add_arguments(parser)
         parser.epilog = "exit codes: 0 done, 2 refused or the portal failed, 3 there is nothing of these days"
         parser.add_argument("pipeline", metavar="PIPELINE", help="slug of the pipeline")
-        parser.add_argument("--from", dest="begin", required=True, metavar="TIME", help="2026-11-12T08:00 in the pipeline's zone, or a day")
-        parser.add_argument("--to", dest="end", required=True, metavar="TIME", help="up to this time, or up to and with this day")
+        add_span(parser)
         parser.add_argument("--republish", action="store_true", help="have the workers publish them again, from what the warehouse has")
         parser.add_argument("--dry-run", action="store_true", help="tell what would be deleted, and change nothing")
         parser.add_argument("--yes", action="store_true", help="answer yes to what it asks")
         parser.add_argument("--reason", default="", help="why; kept in the audit")
 
     def act(self, **options: Any) -> int:
-        [pipeline] = pipelines_named([options["pipeline"]])
-        try:
-            starts_at, ends_at = selectors.span(pipeline, options["begin"], options["end"])
-        except ValueError as error:
-            raise refusal(str(error), "See how times are written with: python3 manage.py unpublish --help") from error
+        pipeline, starts_at, ends_at = pipeline_and_span(options, "unpublish")
         found = unpublish.preview(pipeline, starts_at, ends_at)
         self._tell_of(found)
         if not found.taken:
