@@ -101,7 +101,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 class ColumnInline(admin.TabularInline):
     model = DatasetColumn
     extra = 0
-    fields = ["position", "name", "type", "is_published", "label", "description", "seen_at"]
+    fields = ["part", "position", "name", "type", "portal_type", "is_published", "label", "description", "seen_at"]
     readonly_fields = ["seen_at"]
     formfield_overrides = {
         models.TextField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 30})},
@@ -121,9 +121,14 @@ class DatasetAdmin(Audited, admin.ModelAdmin):
     prepopulated_fields = {"slug": ["title"]}
     inlines = [ColumnInline]
     fieldsets = [
-        (None, {"fields": ["title", "slug", "description", "tags"]}),
-        ("Who answers for it", {"fields": ["department", "steward", "steward_email"]}),
-        ("What the public may expect", {"fields": ["refresh_rate", "promise_time", "access", "licence"]}),
+        (None, {"fields": ["title", "slug", "category", "description", "excerpt", "tags", "topics", "civic_issues"]}),
+        ("What to know before using it", {"fields": ["information_url", "limitations", "collection_method"]}),
+        (
+            "Who answers for it",
+            {"fields": ["department", "section", "unit", "steward", "steward_email", "engineer", "engineer_email"]},
+        ),
+        ("What the public may expect", {"fields": ["refresh_rate", "promise_time", "access", "licence", "published_on", "is_retired"]}),
+        ("On its portal", {"fields": ["organization", "portal_fields"]}),
         ("What its page counts", {"fields": ["chart_rows", "chart_columns"]}),
     ]
 

@@ -10,34 +10,63 @@ from django.urls import reverse
 class RefreshRate(models.TextChoices):
     """How often the public was promised new data."""
 
+    REAL_TIME = "real-time", "Real-time"
     HOURLY = "hourly", "Hourly"
     DAILY = "daily", "Daily"
     WEEKLY = "weekly", "Weekly"
+    FORTNIGHTLY = "fortnightly", "Every two weeks"
     MONTHLY = "monthly", "Monthly"
     QUARTERLY = "quarterly", "Quarterly"
+    HALF_YEARLY = "half-yearly", "Twice a year"
     YEARLY = "yearly", "Yearly"
     IRREGULAR = "irregular", "As needed"
+    NEVER = "never", "Will not be refreshed"
 
 
 class Dataset(models.Model):
-    """A thing the city publishes and describes."""
+    """A thing the city publishes and describes. It may have several parts (a CKAN package has resources), each a table of its own."""
 
     class Access(models.TextChoices):
         PUBLIC = "public", "Public"
         INTERNAL = "internal", "Internal"
         RESTRICTED = "restricted", "Restricted"
 
-    slug = models.SlugField(max_length=80, unique=True)
+    class Category(models.TextChoices):
+        """What the public gets of it. Of a document or a website the files are judged, of the others their rows."""
+
+        TABLE = "Table", "Table"
+        MAP = "Map", "Map"
+        DOCUMENT = "Document", "Document"
+        WEBSITE = "Website", "Website"
+
+    slug = models.SlugField(max_length=100, unique=True)
     title = models.CharField(max_length=200)
     description = models.TextField(blank=True)
-    department = models.CharField(max_length=120, blank=True)
+    excerpt = models.TextField(blank=True, help_text="The description in a sentence or two, for lists.")
+    limitations = models.TextField(blank=True, help_text="What it can't be used for, and what is not in it.")
+    collection_method = models.TextField(blank=True, help_text="How the data comes about.")
+    information_url = models.CharField("more about it", max_length=1000, blank=True, help_text="The address of a page that tells more.")
+    category = models.CharField(max_length=12, choices=Category, blank=True)
+    topics = models.JSONField(default=list, blank=True, help_text="A list of subjects, as the portal knows them.")
+    civic_issues = models.JSONField(default=list, blank=True, help_text="A list of the civic issues that it speaks to.")
+    department = models.CharField(max_length=200, blank=True)
+    section = models.CharField(max_length=200, blank=True, help_text="The part of the department.")
+    unit = models.CharField(max_length=200, blank=True, help_text="The part of the section.")
     steward = models.CharField(max_length=120, blank=True, help_text="Who answers for this dataset.")
     steward_email = models.EmailField(blank=True)
     licence = models.CharField(max_length=200, blank=True, help_text="Name or address of the licence.")
     refresh_rate = models.CharField(max_length=12, choices=RefreshRate, default=RefreshRate.IRREGULAR)
     promise_time = models.TimeField(null=True, blank=True, help_text="By what local time new data is promised, for example 07:00.")
     access = models.CharField(max_length=12, choices=Access, default=Access.PUBLIC)
-    tags = models.CharField(max_length=300, blank=True, help_text="Words that people search for, separated by commas.")
+    tags = models.CharField(max_length=1000, blank=True, help_text="Words that people search for, separated by commas.")
+    engineer = models.CharField(max_length=200, blank=True, help_text="Who is told when its pipelines fail.")
+    engineer_email = models.EmailField(blank=True)
+    organization = models.CharField(max_length=200, blank=True, help_text="Under whose name the portal shows it. Empty: the portal's own setting.")
+    published_on = models.DateTimeField("first published", null=True, blank=True)
+    is_retired = models.BooleanField(default=False, help_text="It is not kept up any more: nothing is owed, and it is not judged.")
+    portal_fields = models.JSONField(
+        default=dict, blank=True, help_text="What else its portal is to say of it: names and values, as the portal knows them."
+    )
     chart_rows = models.CharField(max_length=63, blank=True, help_text="The column whose values are the rows of the dataset's chart.")
     chart_columns = models.CharField(max_length=63, blank=True, help_text="The column whose values are its columns; of a date, its year.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -54,13 +83,20 @@ class Dataset(models.Model):
 
 
 class DatasetColumn(models.Model):
-    """One line of a dataset's dictionary. What extract learns of a source is written here; a person's words are kept."""
+    """One line of a dataset's dictionary. What extract learns of a source is written here; a person's words are kept.
+
+    `part` is the part of the dataset that has the column, as its pipelines name it; "" where the dataset is one table.
+    """
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="columns")
+    part = models.CharField(max_length=200, blank=True, help_text="The part of the dataset that has it. Empty: the only one.")
     position = models.PositiveIntegerField(default=0)
     name = models.CharField(max_length=63)
     label = models.CharField(max_length=200, blank=True)
     type = models.CharField(max_length=20, default="text")
+    portal_type = models.CharField(
+        max_length=20, blank=True, help_text="Its type on a portal that has finer ones: int, float, date, timestamp, json, text."
+    )
     description = models.TextField(blank=True)
     is_published = models.BooleanField(default=True, help_text="A column that must stay inside is loaded but never published.")
     seen_at = models.DateTimeField(null=True, blank=True, help_text="When the source last had this column.")
@@ -69,8 +105,8 @@ class DatasetColumn(models.Model):
     )
 
     class Meta:
-        ordering = ["dataset", "position", "name"]
-        constraints = [models.UniqueConstraint(fields=["dataset", "name"], name="dataset_column_once")]
+        ordering = ["dataset", "part", "position", "name"]
+        constraints = [models.UniqueConstraint(fields=["dataset", "part", "name"], name="dataset_column_once")]
 
     def __str__(self):
         return self.name

@@ -150,7 +150,7 @@ def open_days(watch: SensorWatch, days: Iterable[date], now: datetime) -> set[da
     found = set()
     for day in days:
         end = clock.day_start(day + clock.DAY, pipeline.time_zone) - timedelta(microseconds=1)
-        if planner.due_at(pipeline, *clock.window_at(pipeline.cadence, pipeline.time_zone, end)) + late > now:
+        if planner.due_at(pipeline, *clock.window_at(pipeline.rhythm, pipeline.time_zone, end)) + late > now:
             found.add(day)
     return found
 

@@ -212,12 +212,13 @@ class PipelineAdmin(Audited, admin.ModelAdmin):
     readonly_fields = ["next_windows", "is_paused", "paused_reason", "also_loaded", "how_far"]
     inlines = [EnrichmentInline, AfterStepInline]
     fieldsets = [
-        (None, {"fields": ["title", "slug", "dataset", "provider", "resource", "format", "stages"]}),
+        (None, {"fields": ["title", "slug", "dataset", "part", "provider", "resource", "format", "stages"]}),
         (
             "When it is owed",
             {
                 "fields": [
                     "cadence",
+                    "cron",
                     "due_time",
                     "settle_minutes",
                     "time_zone",
@@ -519,7 +520,7 @@ class UpkeepJobForm(forms.ModelForm):
 
     class Meta:
         model = UpkeepJob
-        fields = ["title", "kind", "pipelines", "options", "cadence", "at_time", "day", "time_zone", "is_active"]
+        fields = ["title", "kind", "pipelines", "options", "cadence", "cron", "at_time", "day", "time_zone", "notices", "webhook", "is_active"]
         help_texts = {"options": 'Names and values, like {"days": 35}. Empty: {}, which is what the kind does by default.'}
 
     def __init__(self, *args, **kwargs):
@@ -530,8 +531,8 @@ class UpkeepJobForm(forms.ModelForm):
 
     def clean(self):
         cleaned = super().clean()
-        given = {name: cleaned[name] for name in ("kind", "options", "cadence", "day") if name in cleaned}
-        if len(given) == 4:
+        given = {name: cleaned[name] for name in ("kind", "options", "cadence", "cron", "day") if name in cleaned}
+        if len(given) == 5:
             jobs.check(UpkeepJob(title=cleaned.get("title", ""), **given))
         return cleaned
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from django.core.exceptions import ValidationError
 
 HOUR = timedelta(hours=1)
@@ -25,6 +26,45 @@ def validate_zone(name: str) -> None:
         zone(name)
     except ValueError as error:
         raise ValidationError(str(error)) from error
+
+
+def validate_cron(expression: str) -> None:
+    try:
+        next(CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration) as error:
+        raise ValidationError(
+            f"{expression!r} is no time that comes: {error}. Write minute, hour, day, month and weekday, like 20 7 * * 4."
+        ) from error
+
+
+def cron_times(expression: str, zone_name: str, after: datetime) -> Iterator[datetime]:
+    """The UTC instants after `after` that a cron expression names by the zone's clock, without end.
+
+    A time that the clock skips comes when it has, one that it repeats comes once, as Debian's cron has it. Raises ValueError.
+    """
+    try:
+        for moment in CronSim(expression, after.astimezone(zone(zone_name))):
+            yield moment.astimezone(UTC)
+    except CronSimError as error:
+        raise ValueError(f"{expression!r} is no cron expression: {error}") from error
+
+
+def cron_before(expression: str, zone_name: str, moment: datetime) -> datetime:
+    """The latest UTC instant at or before `moment` that a cron expression names. Raises ValueError."""
+    try:
+        local = moment.astimezone(zone(zone_name)) + timedelta(minutes=1)
+        found = (one.astimezone(UTC) for one in CronSim(expression, local, reverse=True))
+        return next(one for one in found if one <= moment)
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(f"{expression!r} is no cron expression: {error}") from error
+
+
+def cron_words(expression: str) -> str:
+    """A cron expression in a sentence without a full stop, "At 07:20 on Thursday"; itself where it can't be read."""
+    try:
+        return CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)).explain()
+    except CronSimError:
+        return expression
 
 
 def local_instant(day: date, at: time, zone_name: str) -> datetime:
@@ -56,7 +96,17 @@ def windows(cadence: str, zone_name: str, since: datetime, until: datetime) -> I
     """The (start, end) spans in UTC of a cadence that end after `since` and start before `until`, in order.
 
     Hours are UTC hours, so a year has each exactly once; days, weeks (from Monday) and months are local, 23 to 25 hours a day.
+    A cadence that is a cron expression has the spans from one of its times to the next.
     """
+    if " " in cadence:
+        start = cron_before(cadence, zone_name, since)
+        for end in cron_times(cadence, zone_name, start):
+            if start >= until:
+                return
+            if end > since:
+                yield start, end
+            start = end
+        return
     if cadence == "hourly":
         start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         while start < until:
@@ -74,8 +124,8 @@ def windows(cadence: str, zone_name: str, since: datetime, until: datetime) -> I
 
 
 def window_at(cadence: str, zone_name: str, moment: datetime) -> tuple[datetime, datetime]:
-    """The window that holds `moment`; for a cadence by hand, its local day."""
-    return next(windows("daily" if cadence == "manual" else cadence, zone_name, moment, moment + timedelta(microseconds=1)))
+    """The window that holds `moment`; for a cadence by hand or once, its local day."""
+    return next(windows("daily" if cadence in ("manual", "once") else cadence, zone_name, moment, moment + timedelta(microseconds=1)))
 
 
 def _first_day(cadence: str, day: date) -> date:

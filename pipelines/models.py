@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from catalog.models import BoundaryLayer, Dataset
+from catalog.models import BoundaryLayer, Dataset, DatasetColumn
 from pipelines import clock, secrets
 from pipelines.connectors import base as connectors
 from pipelines.connectors import connector_for
@@ -107,6 +107,8 @@ class Cadence(models.TextChoices):
     DAILY = "daily", "Every day"
     WEEKLY = "weekly", "Every week"
     MONTHLY = "monthly", "Every month"
+    CRON = "cron", "By a cron expression"
+    ONCE = "once", "Once, when it is made"
     MANUAL = "manual", "Only by hand"
 
 
@@ -165,12 +167,18 @@ class Pipeline(models.Model):
     title = models.CharField(max_length=200)
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="pipelines")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="pipelines")
+    part = models.CharField(
+        "part of the dataset", max_length=200, blank=True, help_text="Which table of the dataset it fills, where there are several: a CKAN resource."
+    )
     resource = models.CharField(max_length=500, help_text="What to fetch there: a Socrata 4x4, an address, a file pattern.")
     format = models.CharField(max_length=20, default="csv")
     stages = models.JSONField(default=default_stages)
 
     cadence = models.CharField(max_length=10, choices=Cadence, default=Cadence.DAILY)
     due_time = models.TimeField(null=True, blank=True, help_text="Local time of day at which a block is due.")
+    cron = models.CharField(
+        max_length=100, blank=True, validators=[clock.validate_cron], help_text="For that cadence: minute hour day month weekday, like 20 7 * * 4."
+    )
     settle_minutes = models.PositiveIntegerField(default=0, help_text="How long after its end a window may still change at the source.")
     time_zone = models.CharField(max_length=60, default="UTC", validators=[clock.validate_zone])
     starts_on = models.DateField(null=True, blank=True, help_text="The first day that is owed. Empty: the day it was made.")
@@ -233,6 +241,7 @@ class Pipeline(models.Model):
     # what a snapshot pipeline knows of its source and its portal; a windowed one keeps it on the block
     source_version = models.CharField(max_length=200, blank=True, editable=False)
     published_seq = models.BigIntegerField(default=0, editable=False)
+    described = models.CharField(max_length=64, blank=True, editable=False, help_text="The sha256 of the description that the portal has.")
     watermark = models.CharField(max_length=40, blank=True, editable=False, help_text="The newest value of the watermark column that was loaded.")
     compared_at = models.DateTimeField(null=True, editable=False, help_text="When all its keys were last compared with the source's.")
     accepted_columns = models.JSONField(default=list, editable=False, help_text="The source's columns that were last accepted: name and type.")
@@ -258,6 +267,15 @@ class Pipeline(models.Model):
     def is_test(self) -> bool:
         """Its files lie in the repositories that end in -test, and what it publishes goes to a place of its own."""
         return self.twin_of_id is not None
+
+    @property
+    def rhythm(self) -> str:
+        """The cadence as `clock.windows` takes it: a cron expression is itself."""
+        return self.cron if self.cadence == Cadence.CRON else self.cadence
+
+    def dictionary(self) -> list[DatasetColumn]:
+        """The lines of the dataset's dictionary that speak of the table that this pipeline fills, in their order."""
+        return [column for column in self.dataset.columns.all() if column.part == self.part]
 
     @staticmethod
     def table_of(slug: str) -> str:
@@ -285,6 +303,8 @@ class Pipeline(models.Model):
             raise ValidationError({"load_mode": "Rows with a key are inserted and updated by it. To replace or only add rows, leave the key empty."})
         if not isinstance(self.private_columns, list) or not all(isinstance(item, str) for item in self.private_columns):
             raise ValidationError({"private_columns": "Give a list of column names."})
+        if (self.cadence == Cadence.CRON) != bool(self.cron):
+            raise ValidationError({"cron": "A cron expression goes with the cadence “By a cron expression”, and that cadence with an expression."})
         if self.watermark_column and self.window_column:
             raise ValidationError({"watermark_column": "A pipeline reads by windows or by a watermark, not by both."})
 
@@ -641,6 +661,14 @@ class Enrichment(models.Model):
         return f"{self.column} from {self.layer}"
 
 
+class Notices(models.TextChoices):
+    """Which of a job's findings its webhook is told."""
+
+    ALWAYS = "always", "Whatever it has to say"
+    TROUBLE = "trouble", "Only trouble, and its end"
+    NEVER = "never", "Nothing"
+
+
 class UpkeepJob(models.Model):
     """Something that is done now and then beside the blocks: a nightly heal, a resync, a report. `kind` names a class of `upkeep.jobs`."""
 
@@ -649,10 +677,17 @@ class UpkeepJob(models.Model):
     pipelines = models.ManyToManyField(Pipeline, blank=True, related_name="upkeep_jobs", help_text="None: all that the kind can work on.")
     options = models.JSONField(default=dict, blank=True)
     cadence = models.CharField(max_length=10, choices=Cadence, default=Cadence.DAILY)
+    cron = models.CharField(
+        max_length=100, blank=True, validators=[clock.validate_cron], help_text="For that cadence: minute hour day month weekday, like 5 4-14 * * *."
+    )
     at_time = models.TimeField(null=True, blank=True, help_text="Local time of day.")
     day = models.PositiveSmallIntegerField(default=1, help_text="Day of the week (1 = Monday) or of the month, where the cadence has one.")
     time_zone = models.CharField(max_length=60, default="UTC", validators=[clock.validate_zone])
     is_active = models.BooleanField(default=True)
+    notices = models.CharField(
+        max_length=8, choices=Notices, default=Notices.ALWAYS, help_text="Whether a webhook is told what it found, where there is one."
+    )
+    webhook = models.CharField(max_length=500, blank=True, help_text="env:NAME, or an address, which is kept encrypted.")
     next_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
@@ -681,8 +716,11 @@ class UpkeepRun(models.Model):
     started_at = models.DateTimeField(null=True)
     beat_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    is_dry = models.BooleanField("only looked", default=False, help_text="It changed nothing, here and elsewhere, and told nobody.")
     message = models.TextField(blank=True)
     details = models.JSONField(default=dict, blank=True)
+    notice = models.TextField(blank=True, help_text="What a webhook was to be told, in Slack's words.")
+    noticed = models.CharField(max_length=300, blank=True, help_text="What became of that.")
 
     class Meta:
         ordering = ["-pk"]

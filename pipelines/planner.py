@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise, takewhile
 from pathlib import Path
 from time import time as time_now
 
@@ -49,14 +50,21 @@ def owed_windows(pipeline: Pipeline, since: datetime, until: datetime) -> Iterat
     """The windows that the pipeline owes between two instants, in order; none when it only runs by hand."""
     if pipeline.cadence == Cadence.MANUAL:
         return
+    if pipeline.cadence == Cadence.ONCE:
+        # the day on which it was made, or is to begin: one window, whenever that was
+        begins = clock.day_start(pipeline.starts_on, pipeline.time_zone) if pipeline.starts_on else pipeline.created_at
+        window = clock.window_at(pipeline.cadence, pipeline.time_zone, begins)
+        if window[1] > since and window[0] < until:
+            yield window
+        return
     first = clock.day_start(pipeline.starts_on or pipeline.created_at.astimezone(clock.zone(pipeline.time_zone)).date(), pipeline.time_zone)
-    yield from clock.windows(pipeline.cadence, pipeline.time_zone, max(since, first), until)
+    yield from clock.windows(pipeline.rhythm, pipeline.time_zone, max(since, first), until)
 
 
 def due_at(pipeline: Pipeline, starts_at: datetime, ends_at: datetime) -> datetime:
     """When a window should be fetched: a snapshot on its first day, else once it has ended and settled."""
     settle = timedelta(minutes=pipeline.settle_minutes)
-    if pipeline.cadence in (Cadence.HOURLY, Cadence.MANUAL) or pipeline.due_time is None:
+    if pipeline.cadence in (Cadence.HOURLY, Cadence.MANUAL, Cadence.CRON) or pipeline.due_time is None:
         return (starts_at if pipeline.is_snapshot else ends_at) + settle
     day = (starts_at if pipeline.is_snapshot else ends_at).astimezone(clock.zone(pipeline.time_zone)).date()
     return clock.local_instant(day, pipeline.due_time or time.min, pipeline.time_zone) + settle
@@ -68,12 +76,21 @@ _REACH = {
     Cadence.DAILY: timedelta(days=3),
     Cadence.WEEKLY: timedelta(days=9),
     Cadence.MONTHLY: timedelta(days=33),
+    Cadence.ONCE: timedelta(days=3),
 }
 
 
 def coming_due(pipeline: Pipeline, now: datetime, until: datetime) -> Iterator[tuple[datetime, tuple[datetime, datetime]]]:
     """When windows fall due after `now` and up to `until`, in order, each with its window."""
-    since = now - timedelta(minutes=pipeline.settle_minutes) - _REACH.get(pipeline.cadence, timedelta())
+    settle = timedelta(minutes=pipeline.settle_minutes)
+    if pipeline.cadence == Cadence.CRON:
+        # by its own times: a window may be a minute long, or years
+        times = pairwise(clock.cron_times(pipeline.cron, pipeline.time_zone, clock.cron_before(pipeline.cron, pipeline.time_zone, now - settle)))
+        yield from takewhile(
+            lambda found: found[0] <= until, ((due_at(pipeline, *window), window) for window in times if due_at(pipeline, *window) > now)
+        )
+        return
+    since = now - settle - _REACH.get(pipeline.cadence, timedelta())
     for window in owed_windows(pipeline, since, until + timedelta(seconds=1)):
         due = due_at(pipeline, *window)
         if now < due <= until:
@@ -84,7 +101,7 @@ def next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
     """The next time that the schedule runs it; None when it is paused or runs by hand."""
     if pipeline.is_paused or pipeline.cadence == Cadence.MANUAL:
         return None
-    until = now + timedelta(minutes=pipeline.settle_minutes) + 2 * _REACH[pipeline.cadence]
+    until = now + timedelta(minutes=pipeline.settle_minutes) + 2 * _REACH.get(pipeline.cadence, timedelta(days=4 * 366))
     return next((due for due, _ in coming_due(pipeline, now, until)), None)
 
 
@@ -95,7 +112,9 @@ def plan(pipeline: Pipeline, now: datetime) -> int:
     due = [window for window in owed_windows(pipeline, since, now) if due_at(pipeline, *window) <= now]
     if pipeline.is_snapshot:
         due = due[-1:]
-    have = set(ScheduleBlock.objects.filter(pipeline=pipeline, starts_at__gte=since - timedelta(days=32)).values_list("starts_at", flat=True))
+    # the first window may have begun long before `since`: a month, or of a cron expression whatever it says
+    first = due[0][0] if due else since
+    have = set(ScheduleBlock.objects.filter(pipeline=pipeline, starts_at__gte=min(first, since)).values_list("starts_at", flat=True))
     fresh = [window for window in due if window[0] not in have][:MOST_NEW_BLOCKS]
     make(pipeline, fresh, trigger=Trigger.SCHEDULE, asked_by=SCHEDULE.name)
     return len(fresh)
@@ -343,7 +362,7 @@ def _windows(order: Order, pipeline: Pipeline, now: datetime) -> list[tuple[tupl
     if order.windows is not None:
         there = {block.starts_at: block for block in have.filter(starts_at__in=[start for start, _ in order.windows])}
         return [(window, there.get(window[0])) for window in sorted(order.windows)]
-    current = clock.window_at(pipeline.cadence, pipeline.time_zone, now)
+    current = clock.window_at(pipeline.rhythm, pipeline.time_zone, now)
     if order.starts_at is None and order.ends_at is None and (pipeline.is_snapshot or pipeline.cadence == Cadence.MANUAL):
         # a snapshot's older windows can't be read any more: what the source holds belongs to the present one
         windows = {current[0]: current}
@@ -352,7 +371,7 @@ def _windows(order: Order, pipeline: Pipeline, now: datetime) -> list[tuple[tupl
         # with no bounds: what is owed within the horizon and settled by now
         since = order.starts_at or now - timedelta(days=settings.PLAN_HORIZON_DAYS)
         until = order.ends_at or now
-        cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
+        cadence = "daily" if pipeline.cadence in (Cadence.MANUAL, Cadence.ONCE) else pipeline.rhythm
         explicit = order.starts_at is not None or order.ends_at is not None
         source = clock.windows(cadence, pipeline.time_zone, since, until) if explicit else owed_windows(pipeline, since, until)
         windows = {start: (start, end) for start, end in source if end <= until or pipeline.is_snapshot}

@@ -45,12 +45,35 @@ class Account:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a source or a portal. `name` is the field name, `label` what people read, `type` one of COLUMN_TYPES."""
+    """A column of a source or a portal. `name` is the field name, `label` what people read, `type` one of COLUMN_TYPES.
+
+    `portal_type` is the type on a portal that has finer ones (int, float, date, timestamp, json, text), or "".
+    """
 
     name: str
     type: str = "text"
     label: str = ""
     description: str = ""
+    portal_type: str = ""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a portal is to say of a dataset, and of the one table of it that is published.
+
+    `fields` are what the city knows of the dataset, by the names of the catalog: title, description, excerpt, limitations,
+    collection_method, information_url, category, topics, civic_issues, department, section, unit, steward_email, licence,
+    refresh_rate (in the words of the portal's public: "Annually"), tags (a list), organization, published_on, is_retired,
+    and what `portal_fields` adds. `table` is the table's name there, `format` what the public is told that it is (csv, geojson), `origin` the
+    address that its rows come from. `columns` has the dictionary. `key` names a row.
+    """
+
+    fields: Mapping[str, Any]
+    table: str
+    columns: tuple[Column, ...] = ()
+    key: tuple[str, ...] = ()
+    format: str = "csv"
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,6 +207,8 @@ class Connector(ABC):
     can_list: ClassVar[bool] = False
     #: It asks the devices of an inventory: `FetchRequest.options["devices"]` has the units of its newest edition.
     wants_devices: ClassVar[bool] = False
+    #: What the portal says of a dataset is told by us (`introduce`): titles, notes, the dictionary.
+    can_introduce: ClassVar[bool] = False
     #: The portal keeps nothing between publications: each one sends every row, from the first, whatever it sent before.
     publishes_whole: ClassVar[bool] = False
     #: What the last `fetch` or `listing` could not bring; the rest of it came.
@@ -285,6 +310,14 @@ class Connector(ABC):
         )
 
     # a publisher
+    def introduce(self, resource: str, about: About) -> tuple[str, ...]:
+        """Make the portal say of the dataset what `about` says; make dataset and table where there are none. Rows are left alone.
+
+        Returns what changed, each in words; () where the portal said all of it already. Only a kind that `can_introduce` is asked.
+        Raises PipelineError.
+        """
+        raise self._cannot_change("be told what to say of a dataset", "cannot-introduce", "Edit the dataset on the portal itself.")
+
     def preflight(self, resource: str, *, columns: Iterable[Column], key: tuple[str, ...], replaces: bool = False) -> tuple[Column, ...]:
         """Check that the portal can take these columns by this key; return the portal's columns. Raises SetupError.
 

@@ -102,7 +102,7 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     }
     for block in blocks.values():
         block.pipeline = pipeline  # its number for export asks for it
-    cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
+    cadence = "daily" if pipeline.cadence in (Cadence.MANUAL, Cadence.ONCE) else pipeline.rhythm
     owed = {window[0] for window in planner.owed_windows(pipeline, since, end)}
     windows = {start: (start, finish) for start, finish in clock.windows(cadence, pipeline.time_zone, since, end) if start >= since}
     for start, block in blocks.items():

@@ -43,14 +43,19 @@ def late_promises(pipelines: Iterable[Pipeline], now: datetime) -> list[LateProm
     return late
 
 
+#: Rates that name no day on which new data is owed; what is called real-time is owed as data by the hour is.
+UNPROMISED = (RefreshRate.IRREGULAR, RefreshRate.NEVER)
+HOURLY = (RefreshRate.REAL_TIME, RefreshRate.HOURLY)
+
+
 def promised_by(dataset: Dataset, now: datetime) -> tuple[datetime, datetime] | None:
     """Up to which instant data was promised, and since when it should have been here; None where nothing was promised.
 
     A period's data is due at `promise_time` of the day after it, or by the end of that day; an hour's within the next hour.
     """
-    if dataset.refresh_rate == RefreshRate.IRREGULAR:
+    if dataset.is_retired or dataset.refresh_rate in UNPROMISED:
         return None
-    if dataset.refresh_rate == RefreshRate.HOURLY:
+    if dataset.refresh_rate in HOURLY:
         through = now.replace(minute=0, second=0, microsecond=0) - clock.HOUR
         return through, through + clock.HOUR
     zone = settings.TIME_ZONE
@@ -66,14 +71,19 @@ def promised_by(dataset: Dataset, now: datetime) -> tuple[datetime, datetime] | 
 def _period_start(rate: str, day: date) -> date:
     if rate == RefreshRate.WEEKLY:
         return day - timedelta(days=day.weekday())
+    if rate == RefreshRate.FORTNIGHTLY:
+        # two weeks from Monday to Sunday, counted since the first Monday of the calendar
+        return day - timedelta(days=(day.toordinal() - 1) % 14)
     if rate == RefreshRate.MONTHLY:
         return day.replace(day=1)
     if rate == RefreshRate.QUARTERLY:
         return day.replace(month=(day.month - 1) // 3 * 3 + 1, day=1)
+    if rate == RefreshRate.HALF_YEARLY:
+        return day.replace(month=1 if day.month < 7 else 7, day=1)
     return day.replace(month=1, day=1) if rate == RefreshRate.YEARLY else day
 
 
 def promise_words(dataset: Dataset) -> str:
     """The promise as people read it: "Daily by 07:00"."""
-    by = f" by {dataset.promise_time:%H:%M}" if dataset.promise_time and dataset.refresh_rate != RefreshRate.HOURLY else ""
+    by = f" by {dataset.promise_time:%H:%M}" if dataset.promise_time and dataset.refresh_rate not in HOURLY else ""
     return f"{dataset.get_refresh_rate_display()}{by}"

@@ -43,6 +43,10 @@ def cadence_words(pipeline: Pipeline) -> str:
     where = "" if pipeline.time_zone == settings.TIME_ZONE else f", {pipeline.time_zone}"
     if pipeline.cadence == Cadence.MANUAL:
         return "Only by hand"
+    if pipeline.cadence == Cadence.ONCE:
+        return "Once"
+    if pipeline.cadence == Cadence.CRON:
+        return f"{clock.cron_words(pipeline.cron)}{f', {settle} min later' if settle else ''}{where}"
     if pipeline.cadence == Cadence.HOURLY:
         moment = "begins" if pipeline.is_snapshot else "has ended"
         return f"Every hour, {f'{settle} min after' if settle else 'when'} it {moment}{where}"
@@ -133,7 +137,7 @@ def pipeline_lines(pipelines: Iterable[Pipeline], now: datetime, days: int = GRI
     for pipeline in pipelines:
         # most pipelines share a rhythm: what one owes is counted once for all of them
         rhythm = (
-            pipeline.cadence, pipeline.time_zone, pipeline.starts_on or pipeline.created_at.date(),
+            pipeline.rhythm, pipeline.time_zone, pipeline.starts_on or pipeline.created_at.date(),
             pipeline.settle_minutes, pipeline.due_time, pipeline.is_snapshot,
         )  # fmt: skip
         if rhythm not in owed:

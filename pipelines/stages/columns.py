@@ -207,7 +207,7 @@ def wanted(state: SourceState, pipeline: Pipeline) -> tuple[Column, ...]:
     told = {column.name: column for column in state.columns}
     names = pipeline.columns or list(told)
     missing = [name for name in names if name not in told]
-    seen = set(pipeline.dataset.columns.filter(name__in=missing, seen_at__isnull=False).values_list("name", flat=True)) if missing else set()
+    seen = {column.name for column in pipeline.dictionary() if column.seen_at and column.name in missing} if missing else set()
     now = [[column.name, column.type] for column in state.columns]
     _stop_if_gone(pipeline, now, also=[name for name in missing if name not in seen or not set(names) & set(told)])
     left_out = [name for name in pipeline.key if name not in names]
@@ -226,31 +226,32 @@ def describe_columns(pipeline: Pipeline, columns: tuple[Column, ...], note: Note
 
     `stats` is what the source says of the values of its columns, by name.
     """
-    known = {column.name: column for column in pipeline.dataset.columns.all()}
+    known = {column.name: column for column in pipeline.dictionary()}
     taken = {column.name for column in columns}
     if missing := [name for name in pipeline.columns if name not in taken]:
         note.warn(f"The pipeline names {', '.join(missing)}, which the source no longer has. The rest is read.")
     if new := [column for column in columns if column.name not in known]:
         lines = [
             DatasetColumn(
-                dataset=pipeline.dataset, position=position, name=column.name, type=column.type, is_published=not known,
-                label=column.label[:200], description=column.description, told=_short((stats or {}).get(column.name) or {}),
+                dataset=pipeline.dataset, part=pipeline.part, position=position, name=column.name, type=column.type, is_published=not known,
+                portal_type=column.portal_type, label=column.label[:200], description=column.description,
+                told=_short((stats or {}).get(column.name) or {}),
             )
             for position, column in enumerate(columns) if column in new
         ]  # fmt: skip
         # another block of the pipeline may be writing the same dictionary now
         DatasetColumn.objects.bulk_create(lines, ignore_conflicts=True)
-        known = {column.name: column for column in pipeline.dataset.columns.all()}
+        known = {column.name: column for column in pipeline.dictionary()}
     for position, column in enumerate(columns):
         old = known[column.name]
         words = {"label": old.label or column.label[:200], "description": old.description or column.description}
         if stats is not None:
             words["told"] = _short(stats.get(column.name) or {})
-        now = {"position": position, "type": column.type, **words}
+        now = {"position": position, "type": column.type, **words, **({"portal_type": column.portal_type} if column.portal_type else {})}
         if changed := {name: value for name, value in now.items() if getattr(old, name) != value}:
             # by name: what a steward writes meanwhile into the other fields must not be undone
             DatasetColumn.objects.filter(pk=old.pk).update(**changed)
-    pipeline.dataset.columns.filter(name__in=taken).update(seen_at=Now())
+    pipeline.dataset.columns.filter(part=pipeline.part, name__in=taken).update(seen_at=Now())
 
 
 def _short(value: Any) -> Any:

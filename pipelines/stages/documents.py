@@ -170,9 +170,9 @@ class Desk:
         """The table's columns stand in the dataset's dictionary, those that tell the device as what stays inside."""
         if self._described:
             return
-        new = set(INSIDE) - set(self.pipeline.dataset.columns.values_list("name", flat=True))
+        new = set(INSIDE) - {column.name for column in self.pipeline.dictionary()}
         describe_columns(self.pipeline, tuple(Column(name, kind) for name, kind in columns), self.note)
-        DatasetColumn.objects.filter(dataset=self.pipeline.dataset, name__in=new).update(is_published=False)
+        DatasetColumn.objects.filter(dataset=self.pipeline.dataset, part=self.pipeline.part, name__in=new).update(is_published=False)
         self._described = True
 
     def counts(self) -> Counts:

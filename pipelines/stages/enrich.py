@@ -349,12 +349,13 @@ def _shelved(run: Run, file: Path, entry: CatalogEntry, sha256: str, rows: int |
 
 def _describe(pipeline: Pipeline, asked: list[Enrichment]) -> None:
     """The new columns stand in the dataset's dictionary; like every column that comes later, they stay inside until a steward lets them out."""
-    columns = pipeline.dataset.columns
+    columns = pipeline.dataset.columns.filter(part=pipeline.part)
     last = columns.aggregate(last=Max("position"))["last"] or 0
     for place, one in enumerate(asked, 1):
         words = f"{one.layer.title}: the {one.layer.key_property} of the area in which {one.lon_column}, {one.lat_column} lies."
         DatasetColumn.objects.get_or_create(
             dataset=pipeline.dataset,
+            part=pipeline.part,
             name=one.column,
             defaults={"position": last + place, "type": "text", "description": words, "is_published": False},
         )

@@ -15,14 +15,18 @@ from pipelines.connectors.base import SourceState
 from pipelines.models import Pipeline
 from pipelines.stages.note import Note
 
-#: The words of portals for a rate that is certainly one of ours; "every 2 weeks" is none, and a steward chooses.
+#: The words of portals for a rate that is certainly one of ours; of another, "three times a week", a steward chooses.
 RATES = {
+    RefreshRate.REAL_TIME: ("real time", "realtime"),
     RefreshRate.HOURLY: ("hourly", "every hour", "once an hour", "pt1h", "r/pt1h"),
     RefreshRate.DAILY: ("daily", "every day", "nightly", "every night", "once a day", "p1d", "r/p1d"),
     RefreshRate.WEEKLY: ("weekly", "every week", "once a week", "every 7 days", "p1w", "p7d", "r/p1w", "r/p7d"),
+    RefreshRate.FORTNIGHTLY: ("bi weekly", "biweekly", "fortnightly", "every two weeks", "every 2 weeks", "every 14 days", "p2w", "r/p2w"),
     RefreshRate.MONTHLY: ("monthly", "every month", "once a month", "p1m", "r/p1m"),
     RefreshRate.QUARTERLY: ("quarterly", "every quarter", "every 3 months", "every three months", "once a quarter", "p3m", "r/p3m"),
+    RefreshRate.HALF_YEARLY: ("semi annually", "semiannually", "half yearly", "twice a year", "every 6 months", "every six months", "p6m", "r/p6m"),
     RefreshRate.YEARLY: ("yearly", "annually", "annual", "every year", "once a year", "every 12 months", "p1y", "r/p1y"),
+    RefreshRate.NEVER: ("will not be refreshed", "never", "not updated", "historical"),
 }
 _RATE = {words: rate for rate, many in RATES.items() for words in many}
 #: What it says → the field of the dataset that it may fill.
@@ -34,7 +38,7 @@ SHOWN = 80
 
 
 def rate_of(words: str) -> str:
-    """The RefreshRate that these words certainly mean, or "". "Every 2 Weeks" means none. Pure."""
+    """The RefreshRate that these words certainly mean, or "". "Three times a week" means none. Pure."""
     return str(_RATE.get(re.sub(r"[\s_-]+", " ", words).strip(" .").lower(), ""))
 
 

@@ -169,9 +169,10 @@ def _private(words: str, column: str) -> SetupError:
 
 
 def _as_they_are(pipeline: Pipeline, have: list[str]) -> tuple[Column, ...]:
-    told = {column.name: column for column in pipeline.dataset.columns.all()}
+    told = {column.name: column for column in pipeline.dictionary()}
     # a column that nobody described is withheld: better a gap than a leak
-    columns = tuple(Column(name=name, type=told[name].type, label=told[name].label) for name in have if name in told and told[name].is_published)
+    shown = [told[name] for name in have if name in told and told[name].is_published]
+    columns = tuple(Column(one.name, one.type, one.label, one.description, one.portal_type) for one in shown)
     withheld = [name for name in pipeline.key if name not in {column.name for column in columns}]
     if have and withheld:
         raise SetupError(

@@ -114,7 +114,7 @@ def compared(pipeline: Pipeline, stage: str, within: Bounds, *, key: str = "", f
 
 def _days(pipeline: Pipeline, decisions: Iterable[Decision]) -> list[Day]:
     """The windows of the pipeline in which the chosen things lie."""
-    cadence = "daily" if pipeline.cadence == Cadence.MANUAL else pipeline.cadence
+    cadence = "daily" if pipeline.cadence in (Cadence.MANUAL, Cadence.ONCE) else pipeline.rhythm
     chosen: dict[tuple[datetime, datetime], list[Decision]] = defaultdict(list)
     for one in decisions:
         if one.why:

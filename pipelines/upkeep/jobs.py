@@ -141,6 +141,8 @@ def check(job: UpkeepJob) -> None:
         raise ValidationError({"options": 'Give names and values, like {"days": 35}.'})
     if strangers := sorted(set(job.options) - known):
         raise ValidationError({"options": f"{kind.label} has no {', '.join(strangers)}. It knows: {', '.join(sorted(known)) or 'none'}."})
+    if (job.cadence == Cadence.CRON) != bool(job.cron):
+        raise ValidationError({"cron": "A cron expression goes with the cadence “By a cron expression”, and that cadence with an expression."})
     most = {Cadence.WEEKLY: 7, Cadence.MONTHLY: 31}.get(Cadence(job.cadence))
     if most and not 1 <= job.day <= most:
         raise ValidationError({"day": f"Give a day from 1 to {most}."})
@@ -157,8 +159,10 @@ def next_time(job: UpkeepJob, after: datetime) -> datetime | None:
     ValueError where zone or day make no sense.
     """
     at = job.at_time or datetime.min.time()
-    if job.cadence == Cadence.MANUAL:
+    if job.cadence in (Cadence.MANUAL, Cadence.ONCE):
         return None
+    if job.cadence == Cadence.CRON:
+        return next(clock.cron_times(job.cron, job.time_zone, after))
     if job.cadence == Cadence.HOURLY:
         moment = after.astimezone(UTC).replace(minute=at.minute, second=0, microsecond=0)
         return moment if moment > after else moment + clock.HOUR
@@ -186,6 +190,8 @@ def rhythm(job: UpkeepJob) -> str:
     at = f"{job.at_time or datetime.min.time():%H:%M} ({job.time_zone})"
     return {
         Cadence.MANUAL: "only by hand",
+        Cadence.ONCE: "only by hand",
+        Cadence.CRON: f"{clock.cron_words(job.cron)[:1].lower()}{clock.cron_words(job.cron)[1:]} ({job.time_zone})",
         Cadence.HOURLY: f"every hour, {job.at_time.minute if job.at_time else 0} minutes past",
         Cadence.DAILY: f"every day at {at}",
         Cadence.WEEKLY: f"every {WEEKDAYS[(job.day - 1) % 7]} at {at}",
@@ -196,7 +202,7 @@ def rhythm(job: UpkeepJob) -> str:
 def plan(now: datetime) -> int:
     """Give every active job that has none its next time. Returns how many got one; a job is not begun by having been made."""
     fresh = 0
-    for job in UpkeepJob.objects.filter(is_active=True, next_at=None).exclude(cadence=Cadence.MANUAL):
+    for job in UpkeepJob.objects.filter(is_active=True, next_at=None).exclude(cadence__in=[Cadence.MANUAL, Cadence.ONCE]):
         try:
             fresh += UpkeepJob.objects.filter(pk=job.pk, next_at=None).update(next_at=next_time(job, now))
         except ValueError as error:

@@ -162,7 +162,7 @@ def _publish(block: ScheduleBlock, workdir: Path, output: Output | None) -> Outc
         rows = sum(entry.rows or 0 for entry in entries)
         words = f"{rows:,} rows would be considered for {where}; its release is applied in the warehouse, which a simulation leaves alone"
         return Outcome(blocks.Counts(rows_in=rows, unchanged=rows), message=words)
-    shown = set(pipeline.dataset.columns.filter(is_published=True).values_list("name", flat=True))
+    shown = {column.name for column in pipeline.dictionary() if column.is_published}
     for entry in entries:
         names = [name for name, _ in entry.metadata.get("columns", []) if name in shown]
         rows = _rows(entry, workdir)

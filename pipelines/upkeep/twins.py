@@ -91,8 +91,8 @@ def _dataset(pipeline: Pipeline) -> Dataset:
         },
     )
     for column in real.columns.all():
-        told = {name: getattr(column, name) for name in ("position", "label", "type", "description", "is_published")}
-        DatasetColumn.objects.update_or_create(dataset=made, name=column.name, defaults=told)
+        told = {name: getattr(column, name) for name in ("position", "label", "type", "portal_type", "description", "is_published")}
+        DatasetColumn.objects.update_or_create(dataset=made, part=column.part, name=column.name, defaults=told)
     return made
 
 

@@ -52,7 +52,15 @@ LOADING = (Stage.STANDARDIZE, Stage.ENRICH, Stage.AGGREGATE, Stage.LOAD)
 IMAGE = "opendata_ops:local"
 #: The exit codes with which docker says that it could not run the program at all.
 DOCKERS_OWN = (125, 126, 127)
-HOURS = {Cadence.HOURLY: 1, Cadence.DAILY: 24, Cadence.MANUAL: 24, Cadence.WEEKLY: 7 * 24, Cadence.MONTHLY: 30 * 24}
+HOURS = {
+    Cadence.HOURLY: 1,
+    Cadence.CRON: 1,
+    Cadence.ONCE: 24,
+    Cadence.DAILY: 24,
+    Cadence.MANUAL: 24,
+    Cadence.WEEKLY: 7 * 24,
+    Cadence.MONTHLY: 30 * 24,
+}
 
 
 class BlocksCommand(OpsCommand, ABC):
