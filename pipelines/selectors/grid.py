@@ -111,7 +111,9 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     newest_due = max((start for start in owed if planner.due_at(pipeline, *windows[start]) <= now), default=None) if owed <= windows.keys() else None
     squares = {start: _square(pipeline, windows[start], blocks.get(start), start in owed, newest_due, shade, now) for start in sorted(windows)}
     bad = [square for square in squares.values() if square.face in (faces.MISSING, faces.FAILED, faces.CRASHED)]
-    lay = {"hourly": _by_hour, "weekly": _by_week, "monthly": _by_month}.get(cadence, _by_day)
+    # a cron expression may name several times of a day
+    often = len({start.astimezone(zone).date() for start in squares}) < len(squares)
+    lay = {"hourly": _by_hour, "weekly": _by_week, "monthly": _by_month}.get(cadence, _by_hour if often else _by_day)
     word, columns, rows = lay(squares, blocks, zone, first, last)
     begun = len(rows)
     # from before the first owed window there is nothing to draw
@@ -137,8 +139,8 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
 
 
 def _first_of_page(cadence: str, last: date) -> date:
-    """The first day of a page that ends on `last`: 28 days of hours, 13 months of days or weeks, 6 years of months."""
-    if cadence == Cadence.HOURLY:
+    """The first day of a page that ends on `last`: 28 days of hours or of a cron expression, 13 months of days or weeks, 6 years of months."""
+    if cadence in (Cadence.HOURLY, Cadence.CRON):
         return last - timedelta(days=GRID_DAYS - 1)
     if cadence == Cadence.MONTHLY:
         return date(last.year - 5, 1, 1)

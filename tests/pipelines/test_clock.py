@@ -1,7 +1,7 @@
 """Time: windows tile it without a gap or an overlap, in every zone, and local times mean what people mean."""
 
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -15,7 +15,7 @@ ZONES = ["America/Chicago", "America/Los_Angeles", "Australia/Lord_Howe"]
 ODD_ZONES = [
     *ZONES, "UTC", "Asia/Kathmandu", "Asia/Beirut", "Africa/Cairo", "America/Havana", "America/Santiago", "America/Sao_Paulo", "Pacific/Apia",
 ]  # fmt: skip
-CADENCES = ["hourly", "daily", "weekly", "monthly"]
+CADENCES = ["hourly", "daily", "weekly", "monthly", "20 7 * * 4", "5 4-14 * * *", "0 */6 * * *", "30 1 * * *", "30 2 1 * *"]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -121,3 +121,18 @@ def test_a_window_is_told_in_its_own_zone(start, hours, words):
 def test_a_zone_that_does_not_exist_is_refused_by_name(name):
     with pytest.raises(ValidationError, match="is not a time zone"):
         clock.validate_zone(name)
+
+
+def test_a_cron_expression_is_told_in_words_and_one_that_never_comes_is_refused():
+    assert clock.cron_words("20 7 * * 4") == "At 07:20 on Thursday"
+    assert clock.cron_words("at noon") == "at noon"
+    for wrong in ("20 7 * *", "61 * * * *", "0 0 31 2 *", "", "@once"):
+        with pytest.raises(ValidationError, match="minute, hour, day, month and weekday"):
+            clock.validate_cron(wrong)
+
+
+def test_a_cron_time_that_the_clock_skips_comes_and_one_that_it_repeats_comes_once():
+    spring = list(islice(clock.cron_times("30 2 * * *", "America/Toronto", datetime(2026, 3, 7, 5, tzinfo=UTC)), 3))
+    assert [str(moment.astimezone(clock.zone("America/Toronto")))[:16] for moment in spring] == ["2026-03-07 02:30", "2026-03-08 03:00", "2026-03-09 02:30"]
+    autumn = list(islice(clock.cron_times("30 1 * * *", "America/Toronto", datetime(2026, 10, 31, 4, tzinfo=UTC)), 3))
+    assert len({moment.astimezone(clock.zone("America/Toronto")).date() for moment in autumn}) == 3

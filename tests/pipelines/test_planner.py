@@ -85,7 +85,32 @@ def test_a_window_is_never_due_before_there_is_something_to_read(cadence, zone, 
         assert planner.due_at(one, start, end) >= (start if snapshot else end) + timedelta(minutes=settle)
 
 
+def test_a_cron_expression_says_when_a_snapshot_is_due():
+    one = Pipeline(cadence="cron", cron="7 7 1 * *", time_zone="America/Toronto", starts_on=date(2020, 1, 1))
+    due = planner.next_due(one, NOW)
+    assert str(due.astimezone(clock.zone("America/Toronto")))[:16] == "2026-12-01 07:07"
+    leap = Pipeline(cadence="cron", cron="0 0 29 2 *", time_zone="UTC", starts_on=date(2020, 1, 1))
+    assert planner.next_due(leap, NOW).date() == date(2028, 2, 29)
+
+
 # the tick
+
+
+@pytest.mark.django_db
+def test_a_cron_pipeline_gets_its_newest_block_once():
+    one = pipeline(window_column="", cadence="cron", cron="5 4-14 * * *")
+    planner.tick(NOW)
+    [block] = made(one)
+    assert f"{block.due_at.astimezone(clock.zone(CHICAGO)):%H:%M}" == "06:05"
+    assert planner.tick(NOW)["made"] == 0
+    assert planner.tick(NOW + HOUR)["made"] == 1
+
+
+@pytest.mark.django_db
+def test_what_is_to_run_once_runs_once():
+    one = pipeline(window_column="", cadence="once", starts_on=NOW.date())
+    assert [planner.tick(NOW + days * DAY)["made"] for days in range(3)] == [1, 0, 0]
+    assert planner.next_due(one, NOW + DAY) is None
 
 
 @pytest.mark.django_db
