@@ -79,7 +79,8 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     zone = clock.zone(pipeline.time_zone)
     today = now.astimezone(zone).date()
     last = min(until or today, today)
-    first = _first_of_page(pipeline.cadence, last)
+    layout = _layout(pipeline, now)
+    first = _first_of_page(layout, last)
     since, end = clock.day_start(first, pipeline.time_zone), clock.day_start(last + timedelta(days=1), pipeline.time_zone)
     blocks = {
         block.starts_at: block
@@ -111,9 +112,7 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     newest_due = max((start for start in owed if planner.due_at(pipeline, *windows[start]) <= now), default=None) if owed <= windows.keys() else None
     squares = {start: _square(pipeline, windows[start], blocks.get(start), start in owed, newest_due, shade, now) for start in sorted(windows)}
     bad = [square for square in squares.values() if square.face in (faces.MISSING, faces.FAILED, faces.CRASHED)]
-    # a cron expression may name several times of a day
-    often = len({start.astimezone(zone).date() for start in squares}) < len(squares)
-    lay = {"hourly": _by_hour, "weekly": _by_week, "monthly": _by_month}.get(cadence, _by_hour if often else _by_day)
+    lay = {"hourly": _by_hour, "weekly": _by_week, "monthly": _by_month}.get(layout, _by_day)
     word, columns, rows = lay(squares, blocks, zone, first, last)
     begun = len(rows)
     # from before the first owed window there is nothing to draw
@@ -138,9 +137,17 @@ def block_grid(pipeline: Pipeline, now: datetime, until: date | None = None) -> 
     )
 
 
+def _layout(pipeline: Pipeline, now: datetime) -> str:
+    """By which cadence's table its windows are drawn: a cron expression that names several times of a day is drawn by the hour."""
+    if pipeline.cadence != Cadence.CRON:
+        return pipeline.cadence
+    week = clock.windows(pipeline.cron, pipeline.time_zone, now - 7 * clock.DAY, now)
+    return Cadence.HOURLY if any(end - start < 23 * clock.HOUR for start, end in week) else Cadence.DAILY
+
+
 def _first_of_page(cadence: str, last: date) -> date:
-    """The first day of a page that ends on `last`: 28 days of hours or of a cron expression, 13 months of days or weeks, 6 years of months."""
-    if cadence in (Cadence.HOURLY, Cadence.CRON):
+    """The first day of a page that ends on `last`: 28 days of hours, 13 months of days or weeks, 6 years of months."""
+    if cadence == Cadence.HOURLY:
         return last - timedelta(days=GRID_DAYS - 1)
     if cadence == Cadence.MONTHLY:
         return date(last.year - 5, 1, 1)
