@@ -102,6 +102,13 @@ def test_longer_windows_make_a_calendar(city, name, columns, word):
     assert set(ScheduleBlock.objects.filter(pipeline=city.pipelines[name], starts_at__gte=since).values_list("starts_at", flat=True)) <= shown
 
 
+@pytest.mark.parametrize(("cron", "word"), [("5 4-14 * * *", "Day"), ("7 7 1 * *", "Month")])
+def test_a_cron_expression_is_drawn_by_the_hour_where_it_comes_several_times_a_day(city, cron, word):
+    one = city.pipelines["requests"]
+    one.cadence, one.cron, one.window_column = "cron", cron, ""
+    assert block_grid(one, city.now).row_word == word
+
+
 def test_a_calendar_ends_where_the_pipeline_began(city):
     drawn = grid(city, "requests")
     assert len(drawn.rows) == 3  # sixty days touch three months
@@ -142,6 +149,8 @@ def test_an_unknown_tab_or_pipeline_is_not_found(viewer):
         ({"cadence": "weekly"}, "Every Monday at 00:00"),
         ({"cadence": "monthly"}, "On the 1st of every month at 00:00"),
         ({"cadence": "manual"}, "Only by hand"),
+        ({"cadence": "cron", "cron": "20 7 * * 4", "time_zone": "America/Toronto"}, "At 07:20 on Thursday, America/Toronto"),
+        ({"cadence": "once"}, "Once"),
     ],
 )
 def test_a_rhythm_is_told_in_words(values, words):
