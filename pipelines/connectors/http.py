@@ -809,6 +809,11 @@ def _sentence(said: Any) -> str:
     # MDS and OAuth: a word in "error", the sentence in "error_description"
     text = source.get("message") or source.get("error_description") or (inner if isinstance(inner, str) else "") or ""
     code = source.get("errorCode") or source.get("code") or source.get("__type")
+    if not text and "__type" in source:
+        # CKAN's Validation Error: field by field what is wrong
+        text = "; ".join(
+            f"{name}: {' '.join(map(str, said)) if isinstance(said, list) else said}" for name, said in source.items() if name != "__type"
+        )
     text = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())[:300]
     return f"{text} ({code})" if text and isinstance(code, str) else text
 
