@@ -130,6 +130,10 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": [NONE],
     }
 }
+#: Slack-compatible webhooks that upkeep jobs tell their findings: in production (ENVIRONMENT=prod) where a job names none of its own,
+#: and elsewhere in place of whatever a job names.
+NOTICE_WEBHOOK = env.str("NOTICE_WEBHOOK", "")
+NOTICE_WEBHOOK_TEST = env.str("NOTICE_WEBHOOK_TEST", "")
 #: Host names, host:port or CIDRs that connectors may reach although they are private addresses.
 OUTBOUND_ALLOW = env.list("OUTBOUND_ALLOW", default=[])
 if (VAR_DIR / "practice.json").exists():

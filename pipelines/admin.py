@@ -21,7 +21,7 @@ from catalog.audit import Actor
 from pipelines import blocks, clock, planner, secrets
 from pipelines.connectors import base as connectors
 from pipelines.errors import PipelineError, SetupError
-from pipelines.forms import CLEAR, PARAMETER, SECRET, AfterStepForm, PipelineForm, ProviderForm, ReasonForm, provider_form
+from pipelines.forms import CLEAR, PARAMETER, SECRET, AfterStepForm, PipelineForm, ProviderForm, ReasonForm, is_address, provider_form
 from pipelines.importers import registry
 from pipelines.models import (
     AfterRun,
@@ -516,11 +516,22 @@ class RejectedRowAdmin(ReadOnlyAdmin):
 
 
 class UpkeepJobForm(forms.ModelForm):
-    """A job's kind is one of those that there are, and its options are those that the kind knows."""
+    """A job's kind is one of those that there are, and its options are those that the kind knows.
+
+    Its webhook is write-only, as every secret: an empty field keeps what is stored, "forget" removes it, a new value is sealed.
+    """
+
+    new_webhook = forms.CharField(
+        required=False,
+        label="Webhook",
+        help_text="The address of a Slack-compatible webhook, or env:NAME. Leave it empty to keep what is set; where none is, that of the settings.",
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 40}),
+    )
+    forget_webhook = forms.BooleanField(required=False, label="Forget the webhook")
 
     class Meta:
         model = UpkeepJob
-        fields = ["title", "kind", "pipelines", "options", "cadence", "cron", "at_time", "day", "time_zone", "notices", "webhook", "is_active"]
+        fields = ["title", "kind", "pipelines", "options", "cadence", "cron", "at_time", "day", "time_zone", "notices", "is_active"]
         help_texts = {"options": 'Names and values, like {"days": 35}. Empty: {}, which is what the kind does by default.'}
 
     def __init__(self, *args, **kwargs):
@@ -528,12 +539,29 @@ class UpkeepJobForm(forms.ModelForm):
         known = [(name, f"{kind.label}: {', '.join(option.name for option in kind.options) or 'no options'}") for name, kind in jobs.kinds().items()]
         self.fields["kind"] = forms.ChoiceField(choices=sorted(known), help_text="Behind each, the options that it knows.")
         self.fields["pipelines"].queryset = Pipeline.objects.order_by("title")
+        if self.instance.webhook:
+            self.fields["new_webhook"].widget.attrs["placeholder"] = f"set: {secrets.describe(self.instance.webhook)}"
 
     def clean(self):
         cleaned = super().clean()
         given = {name: cleaned[name] for name in ("kind", "options", "cadence", "cron", "day") if name in cleaned}
         if len(given) == 5:
             jobs.check(UpkeepJob(title=cleaned.get("title", ""), **given))
+        fresh = cleaned.get("new_webhook", "")
+        if fresh and not fresh.startswith(secrets.ENV) and not is_address(fresh):
+            self.add_error("new_webhook", "A webhook’s address begins with https://.")
+        elif fresh:
+            try:
+                sealed = secrets.seal(fresh)
+            except SetupError as error:
+                self.add_error("new_webhook", f"{error.message} {error.next_step}")
+            else:
+                if len(sealed) > UpkeepJob._meta.get_field("webhook").max_length:
+                    self.add_error("new_webhook", "This address is too long to be kept encrypted: keep it in a variable and enter env:NAME.")
+                else:
+                    self.instance.webhook = sealed
+        elif cleaned.get("forget_webhook"):
+            self.instance.webhook = ""
         return cleaned
 
 
@@ -541,10 +569,24 @@ class UpkeepJobForm(forms.ModelForm):
 class UpkeepJobAdmin(Audited, admin.ModelAdmin):
     audit_kind, audit_name = "upkeep", "title"
     form = UpkeepJobForm
+    fields = [
+        "title", "kind", "pipelines", "options", "cadence", "cron", "at_time", "day", "time_zone", "next_at", "notices", "new_webhook",
+        "forget_webhook", "is_active",
+    ]  # fmt: skip
     list_display = ["title", "kind", "rhythm", column("next_at", "next"), "is_active"]
     list_filter = ["kind", "is_active"]
     filter_horizontal = ["pipelines"]
     readonly_fields = ["next_at"]
+
+    def audit_changes(self, form) -> dict:
+        """Of the webhook only that it was changed."""
+        changes = changed_words(form)
+        if changes.pop("new_webhook", None):
+            changes["webhook"] = "webhook set"
+        elif changes.pop("forget_webhook", None):
+            changes["webhook"] = "webhook forgotten"
+        changes.pop("forget_webhook", None)
+        return changes
 
     @admin.display(description="when")
     def rhythm(self, job) -> str:

@@ -328,12 +328,12 @@ class AfterStepForm(forms.ModelForm):
         if kind == AfterStep.Kind.NOTIFY:
             if not secret:
                 self.add_error("new_secret", "Enter the address of the webhook here, or env:NAME: whoever knows it may write to the channel.")
-            elif fresh and not fresh.startswith(secrets.ENV) and not _is_address(fresh):
+            elif fresh and not fresh.startswith(secrets.ENV) and not is_address(fresh):
                 self.add_error("new_secret", "A webhook’s address begins with https://.")
             if target:
                 self.add_error("target", "Leave this empty: the address of a webhook is a secret, and is entered there.")
         elif kind in (AfterStep.Kind.POST, AfterStep.Kind.RELOAD):
-            if not _is_address(target):
+            if not is_address(target):
                 self.add_error("target", "Enter an address like https://api.example.gov/status/reset-cache, without a user name or password.")
         elif kind and not re.fullmatch(_VIEW if kind == AfterStep.Kind.REFRESH else _TABLE, target):
             named = {AfterStep.Kind.REFRESH: "Name the view, like service_requests or public.service_requests."}
@@ -370,7 +370,8 @@ def _host(address: str) -> str:
         return address
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is a web address, without a user name or a space in it."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and not re.search(r"\s", text)

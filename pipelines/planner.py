@@ -283,9 +283,9 @@ def ring_upkeep(now: datetime) -> None:
             async_task(UPKEEP, run_id)
 
 
-def ask_for_upkeep(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON) -> jobs.Answer:
-    """Ask for an upkeep job now, and ring for it: a worker takes it within seconds."""
-    answer = jobs.start(job, actor=actor, reason=reason, trigger=trigger)
+def ask_for_upkeep(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, is_dry: bool = False) -> jobs.Answer:
+    """Ask for an upkeep job now, and ring for it: a worker takes it within seconds. `is_dry`: it is only to look."""
+    answer = jobs.start(job, actor=actor, reason=reason, trigger=trigger, is_dry=is_dry)
     if answer.run:
         async_task(UPKEEP, answer.run.pk)
     return answer

@@ -95,8 +95,8 @@ def history(job: UpkeepJob | None = None, limit: int = HISTORY) -> list[RunLine]
 
 
 def failures() -> list[RunLine]:
-    """Active jobs whose newest run failed. One query."""
-    newest = UpkeepRun.objects.filter(job=OuterRef("job")).order_by("-pk").values("pk")[:1]
+    """Active jobs whose newest run failed, of those that did not only look. One query."""
+    newest = UpkeepRun.objects.filter(job=OuterRef("job"), is_dry=False).order_by("-pk").values("pk")[:1]
     failed = UpkeepRun.objects.filter(state=UpkeepRun.State.FAILED, job__is_active=True, pk=Subquery(newest))
     return [RunLine(run) for run in failed.select_related("job")]
 
@@ -114,8 +114,11 @@ def run_json(run: UpkeepRun | None) -> dict[str, Any] | None:
         "asked_at": run.asked_at.isoformat(),
         "started_at": run.started_at and run.started_at.isoformat(),
         "finished_at": run.finished_at and run.finished_at.isoformat(),
+        "is_dry": run.is_dry,
         "message": run.message,
         "details": run.details,
+        "notice": run.notice,
+        "noticed": run.noticed,
     }
 
 

@@ -277,13 +277,18 @@ def _notify(one: AfterRun) -> str:
     return tell(secrets.reveal(one.step.secret), notices.posts(_ending(one)), owner=_owner(one.step))
 
 
-def tell(address: str, posts: Sequence[dict[str, str]], *, owner: str) -> str:
-    """Post to a Slack-compatible webhook; returns in words that it took them. Raises PipelineError, which never quotes the address."""
+def tell(address: str, posts: Sequence[dict[str, str]], *, owner: str, pause: Callable[[], None] = lambda: None) -> str:
+    """Post to a Slack-compatible webhook; returns in words that it took them. Raises PipelineError, which never quotes the address.
+
+    `pause` is called between two posts.
+    """
     # the address is the secret: whoever knows it may write to the channel
     never_said = _pieces(address)
     secrets.redact.learn(*never_said[:2])  # for the log, where libraries tell of each request by its path
     with _door(owner, never_said) as door:
         for number, payload in enumerate(posts, start=1):
+            if number > 1:
+                pause()
             try:
                 _told(door, address, payload)
             except PipelineError as error:

@@ -8,8 +8,9 @@ one job one run at a time goes on; a constraint of the database keeps that.
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
@@ -27,6 +28,7 @@ from pipelines import clock, secrets
 from pipelines.connectors.base import Parameter
 from pipelines.errors import PipelineError, SetupError
 from pipelines.models import Cadence, Pipeline, Trigger, UpkeepJob, UpkeepRun
+from pipelines.upkeep import telling
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,12 @@ LOST_AFTER = timedelta(minutes=30)
 #: A message that nobody took by then was lost: the tick rings again.
 RING_AFTER = timedelta(seconds=30)
 LONGEST_WORDS = 2_000
+#: A notice is cut into ten posts of 3,000 characters at most; what would come after is not kept either.
+LONGEST_NOTICE = 40_000
+#: A page can show no more of a table, and each run keeps its own.
+MOST_FINDINGS = 5_000
+#: How often a job that walks through a long list gives a sign of life.
+BEAT_SECONDS = 5
 #: Of all cadences, monthly lets the most days pass.
 LONGEST_PAUSE_DAYS = 63
 
@@ -47,9 +55,34 @@ class Note:
 
     run: UpkeepRun
     details: dict[str, Any] = field(default_factory=dict)
+    #: What a webhook is to be told, None where the job says nothing of its own; and whether that is bad news.
+    told: str | None = None
+    is_trouble: bool = False
+    _beat_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether the job is only to look: it changes nothing, here and elsewhere, and says what it would have done."""
+        return self.run.is_dry
+
+    def findings(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Keep what was found, as a table of plain values. Of a very long one the page has the beginning, and how much more there is."""
+        kept = [[_plain(cell) for cell in row] for row in rows]
+        table: dict[str, Any] = {"columns": list(columns), "rows": kept[:MOST_FINDINGS]}
+        self(findings=table | ({"more": len(kept) - MOST_FINDINGS} if len(kept) > MOST_FINDINGS else {}))
+
+    def notice(self, text: str, *, trouble: bool) -> None:
+        """What a webhook is to be told when the run has ended, in Slack's words; `trouble`: something is wrong that a person must mend."""
+        self.told, self.is_trouble = text, trouble
+
+    def walk(self, words: str = "") -> None:
+        """Say `words` where nothing was said for some seconds: to be called at each step of a long walk."""
+        if time.monotonic() - self._beat_at >= BEAT_SECONDS:
+            self(words)
 
     def __call__(self, words: str = "", **details: Any) -> None:
         """Keep `words` as what it does now, and `details` (plain JSON values) with the run. Raises JobLost when it was given up."""
+        self._beat_at = time.monotonic()
         self.details |= details
         changes: dict[str, Any] = {"beat_at": Now(), "details": self.details} | ({"message": _clean(words)} if words else {})
         if not UpkeepRun.objects.filter(pk=self.run.pk, state=UpkeepRun.State.RUNNING).update(**changes):
@@ -69,6 +102,8 @@ class Job(ABC):
     about: ClassVar[str] = ""
     #: What `UpkeepJob.options` may hold; every value is optional and its default a word of text.
     options: ClassVar[tuple[Parameter, ...]] = ()
+    #: It can look without changing anything (`note.is_dry`); one that only ever looks can as well.
+    can_dry: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,6 +128,30 @@ class Job(ABC):
         """The pipelines that the job names, or all of them."""
         named = job.pipelines.select_related("provider", "dataset", "portal")
         return named if job.pipelines.exists() else Pipeline.objects.select_related("provider", "dataset", "portal")
+
+    @classmethod
+    def word(cls, job: UpkeepJob, name: str) -> str:
+        """An option as text without spaces at its ends; its declared default where the job says nothing."""
+        declared = next(option for option in cls.options if option.name == name)
+        return str(job.options.get(name, declared.default) or "").strip()
+
+    @classmethod
+    def words(cls, job: UpkeepJob, name: str) -> list[str]:
+        """An option that is a list, or text with commas or line ends between its parts."""
+        declared = next(option for option in cls.options if option.name == name)
+        given = job.options.get(name, declared.default) or []
+        parts = given if isinstance(given, list) else str(given).replace("\n", ",").split(",")
+        return [text for part in parts if (text := str(part).strip())]
+
+    @classmethod
+    def is_yes(cls, job: UpkeepJob, name: str) -> bool:
+        """An option that is yes or no. Raises SetupError."""
+        given = cls.word(job, name).lower()
+        if given not in ("yes", "no"):
+            raise SetupError(
+                f"{job}: {name} must be yes or no, not {given!r}.", code="bad-option", next_step="Correct it under Settings, Upkeep jobs."
+            )
+        return given == "yes"
 
     @classmethod
     def number(cls, job: UpkeepJob, name: str) -> int:
@@ -255,13 +314,20 @@ class Answer:
     text: str
 
 
-def start(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON) -> Answer:
-    """Ask for a job to be done now; it waits for whoever carries it out. Leaves its audit row, moved or refused."""
+def start(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, is_dry: bool = False) -> Answer:
+    """Ask for a job to be done now; it waits for whoever carries it out. Leaves its audit row, moved or refused.
+
+    `is_dry`: it is only to look, and to say what it would have done.
+    """
     run = None
+    if is_dry and not can_dry(job):
+        text = "It can't look without changing anything: it has no dry run."
+        audit.write(actor, "run", kind="upkeep", target=job.title, reason=reason, result=f"refused: {text}")
+        return Answer(None, text)
     try:
         with transaction.atomic():
-            run = UpkeepRun.objects.create(job=job, trigger=trigger, asked_by=actor.name[:150], asked_because=reason)
-        text = "Asked to run."
+            run = UpkeepRun.objects.create(job=job, trigger=trigger, asked_by=actor.name[:150], asked_because=reason, is_dry=is_dry)
+        text = "Asked to look, and to change nothing." if is_dry else "Asked to run."
     except IntegrityError:
         going = job.runs.filter(state__in=OPEN).first()
         does = "runs" if going and going.state == UpkeepRun.State.RUNNING else "waits"
@@ -270,38 +336,60 @@ def start(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trig
     return Answer(run, text)
 
 
+def can_dry(job: UpkeepJob) -> bool:
+    """Whether the job can look without changing anything; one of an unknown kind can't."""
+    kind = kinds().get(job.kind)
+    return bool(kind and kind.can_dry)
+
+
 OPEN = (UpkeepRun.State.WAITING, UpkeepRun.State.RUNNING)
 
 
 # done
 
 
-def carry_out(run_id: int) -> UpkeepRun | None:
-    """Do a run that waits, here; the run as it ended, or None when somebody else has it. Only what is not an Exception is raised on."""
+def carry_out(run_id: int, *, pause: Callable[[float], None] = time.sleep) -> UpkeepRun | None:
+    """Do a run that waits, here; the run as it ended, or None when somebody else has it. Only what is not an Exception is raised on.
+
+    Its webhook is told once it has ended, `pause`d between two posts: what becomes of that changes nothing of the run's own end.
+    """
     now = {"state": UpkeepRun.State.RUNNING, "started_at": Now(), "beat_at": Now()}
     if not UpkeepRun.objects.filter(pk=run_id, state=UpkeepRun.State.WAITING).update(**now):
         return None
     run = UpkeepRun.objects.select_related("job").get(pk=run_id)
     note = Note(run)
-    state, words = UpkeepRun.State.FAILED, "The worker was stopped before it was done."
+    state, words, is_mine = UpkeepRun.State.FAILED, "The worker was stopped before it was done.", False
     try:
         words = kind_of(run.job)().run(run.job, run, note)
         state = UpkeepRun.State.DONE
+        note.details["trouble"] = note.is_trouble
     except JobLost as error:
         log.warning("%s", error)
     except PipelineError as error:
         words = f"{error.message} {error.next_step}".strip()
+        _fell(note, words)
     except Exception as error:
         # whatever it is, the next job must run and this one must not stay "running": its words stand on the page
         log.exception("The upkeep job %s broke", run.job)
         words = f"Unexpected {type(error).__name__}: {error}. This is a fault of the program: report it."
+        _fell(note, words)
     finally:
         # also where the queue's time-out or Ctrl-C ends it, which are no Exceptions and go on
-        ended = {"state": state, "message": _clean(words), "details": note.details, "finished_at": Now()}
-        if UpkeepRun.objects.filter(pk=run_id, state=UpkeepRun.State.RUNNING).update(**ended) and state == UpkeepRun.State.FAILED:
+        notice = _clean(words if note.told is None else note.told, LONGEST_NOTICE)
+        ended = {"state": state, "message": _clean(words), "details": note.details, "notice": notice, "finished_at": Now()}
+        is_mine = bool(UpkeepRun.objects.filter(pk=run_id, state=UpkeepRun.State.RUNNING).update(**ended))
+        if is_mine and state == UpkeepRun.State.FAILED:
             log.warning("The upkeep job %s failed: %s", run.job, words)
     run.refresh_from_db()
+    if is_mine:
+        telling.tell(run, is_its_own=note.told is not None, pause=pause)
     return run
+
+
+def _fell(note: Note, words: str) -> None:
+    """A job that failed is trouble, whatever it had found until then."""
+    note.told = f"{note.told}\n{telling.FAILED} {words}" if note.told else f"{telling.FAILED} {words}"
+    note.is_trouble = note.details["trouble"] = True
 
 
 def give_up_lost() -> int:
@@ -317,6 +405,11 @@ def unheard() -> Collection[int]:
     return list(UpkeepRun.objects.filter(waiting).order_by("asked_at").values_list("pk", flat=True))
 
 
-def _clean(words: str) -> str:
+def _clean(words: str, longest: int = LONGEST_WORDS) -> str:
     """As the database keeps it and a person may read it."""
-    return secrets.redact(words).replace("\x00", "\\x00")[:LONGEST_WORDS]
+    return secrets.redact(words).replace("\x00", "\\x00")[:longest]
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of a table of findings as JSON keeps it; what came from outside may hold anything."""
+    return cell if cell is None or isinstance(cell, bool | int | float) else _clean(str(cell))

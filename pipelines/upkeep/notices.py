@@ -1,4 +1,4 @@
-"""What a webhook is told of a block's end: one sentence with its emoji, cut into posts that Slack takes."""
+"""What a webhook is told: of a block's end one sentence with its emoji, of an upkeep job what it found; cut into posts that Slack takes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 #: A longer text is cut off or refused by Slack.
 LONGEST = 3_000
-#: More posts about one block would be a flood, and of a text this long the page of the block has the rest.
+#: More posts about one thing would be a flood, and of a text this long the page of the block or of the job has the rest.
 MOST_POSTS = 10
+#: Between these, Slack shows a table as it stands.
+FENCE = "```"
 
 WELL, BADLY, PERHAPS = "well", "badly", "perhaps"
 EMOJI = {WELL: " :grin: ", BADLY: " :rage: ", PERHAPS: " :confused: "}
@@ -46,13 +48,37 @@ def posts(ending: Ending) -> list[dict[str, str]]:
 
 def payloads(text: str) -> list[dict[str, str]]:
     """A text as the payloads to post."""
+    return [{"text": piece} for piece in _bounded(split(_escaped(text), LONGEST), "the block")]
+
+
+def reports(head: str, text: str, sender: str) -> list[dict[str, str]]:
+    """What an upkeep job found, as the payloads to post: `head` stands over each, and a table that is cut stays a table."""
+    head, text = _escaped(head), _escaped(text)
+    room = LONGEST - len(head) - 1 - (2 * (len(FENCE) + 1) if FENCE in text else 0)
+    pieces = _fenced(_bounded(split(text, room), "the job"))
+    return [{"text": f"{head}\n{piece}", "username": sender} for piece in pieces]
+
+
+def _escaped(text: str) -> str:
     # three signs are Slack's own: unescaped, a message that quotes <!channel> would call everybody
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    pieces = split(text, LONGEST)
-    if len(pieces) > MOST_POSTS:
-        left_out = f"… and {sum(map(len, pieces[MOST_POSTS - 1 :])):,} more characters, on the page of the block."
-        pieces = [*pieces[: MOST_POSTS - 1], left_out]
-    return [{"text": piece} for piece in pieces]
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _bounded(pieces: list[str], place: str) -> list[str]:
+    if len(pieces) <= MOST_POSTS:
+        return pieces
+    left_out = f"… and {sum(map(len, pieces[MOST_POSTS - 1 :])):,} more characters, on the page of {place}."
+    return [*pieces[: MOST_POSTS - 1], left_out]
+
+
+def _fenced(pieces: list[str]) -> list[str]:
+    """The pieces, each with the fences that a cut inside a table took from it."""
+    whole, is_open = [], False
+    for piece in pieces:
+        begins = f"{FENCE}\n" if is_open else ""
+        is_open ^= piece.count(FENCE) % 2 == 1
+        whole.append(f"{begins}{piece}" + (f"\n{FENCE}" if is_open else ""))
+    return whole
 
 
 def split(text: str, limit: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""How a city begins with MDS: hourly with a pause for the providers to settle, and the nightly and monthly jobs beside it."""
+"""The jobs with which a city begins: beside MDS the nightly and monthly ones, beside a CKAN portal those that watch over it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import time
 from typing import Any
@@ -12,7 +13,7 @@ from django.db import transaction
 
 from catalog import audit
 from catalog.audit import Actor
-from pipelines.models import Cadence, Pipeline, UpkeepJob
+from pipelines.models import Cadence, Notices, Pipeline, Provider, UpkeepJob
 from pipelines.upkeep import jobs
 
 #: Providers need a day, and a little more, before an hour of theirs is complete.
@@ -25,16 +26,37 @@ class Preset:
 
     title: str
     kind: str
-    at: time
+    at: time | None = None
     options: dict[str, Any] = field(default_factory=dict)
     cadence: str = Cadence.DAILY
     day: int = 1
+    cron: str = ""
+    notices: str = Notices.ALWAYS
+    #: So many CKAN portals it takes.
+    portals: int = 0
 
 
 PRESETS = (
     Preset("Nightly heal", "heal", time(2), {"days": 35}),
     Preset("Nightly resync", "resync", time(3), {"days": 30}),
     Preset("Monthly trip report", "trip-report", time(7, 40), cadence=Cadence.MONTHLY, day=3),
+)
+#: At the times at which Toronto has them done; the last four it has no time for, or had them done by hand.
+PORTAL_PRESETS = tuple(
+    Preset(title, kind, cadence=Cadence.CRON, cron=cron, notices=notices, portals=portals)
+    for title, kind, cron, notices, portals in (
+        ("Empty datastore resources", "empty-resources", "5 4-14 * * *", Notices.TROUBLE, 1),
+        ("Stalest datasets", "stale-datasets", "30 4 * * 3", Notices.ALWAYS, 0),
+        ("Cached files of the datastore", "cached-files", "0 */3 * * *", Notices.TROUBLE, 1),
+        ("Two catalogues compared", "catalogue-compare", "1 0,12 * * 1-5", Notices.ALWAYS, 2),
+        ("ETL inventory", "etl-inventory", "0 6 * * *", Notices.TROUBLE, 1),
+        ("Times of remote files", "remote-file-times", "0 */2 * * *", Notices.ALWAYS, 1),
+        ("Remote files", "remote-files", "15 * * * *", Notices.ALWAYS, 1),
+        ("Data quality scores", "quality", "20 19 * * *", Notices.ALWAYS, 0),
+        ("Old logs", "log-retention", "0 0 * * *", Notices.TROUBLE, 0),
+        ("Columns without a description", "missing-dictionary", "0 7 * * 1", Notices.ALWAYS, 0),
+        ("Addresses for more information", "information-urls", "30 7 * * 1", Notices.TROUBLE, 0),
+    )
 )
 
 
@@ -49,6 +71,25 @@ def make(*, actor: Actor, reason: str = "") -> list[str]:
     zones = Counter(ours.values_list("time_zone", flat=True)).most_common(1)
     zone = zones[0][0] if zones else settings.TIME_ZONE
     return said + [_job(preset, zone, actor, reason) for preset in PRESETS]
+
+
+@transaction.atomic
+def make_for_a_portal(*, actor: Actor, reason: str = "") -> list[str]:
+    """Make the jobs that watch over a CKAN portal, as Toronto has them, where they are missing; what was done, a sentence each."""
+    zones = Counter(Pipeline.objects.filter(portal__kind="ckan").values_list("time_zone", flat=True)).most_common(1)
+    zone = zones[0][0] if zones else settings.TIME_ZONE
+    there = Provider.objects.filter(kind="ckan", is_active=True).count()
+    return [
+        _job(preset, zone, actor, reason)
+        if preset.portals <= there
+        else f"{preset.title}: left out, it takes {preset.portals} CKAN {'portal' if preset.portals == 1 else 'portals'} and there "
+        f"{'is' if there == 1 else 'are'} {there or 'none'}."
+        for preset in PORTAL_PRESETS
+    ]
+
+
+#: What `upkeep --presets` may be told.
+SETS: dict[str, Callable[..., list[str]]] = {"mds": make, "toronto": make_for_a_portal}
 
 
 def _settle(pipeline: Pipeline, actor: Actor, reason: str) -> str:
@@ -70,6 +111,8 @@ def _job(preset: Preset, zone: str, actor: Actor, reason: str) -> str:
             "kind": preset.kind,
             "options": {name: value for name, value in preset.options.items() if name in known},
             "cadence": preset.cadence,
+            "cron": preset.cron,
+            "notices": preset.notices,
             "at_time": preset.at,
             "day": preset.day,
             "time_zone": zone,
@@ -77,5 +120,5 @@ def _job(preset: Preset, zone: str, actor: Actor, reason: str) -> str:
     )
     if not is_new:
         return f"{preset.title}: it was there, and stays as it is."
-    audit.write(actor, "add", kind="upkeep", target=job.title, reason=reason, result=f"{preset.at:%H:%M} {zone}")
+    audit.write(actor, "add", kind="upkeep", target=job.title, reason=reason, result=jobs.rhythm(job))
     return f"{preset.title}: {jobs.rhythm(job)}."

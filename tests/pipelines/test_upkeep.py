@@ -157,7 +157,7 @@ def test_what_a_job_says_meanwhile_is_a_sign_of_life_and_is_kept(does):
 
     does(work)
     ended = jobs.carry_out(asked().pk)
-    assert (ended.state, ended.message, ended.details) == (RunState.DONE, "All of it.", {"rooms": 3})
+    assert (ended.state, ended.message, ended.details) == (RunState.DONE, "All of it.", {"rooms": 3, "trouble": False})
 
 
 @pytest.mark.parametrize(
@@ -425,6 +425,7 @@ def test_a_steward_edits_a_job_in_the_admin_and_its_next_time_follows(client):
         "at_time": "02:00",
         "day": "1",
         "time_zone": "UTC",
+        "notices": "always",
     }
     client.post(reverse("admin:pipelines_upkeepjob_add"), {**values, "is_active": "on"})
     one = UpkeepJob.objects.get()

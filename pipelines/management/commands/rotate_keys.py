@@ -9,7 +9,7 @@ from django.db import transaction
 from catalog import audit
 from pipelines import secrets
 from pipelines.errors import SetupError
-from pipelines.models import AfterStep, Pipeline, Provider
+from pipelines.models import AfterStep, Pipeline, Provider, UpkeepJob
 
 
 class Command(BaseCommand):
@@ -35,6 +35,11 @@ class Command(BaseCommand):
                 step = AfterStep.objects.select_related("pipeline").select_for_update(of=("self",)).get(pk=pk)
                 step.secret = self._rotate(step.secret, pipeline=step.pipeline.slug, step=step.pk, secret=step.kind)
                 step.save(update_fields=["secret"])
+        for pk in UpkeepJob.objects.exclude(webhook="").order_by("title").values_list("pk", flat=True):
+            with transaction.atomic():
+                job = UpkeepJob.objects.select_for_update().get(pk=pk)
+                job.webhook = self._rotate(job.webhook, job=job.title, secret="webhook")  # noqa: S106  its name
+                job.save(update_fields=["webhook"])
         for pk in Pipeline.objects.exclude(surrogate_key="").order_by("slug").values_list("pk", flat=True):
             # sealed anew, never another: the public ids are made with it
             with transaction.atomic():
@@ -46,14 +51,15 @@ class Command(BaseCommand):
                 audit.Actor(f"{getpass.getuser()} (command)"),
                 "rotate keys",
                 kind="secret",
-                target="all providers, steps after loads and public ids",
+                target="all providers, steps after loads, webhooks and public ids",
                 result=f"{self.rotated} sealed anew, {len(self.failed)} could not be opened",
             )
         if options["json"]:
             self.stdout.write(json.dumps({"rotated": self.rotated, "references": self.references, "failed": self.failed}))
         else:
             for one in self.failed:
-                owner = one.get("provider") or (f"{one['pipeline']}, step {one['step']} after a load" if "step" in one else one["pipeline"])
+                step = f"{one['pipeline']}, step {one['step']} after a load" if "step" in one else ""
+                owner = one.get("provider") or one.get("job") or step or one["pipeline"]
                 self.stderr.write(f"{owner}, secret {one['secret']}: {one['message']} {one['next_step']}")
             told = f"{self.rotated} secrets sealed anew, {self.references} are references to the environment"
             self.stdout.write(f"{told}, {len(self.failed)} could not be opened.")

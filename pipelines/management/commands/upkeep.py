@@ -18,7 +18,7 @@ SEE = "See them with: python3 manage.py upkeep"
 
 
 class Command(OpsCommand):
-    help = "List the upkeep jobs; with --run do one here and now, with --presets make the usual ones: heal, resync, report."
+    help = "List the upkeep jobs; with --run do one here and now, with --dry-run only look, with --presets make the usual ones."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -26,17 +26,25 @@ class Command(OpsCommand):
         parser.add_argument("name", nargs="?", default="", metavar="NAME", help="a job by its title, its kind (where one job has it) or its number")
         parser.add_argument("--run", action="store_true", help="do it now, here")
         parser.add_argument("--queue", action="store_true", help="with --run: leave it to the workers and return at once")
-        parser.add_argument("--presets", action="store_true", help="MDS pipelines hourly with 30 h to settle, and the nightly and monthly jobs")
+        parser.add_argument("--dry-run", action="store_true", help="only look: say what it would do, change nothing and tell nobody")
+        parser.add_argument(
+            "--presets",
+            nargs="?",
+            const="mds",
+            choices=sorted(presets.SETS),
+            help="make the usual jobs: mds (as it is without a word; MDS pipelines hourly with 30 h to settle too), or toronto, a portal's",
+        )
         parser.add_argument("--reason", default="", help="why; kept in the audit")
 
     def act(self, **options: Any) -> int:
         if options["presets"]:
-            return self._presets(options["reason"])
-        if options["run"] and not options["name"]:
+            return self._presets(options["presets"], options["reason"])
+        wants_run = options["run"] or options["dry_run"]
+        if wants_run and not options["name"]:
             raise refusal("Say which job to run.", SEE)
         lines = [_named(options["name"])] if options["name"] else selectors.job_lines()
-        if options["run"]:
-            return self._run(lines[0].job, options["reason"], queue=options["queue"])
+        if wants_run:
+            return self._run(lines[0].job, options["reason"], queue=options["queue"], is_dry=options["dry_run"])
         if self.as_json:
             self.print_json({"jobs": [selectors.job_json(line) for line in lines]})
         for line in lines:
@@ -51,8 +59,8 @@ class Command(OpsCommand):
             return NOTHING
         return DONE
 
-    def _presets(self, reason: str) -> int:
-        said = presets.make(actor=me(), reason=reason)
+    def _presets(self, which: str, reason: str) -> int:
+        said = presets.SETS[which](actor=me(), reason=reason)
         jobs.plan(timezone.now())
         if self.as_json:
             self.print_json({"done": said, "jobs": [selectors.job_json(line) for line in selectors.job_lines()]})
@@ -60,12 +68,15 @@ class Command(OpsCommand):
             self.say(words)
         return DONE
 
-    def _run(self, job: UpkeepJob, reason: str, *, queue: bool) -> int:
+    def _run(self, job: UpkeepJob, reason: str, *, queue: bool, is_dry: bool) -> int:
         jobs.give_up_lost()
         ask = planner.ask_for_upkeep if queue else jobs.start
-        answer = ask(job, actor=me(), reason=reason, trigger=Trigger.COMMAND)
+        answer = ask(job, actor=me(), reason=reason, trigger=Trigger.COMMAND, is_dry=is_dry)
         if answer.run is None:
-            raise refusal(f"{job.title}: {answer.text}", "Wait for it, and look with: python3 manage.py upkeep")
+            cant = is_dry and not jobs.can_dry(job)
+            raise refusal(
+                f"{job.title}: {answer.text}", "Run it without --dry-run." if cant else "Wait for it, and look with: python3 manage.py upkeep"
+            )
         # whoever is quicker does it: a worker may have taken it at the tick
         run = None if queue else jobs.carry_out(answer.run.pk)
         if run is None:
@@ -78,7 +89,11 @@ class Command(OpsCommand):
         if run.state == UpkeepRun.State.FAILED:
             self.complain(f"{job.title}: failed. {run.message}", "Mend the cause, then run it again.")
             return FAILED
-        self.say(f"{job.title}: {run.message}")
+        for row in run.details.get("findings", {}).get("rows", []):
+            self.say("  " + " | ".join("" if cell is None else str(cell) for cell in row))
+        self.say(f"{job.title}{' (only looked)' if is_dry else ''}: {run.message}")
+        if run.noticed:
+            self.say(f"  {run.noticed}")
         return DONE if run.state == UpkeepRun.State.DONE else REFUSED
 
 
