@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, blocks, machinery, rebuild, reconcile, schedule, trips, unpublish, upkeep
+from pipelines.views import accept, after, backups, blocks, machinery, rebuild, reconcile, schedule, trips, unpublish, upkeep
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
@@ -14,6 +14,9 @@ urlpatterns = [
     path("pipelines/<slug:slug>/reconcile/run/", reconcile.run, name="reconcile_run"),
     path("pipelines/<slug:slug>/reconcile/<int:pk>/repair/", reconcile.repair, name="reconcile_repair"),
     path("pipelines/<slug:slug>/unpublish/", unpublish.unpublish, name="unpublish"),
+    path("pipelines/<slug:slug>/backups/", backups.backups, name="backups"),
+    path("pipelines/<slug:slug>/backups/make/", backups.make, name="backup_make"),
+    path("pipelines/<slug:slug>/backups/<str:sha256>/restore/", backups.restore, name="backup_restore"),
     path("pipelines/<slug:slug>/pause/", schedule.pause, name="pause"),
     path("pipelines/<slug:slug>/resume/", schedule.resume, name="resume"),
     path("runs/", schedule.runs, name="runs"),
