@@ -3,7 +3,7 @@
 `DATASETS` says ids, columns, keys and stewards, `ACCOUNT` who may publish and `ZONE` what its clocks show; whoever sets up
 providers and pipelines for practice reads them from here. `City` is the servers themselves: a *source* that the city's
 offices fill, an empty *portal* for the public to which publishing goes, and the *scooters* of OPERATORS, whose trips are to become
-the portal's TRIPS. Other kinds of server join `City.servers`.
+the portal's TRIPS. Its web *files* and its *maps* are those that Toronto's dataset files name. Other kinds of server join `City.servers`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from . import mds, rows
+from .arcgis import ArcGIS, toronto_layers
+from .files import toronto_files
 from .mds_trips import Fleet
 from .sensors import SensorCity
 from .soda import Portal
@@ -386,8 +388,8 @@ class City:
     Use it as a context manager, or `start()` and `stop()`.
     """
 
-    #: How many ports are taken, one after the other; settings know it, too.
-    PORTS = 3 + SensorCity.PORTS
+    #: How many ports are taken, one after the other; settings know it, too. Those of files and maps follow the sensors'.
+    PORTS = 3 + SensorCity.PORTS + 2
 
     def __init__(
         self,
@@ -412,6 +414,9 @@ class City:
         self.sensors = SensorCity(Path(sensors), port=port + 3 if port else 0, clock=self.clock) if sensors else None
         if self.sensors:
             self.servers["sensors"] = self.sensors.office
+        behind = 3 + SensorCity.PORTS
+        self.servers["files"] = self.files = toronto_files(port=port + behind if port else 0)
+        self.servers["maps"] = self.maps = ArcGIS(toronto_layers(), port=port + behind + 1 if port else 0)
         self._requests = rows.ServiceRequests(requests_a_day, starts=date(2020, 1, 1), days=1)
         self._next = self._requests.first_on(self._first_day())
         #: requests whose end is still to come → as the source shows them

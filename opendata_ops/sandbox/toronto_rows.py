@@ -262,13 +262,13 @@ def road_works(count: int = 120, *, seed: int = 1) -> list[dict[str, Any]]:
             "INV_DETAIL": "New road, curbs\nand sidewalks" if number % 10 == 1 else "New road", "INV_DURATION_PUBLIC": f"{year} - {year + 1}",
             "INV_STATUS": chance.choice(("Planned", "Under Construction", None)), "INV_PRIORITY": "0", "INV_OWNER": "Transportation Services",
             "INV_PUBLIC_CONTACT_NAME": "Capital Works", "INV_PUBLIC_CONTACT_EMAIL": "works@practice.city", "INV_WEB_SITE": "",
-            "INV_DISPLAY_PROGRAM": ROADS_PROGRAM if number % 4 else "TS_Cycling", "INV_DISPLAY_SYMBOL": "line", "INV_START_YEAR": year,
+            "INV_DISPLAY_PROGRAM": ROADS_PROGRAM if number % 4 != 3 else "TS_Cycling", "INV_DISPLAY_SYMBOL": "line", "INV_START_YEAR": year,
             "CONTR_NUMBER": f"{year % 100}ECS-TI-{number:02}" if number % 5 else None, "EST_COST": chance.choice((0, 125_000, 2_400_000.5)),
             "GlobalID": hashlib.md5(f"{seed}/{number}".encode(), usedforsecurity=False).hexdigest(),
-            "Shape__Length": 0 if number % 20 == 19 else 812.25,
+            "Shape__Length": 0 if number % 20 == 18 else 812.25,
         }  # fmt: skip
         line = {"type": "LineString", "coordinates": [start, [round(start[0] + 0.004, 6), round(start[1] + 0.001, 6)]]}
-        features.append({"type": "Feature", "id": properties["OBJECTID"], "geometry": None if number % 20 == 19 else line, "properties": properties})
+        features.append({"type": "Feature", "id": properties["OBJECTID"], "geometry": None if number % 20 == 18 else line, "properties": properties})
     return features
 
 
