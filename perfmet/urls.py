@@ -1,8 +1,9 @@
-"""Addresses of the pages of performance."""
+"""Addresses of the pages of performance and of quality."""
 
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
+from perfmet import quality_views as quality
 from perfmet import views
 
 
@@ -15,6 +16,9 @@ class SensorName(StringConverter):
 register_converter(SensorName, "sensor")
 
 urlpatterns = [
+    path("quality/", quality.league, name="quality"),
+    path("quality/table/", quality.table, name="quality-table"),
+    path("quality/improve/", quality.improve, name="quality-improve"),
     path("performance/", views.performance, name="performance"),
     path("performance/health/", views.health_board, name="health-board"),
     path("performance/map/", views.sensor_map, name="sensor-map"),

@@ -38,6 +38,8 @@ SECTIONS = {
     "sensor": "performance",
     "health-board": "performance",
     "sensor-map": "performance",
+    "quality-table": "quality",
+    "quality-improve": "quality",
 }
 
 
@@ -46,6 +48,12 @@ SECTIONS = {
 def icon(name: str) -> SafeString:
     """An icon of the sprite, silent: the word stands beside it."""
     return format_html('<svg class="i" aria-hidden="true"><use href="#i-{}"/></svg>', name)
+
+
+@register.simple_tag
+def grade(word: str, said: str = "") -> SafeString:
+    """A grade of the quality score as icon, word and colour; `said` stands after the word."""
+    return format_html('<span class="grade grade--{}">{}{}{}</span>', word.lower(), icon("quality"), word or "No grade", said)
 
 
 #: What is not yet due waits; in a grid it is an empty square.
