@@ -20,8 +20,9 @@ from pipelines.faults import faultpoint
 from pipelines.formats import mds_trips
 from pipelines.formats.sensors import Raw, SensorFormat
 from pipelines.formats.standard import Format
+from pipelines.formats.table_reader import MissingColumns, TableReader
 from pipelines.models import RegisteredOperator, Run, ScheduleBlock
-from pipelines.stages import documents
+from pipelines.stages import documents, table_files
 from pipelines.stages.documents import Desk
 from pipelines.stages.load import DOCUMENT, MATCHED, SITE, entries_of, files_of
 from pipelines.stages.note import Note
@@ -44,12 +45,19 @@ def standardize(run: Run, note: Note) -> Outcome:
     pages = [entry for entry in entries if not entry.metadata.get("role")]
     reader = _reader(block, entries, note)
     work = _Work(run, note, reader)
+    if isinstance(reader, TableReader):
+        table_files.describe(block.pipeline, reader, note)
     total = sum(entry.rows or 0 for entry in pages)
     note.progress(0, total)
     for entry in pages:
         faultpoint("standardize.page")
-        work.file(entry)
+        try:
+            work.file(entry)
+        except MissingColumns as error:
+            table_files.tell_drift(run, note, error.missing, error.extra)
+            raise
         note.progress(reader.tally.rows_in, total)
+    drift = {"drift": table_files.tell_drift(run, note, [], list(reader.extra))} if isinstance(reader, TableReader) and pages else {}
     lake.withdraw_others(block.pipeline.slug, Layer.STANDARD, block.starts_at, work.entries)
     tally = reader.tally
     work.refusals.retire_earlier()
@@ -70,6 +78,7 @@ def standardize(run: Run, note: Note) -> Outcome:
             "warnings": dict(tally.warnings),
             "elsewhere": tally.elsewhere,
             "schema": reader.report(),
+            **drift,
         },
     )
 
@@ -179,6 +188,12 @@ def _take(desk: Desk, reader: SensorFormat, entry: CatalogEntry, site: CatalogEn
 def _reader(block: ScheduleBlock, entries: list[CatalogEntry], note: Note) -> Format:
     """The reader of this block's format. Raises SetupError for a format that nobody standardizes."""
     pipeline = block.pipeline
+    if pipeline.format in table_files.FORMATS and "attributes" not in pipeline.options:
+        raise SetupError(
+            f"{pipeline.title} has no attributes, so nobody can say what the columns of its files of the format {pipeline.format!r} are to be.",
+            code="no-attributes",
+            next_step=f"Write them into its options, set its format to one of {', '.join(sorted(FORMATS))}, or take standardize out of its stages.",
+        )
     if pipeline.format not in FORMATS:
         known = sorted([*FORMATS, *documents.FORMATS])
         raise SetupError(
@@ -223,4 +238,4 @@ def _extent(block: ScheduleBlock) -> tuple[float, float, float, float] | None:
 
 
 #: The format of a pipeline → who makes its reader for a block.
-FORMATS: dict[str, Callable[[ScheduleBlock, Helpers], Format]] = {"mds_trips": _mds_trips}
+FORMATS: dict[str, Callable[[ScheduleBlock, Helpers], Format]] = {"mds_trips": _mds_trips, **dict.fromkeys(table_files.FORMATS, table_files.reader)}
