@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, BinaryIO, Literal, NoReturn, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import certifi
@@ -59,6 +59,8 @@ HOPS = 3
 #: Statuses that usually pass. 202 is a portal that is still preparing the answer.
 PASSING = frozenset({202, 408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: What may be said to every host; other headers may be a secret of the first.
+_ANYBODYS = ("User-Agent", "Accept", "Accept-Encoding")
 #: The portal understood and refused what we sent.
 REFUSED_DATA = frozenset({409, 422})
 
@@ -92,11 +94,14 @@ class Manners:
     """How one provider wants to be asked: at most so many `attempts` (0: as the door has it), `delay` seconds before each of them.
 
     `answers` are codes that usually pass ("http-202") and here are an answer: they are raised at once, not tried again.
+    `redirects`: "host" follows those that stay at the same host, "all" those to others, too, which get none of our headers; with
+    "none" a redirect is a status like any other ("http-302").
     """
 
     attempts: int = 0
     delay: float = 0.0
     answers: frozenset[str] = frozenset()
+    redirects: Literal["host", "all", "none"] = "host"
 
 
 @dataclass(frozen=True)
@@ -269,6 +274,14 @@ class Door:
             deadline=deadline, repeatable=repeatable or method in ("GET", "HEAD"), manners=manners,
         )  # fmt: skip
 
+    def look(self, url: str, *, method: str = "HEAD", headers: Mapping[str, str] | None = None, manners: Manners | None = None) -> Reply:
+        """What is said of `url` before its body, by HEAD, or by a GET whose body is left where it is. Raises PipelineError."""
+
+        def head(response: requests.Response) -> Reply:
+            return Reply(response.status_code, response.headers, b"", _request_id(response.headers))
+
+        return self._walk(method, url, head, params=None, headers=headers, auth=None, repeatable=True, manners=manners)
+
     def upload(
         self,
         method: str,
@@ -403,7 +416,7 @@ class Door:
             if file:
                 file.seek(0)
             with on_the_clock(started, seconds, read_timeout or self.read_timeout):
-                return self._once(request, receive)
+                return self._once(request, receive, manners.redirects)
 
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _worth_repeating(error) and error.code not in manners.answers),
@@ -429,15 +442,15 @@ class Door:
         message, nap = state.outcome.exception().message, state.upcoming_sleep
         self.tell("warning", f"{message}; attempt {state.attempt_number + 1} of {attempts} follows in {nap:.1f} s")
 
-    def _once(self, request: requests.PreparedRequest, receive: Callable[[requests.Response], Receive]) -> Receive:
-        """One attempt, with redirects inside the same host followed by hand."""
+    def _once(self, request: requests.PreparedRequest, receive: Callable[[requests.Response], Receive], redirects: str) -> Receive:
+        """One attempt, with redirects followed by hand, as far as `Manners.redirects` lets them go."""
         for _ in range(HOPS + 1):
             response = self._send(request)
             # closed, not released: what is left of an unread body must not become the start of the next answer
             with response:
                 status = response.status_code
-                if status in REDIRECTS:
-                    request = self._redirected(request, response)
+                if status in REDIRECTS and redirects != "none":
+                    request = self._redirected(request, response, goes_anywhere=redirects == "all")
                 elif 200 <= status < 300 and status != 202:
                     return receive(response)
                 else:
@@ -456,10 +469,16 @@ class Door:
             # "from None": the texts of these errors hold whole addresses and header values
             raise self._unreached(error, request) from None
 
-    def _redirected(self, request: requests.PreparedRequest, response: requests.Response) -> requests.PreparedRequest:
-        """The request that a redirect asks for, if it stays at the same scheme, host and port. Raises SetupError."""
+    def _redirected(self, request: requests.PreparedRequest, response: requests.Response, *, goes_anywhere: bool) -> requests.PreparedRequest:
+        """The request that a redirect asks for, if it stays at the same scheme, host and port or `goes_anywhere`. Raises SetupError.
+
+        Another host gets nothing that was meant for the first, and is not asked in the clear unless the allow-list names it.
+        """
         target = urljoin(request.url, response.headers.get("Location", ""))
-        if request.method not in ("GET", "HEAD") or self._place(target) != self._place(request.url):
+        place = self._place(target)
+        stays = place == self._place(request.url)
+        may_go = stays or (goes_anywhere and (place[0] == "https" or self.lists(target)))
+        if request.method not in ("GET", "HEAD") or not may_go:
             raise self._failure(
                 SetupError,
                 f"{_host(request.url)} answered {response.status_code} and wants to send us to {target.partition('?')[0]}",
@@ -468,6 +487,8 @@ class Door:
             )
         followed = request.copy()
         followed.url = target
+        if not stays:
+            followed.headers = CaseInsensitiveDict({name: request.headers[name] for name in _ANYBODYS if name in request.headers})
         return followed
 
     # ------------------------------------------------------------------------------------------------------ requests
