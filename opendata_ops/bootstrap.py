@@ -54,6 +54,7 @@ class Program(NamedTuple):
 PROGRAMS = (
     Program("chromium", ("chromium", "chromium-browser"), ("chromium", "chromium-driver"), "the tests in a browser"),
     Program("mariadb", ("mariadb-install-db", "mariadbd"), ("mariadb-server",), "the tests on MariaDB"),
+    Program("redis", ("redis-server",), ("redis-server", "libmagic1"), "the tests on a real CKAN"),
 )
 
 

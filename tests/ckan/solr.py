@@ -1,0 +1,192 @@
+"""A stand-in for Solr: what CKAN's package_search asks of it, answered from documents that are kept in memory.
+
+It speaks `/schema?wt=schema.xml`, `/update/` (documents as JSON or XML, deletes by query) and `/select/` with q, fq, sort, start,
+rows, fl and facets. Words are looked for as pieces of name, title, notes and tags: there is no ranking and no stemming.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from xml.etree import ElementTree
+
+SCHEMA = b'<?xml version="1.0" encoding="UTF-8"?><schema name="ckan-2.12" version="1.6"></schema>'
+READ_IN_WORDS = ("name", "title", "notes", "tags", "text")
+
+Test = Callable[[dict[str, Any]], bool]
+TOKEN = re.compile(r'\s*(\(|\)|\+|-(?=\S)|\{![^}]*\}|[A-Za-z_][\w.]*:|\[[^\]]*\]|"(?:[^"\\]|\\.)*"|(?:[^\s()"\\]|\\.)+)')
+
+
+class Query:
+    """One query in Lucene's words, as a test of a document: `field:value`, `field:(a OR b)`, `+`, `-`, AND, OR, NOT, brackets, `*`."""
+
+    def __init__(self, text: str):
+        self._tokens = TOKEN.findall(text)
+        self._at = 0
+        self.test = self._clauses("text")
+
+    def _peek(self) -> str:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ""
+
+    def _take(self) -> str:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _clauses(self, field: str) -> Test:
+        """Clauses up to a closing bracket: by AND unless OR stands between them, which then joins what stands at its sides."""
+        either: list[list[Test]] = [[]]
+        while (token := self._peek()) and token != ")":
+            if token in ("AND", "&&"):
+                self._take()
+            elif token in ("OR", "||"):
+                self._take()
+                either.append([])
+            else:
+                either[-1].append(self._clause(field))
+        return lambda document: any(all(test(document) for test in tests) for tests in either if tests) or either == [[]]
+
+    def _clause(self, field: str) -> Test:
+        token = self._take()
+        if token == "+":
+            return self._clause(field)
+        if token in ("-", "NOT", "!"):
+            unwanted = self._clause(field)
+            return lambda document: not unwanted(document)
+        if token == "(":
+            inner = self._clauses(field)
+            self._take()
+            return inner
+        if token == "*:*" or token.startswith("{!"):
+            return lambda document: True
+        if token.endswith(":") and len(token) > 1:
+            return self._clause(token[:-1])
+        return _holds(field, token)
+
+
+def _holds(field: str, token: str) -> Test:
+    """A test whether a field has a value: exactly, by `*`, or within `[from TO to]`."""
+    if token.startswith("["):
+        low, _, high = token[1:-1].partition(" TO ")
+
+        def between(document: dict[str, Any]) -> bool:
+            values = _values(document, field)
+            return any((low == "*" or value >= low) and (high == "*" or value <= high) for value in values)
+
+        return between
+    quoted = token.startswith('"')
+    wanted = re.sub(r"\\(.)", r"\1", token[1:-1] if quoted else token)
+    if field == "text":
+        return lambda document: any(wanted.lower() in value.lower() for name in READ_IN_WORDS for value in _values(document, name))
+    if "*" in wanted and not quoted:
+        pattern = re.compile(".*".join(map(re.escape, wanted.split("*"))), re.IGNORECASE | re.DOTALL)
+        return lambda document: any(pattern.fullmatch(value) for value in _values(document, field))
+    if field in READ_IN_WORDS and field not in ("name", "tags"):
+        return lambda document: any(wanted.lower() in value.lower() for value in _values(document, field))
+    return lambda document: wanted in _values(document, field)
+
+
+def _values(document: dict[str, Any], field: str) -> list[str]:
+    value = document.get(field)
+    if value is None:
+        return []
+    return [str(entry).lower() if isinstance(entry, bool) else str(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+class Solr(ThreadingHTTPServer):
+    """The stand-in on a free port of this machine; `url` is what CKAN is told."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.documents: dict[str, dict[str, Any]] = {}
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/solr/ckan"
+
+    def update(self, body: bytes, content_type: str) -> None:
+        """Add documents or delete those of a query, as pysolr writes both."""
+        if "json" in content_type:
+            asked = json.loads(body)
+            added = asked if isinstance(asked, list) else []
+            deleted = [] if isinstance(asked, list) else [asked["delete"]["query"]] if "delete" in asked else []
+        else:
+            root = ElementTree.fromstring(body)
+            added = [{} for _ in root.iter("doc")]
+            for document, element in zip(added, root.iter("doc"), strict=True):
+                for entry in element.iter("field"):
+                    name = entry.attrib["name"]
+                    document[name] = [*_values(document, name), entry.text or ""] if name in document else entry.text or ""
+            deleted = [entry.text or "" for entry in root.iter("query")] if root.tag == "delete" else []
+        with self.lock:
+            for document in added:
+                self.documents[document["index_id"]] = document
+            for text in deleted:
+                test = Query(text).test
+                self.documents = {name: document for name, document in self.documents.items() if not test(document)}
+
+    def select(self, asked: dict[str, list[str]]) -> dict[str, Any]:
+        """The page of documents that a search asks for, with facets."""
+        tests = [Query(text).test for text in [*asked.get("q", ["*:*"]), *asked.get("fq", [])]]
+        with self.lock:
+            found = [document for document in self.documents.values() if all(test(document) for test in tests)]
+        for field, _, direction in reversed([part.strip().partition(" ") for part in asked.get("sort", ["score desc"])[-1].split(",")]):
+            found.sort(key=lambda document, field=field: "".join(_values(document, field)[:1]), reverse=direction.strip() == "desc")
+        start, rows = int(asked.get("start", ["0"])[-1]), int(asked.get("rows", ["10"])[-1])
+        wanted = set(re.split(r"[\s,]+", asked.get("fl", ["*"])[-1])) - {"", "score"}
+        page = [
+            document if "*" in wanted or not wanted else {name: document[name] for name in wanted if name in document}
+            for document in found[start : start + rows]
+        ]
+        facets = {}
+        for field in asked.get("facet.field", []):
+            counts = Counter(value for document in found for value in _values(document, field))
+            facets[field] = [entry for pair in counts.most_common() for entry in pair]
+        return {
+            "responseHeader": {"status": 0},
+            "response": {"numFound": len(found), "start": start, "docs": page},
+            "facet_counts": {"facet_fields": facets, "facet_queries": {}},
+        }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Solr
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        self._answer(parse_qs(urlsplit(self.path).query))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path.rstrip("/")
+        if path.endswith("/update"):
+            self.server.update(body, self.headers.get("Content-Type", ""))
+            self._send(b'{"responseHeader": {"status": 0}}')
+        else:
+            # a long search comes as a form
+            self._answer({**parse_qs(urlsplit(self.path).query), **parse_qs(body.decode())})
+
+    def _answer(self, asked: dict[str, list[str]]) -> None:
+        if urlsplit(self.path).path.rstrip("/").endswith("/schema"):
+            self._send(SCHEMA, "application/xml")
+        else:
+            self._send(json.dumps(self.server.select(asked)).encode())
+
+    def _send(self, body: bytes, content_type: str = "application/json") -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
