@@ -14,6 +14,7 @@ import msgspec
 from pipelines.errors import DataError
 from pipelines.formats.attributes import GEOMETRY, Number, compact, loads
 from pipelines.formats.json_stream import Cursor, decoded, not_there
+from pipelines.formats.json_table import learn
 from pipelines.formats.table_reader import BATCH, Batch, Records, TableReader
 
 NO_GEOMETRY = "it has no geometry"
@@ -52,11 +53,11 @@ class GeoJson(TableReader):
                 if row is None or len(held) >= BATCH:
                     # a refused feature ends a batch, so that numbers within one follow each other
                     if held:
-                        _know(names, held)
+                        learn(names, held)
                         yield Records(held, first)
                     held, first = [], number
         if held:
-            _know(names, held)
+            learn(names, held)
             yield Records(held, first)
 
     def _row(self, raw: str, number: int) -> dict[str, Any] | None:
@@ -74,16 +75,11 @@ class GeoJson(TableReader):
         return row
 
 
-def _know(names: dict[str, None], rows: list[Mapping[str, Any]]) -> None:
-    for row in rows:
-        if row.keys() - names.keys():
-            names.update(dict.fromkeys(row))
-
-
 def _features(cursor: Cursor, page: Path) -> Iterator[str]:
     """The texts of the features. Raises DataError for a document that has none, with the words of an ArcGIS error."""
     if cursor.sign() == "[":
         yield from cursor.items()
+        cursor.finish()
         return
     if cursor.sign() != "{":
         cursor.wrong("neither { nor [ stands")
@@ -99,6 +95,7 @@ def _features(cursor: Cursor, page: Path) -> Iterator[str]:
             raise DataError(f"{page.name} is an error of the source: {words}.", code="source-error", next_step="Run the block again from extract.")
         else:
             cursor.raw()
+    cursor.finish()
     if not found:
         raise not_there(page, ["features"], there)
 

@@ -60,6 +60,8 @@ class Cursor:
         self._decoder = json.JSONDecoder(strict=False)
         self._text, self._at, self._ended = "", 0, False
         self.where = "at its begin"
+        #: the lists and objects that were entered and not left
+        self._open: list[str] = []
 
     def __enter__(self) -> Cursor:
         return self
@@ -121,37 +123,72 @@ class Cursor:
 
     def items(self) -> Iterator[str]:
         """The texts of the values of the list that begins here."""
-        self.take("[")
+        self._enter("[")
         number = 0
-        while not self.take("]"):
-            if number and not self.take(","):
-                self.wrong("neither a comma nor ] follows")
+        while not self._leave("]", number):
             number += 1
             self.where = f"in record {number:,}"
             yield self.raw()
 
     def members(self) -> Iterator[str]:
         """The keys of the object that begins here; the caller takes the value of each before the next."""
-        self.take("{")
+        self._enter("{")
         number = 0
-        while not self.take("}"):
-            if number and not self.take(","):
-                self.wrong("neither a comma nor } follows")
+        while not self._leave("}", number):
             number += 1
-            if self.sign() != '"':
-                self.wrong("a key is missing")
-            key = json.loads(self.raw(), strict=False)
-            if not self.take(":"):
-                self.wrong(f"no colon follows the key {key!r}")
-            self.where = f"behind {key!r}"
-            yield key
+            yield self._key()
+
+    def goto(self, place: int) -> bool:
+        """Move to a place of the list that begins here; False where it has none."""
+        self._enter("[")
+        for number in range(place + 1):
+            if self._leave("]", number):
+                return False
+            if number < place:
+                self.raw()
+        return True
+
+    def finish(self) -> None:
+        """Read what follows to the end, so that a document that was cut off is never taken for a whole one."""
+        while self._open:
+            if self._open[-1] == "[":
+                if not self._leave("]", 1):
+                    self.raw()
+            elif not self._leave("}", 1):
+                self._key()
+                self.raw()
+        self.where = "at its end"
+        if self.sign():
+            self.wrong("something follows")
+
+    def _enter(self, sign: str) -> None:
+        self.take(sign)
+        self._open.append(sign)
+
+    def _leave(self, sign: str, number: int) -> bool:
+        """Whether the list or object of which `number` members were read ends here; else the comma before the next is passed."""
+        if self.take(sign):
+            self._open.pop()
+            return True
+        if number and not self.take(","):
+            self.wrong(f"neither a comma nor {sign} follows")
+        return False
+
+    def _key(self) -> str:
+        if self.sign() != '"':
+            self.wrong("a key is missing")
+        key = json.loads(self.raw(), strict=False)
+        if not self.take(":"):
+            self.wrong(f"no colon follows the key {key!r}")
+        self.where = f"behind {key!r}"
+        return key
 
 
 def go(cursor: Cursor, steps: Sequence[str]) -> list[str]:
     """Move to the value at that path. Returns [] if it is there, else what is where it breaks off."""
     for step in steps:
         if cursor.sign() == "[":
-            if not step.isdecimal() or not _enter_list(cursor, int(step)):
+            if not step.isdecimal() or not cursor.goto(int(step)):
                 return [f"a list, which has no {step}"]
             continue
         if cursor.sign() != "{":
@@ -165,16 +202,6 @@ def go(cursor: Cursor, steps: Sequence[str]) -> list[str]:
         else:
             return there or ["no key at all"]
     return []
-
-
-def _enter_list(cursor: Cursor, place: int) -> bool:
-    cursor.take("[")
-    for number in range(place + 1):
-        if cursor.sign() == "]" or (number and not cursor.take(",")):
-            return False
-        if number < place:
-            cursor.raw()
-    return True
 
 
 def not_there(page: Path, steps: Sequence[str], there: Sequence[str]) -> DataError:

@@ -16,13 +16,15 @@ from pipelines.errors import SetupError
 from pipelines.formats.attributes import parse
 from pipelines.formats.csv_table import CsvTable
 from pipelines.formats.geojson import GeoJson
+from pipelines.formats.json_table import JsonTable
 from pipelines.formats.table_reader import TableReader, Terms
+from pipelines.formats.xlsx import Xlsx
 from pipelines.models import Pipeline, Run, ScheduleBlock
 from pipelines.stages.columns import describe_columns
 from pipelines.stages.note import Note
 
 #: How raw files are read → by whom.
-FORMATS: dict[str, type[TableReader]] = {"csv": CsvTable, "geojson": GeoJson}
+FORMATS: dict[str, type[TableReader]] = {"csv": CsvTable, "json": JsonTable, "geojson": GeoJson, "xlsx": Xlsx}
 #: So many names are told in a sentence; all are in the event.
 MOST_NAMES = 12
 
