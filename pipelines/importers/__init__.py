@@ -48,17 +48,21 @@ class Refused(Exception):
         self.problems = problems
 
 
-def plan(paths: Iterable[str | Path], *, warehouse: str = "", checks: Checks = NO_CHECKS, key_for: KeyFor | None = None) -> Plan:
+def plan(
+    paths: Iterable[str | Path], *, warehouse: str = "", portal: str = "", checks: Checks = NO_CHECKS, key_for: KeyFor | None = None
+) -> Plan:
     """What these files would make, change and leave, and all that is wrong with them. Nothing stays written.
 
-    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say. `checks` judge what an
-    importer can't. `key_for` is asked for the Fernet key of a file that is encrypted; "" leaves it to ATD_MDS_FERNET_KEY of the
-    environment.
+    With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say; with a `portal` (the
+    slug of a provider) all that publish do so to it. `checks` judge what an importer can't. `key_for` is asked for the Fernet key
+    of a file that is encrypted; "" leaves it to ATD_MDS_FERNET_KEY of the environment.
     """
     paths = [str(path) for path in paths]
     read = _read(paths, key_for)
     if warehouse:
         read = replace(read, wanted=tuple(_into(warehouse, wanted) for wanted in read.wanted))
+    if portal:
+        read = replace(read, wanted=tuple(_onto(portal, wanted) for wanted in read.wanted if not wanted.is_stand_in))
     with transaction.atomic():
         settled = settle(read, checks=checks)
         transaction.set_rollback(True)
@@ -76,6 +80,12 @@ def _into(warehouse: str, wanted: Wanted) -> Wanted:
         return wanted
     next_steps = {name: words for name, words in wanted.next_steps.items() if name != "warehouse"}
     return replace(wanted, values={**wanted.values, "warehouse": warehouse}, next_steps=next_steps)
+
+
+def _onto(portal: str, wanted: Wanted) -> Wanted:
+    if wanted.kind != PIPELINE or not (wanted.values.get("portal") or wanted.first.get("portal")):
+        return wanted
+    return replace(wanted, values={**wanted.values, "portal": portal})
 
 
 def apply(planned: Plan, *, actor: Actor, reason: str = "", checks: Checks = NO_CHECKS) -> Report:

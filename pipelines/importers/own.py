@@ -41,6 +41,8 @@ An import changes what the file names and leaves the rest: settings, columns and
 which writes every setting, restores exactly what it saw, and a file of three lines changes one setting. A list (key, stages,
 the steps after a load, the enrichments) is one setting: it is as the file has it.
 
+A dataset of several tables, like a CKAN package with its resources, has its dictionary under `parts`, each table under its name.
+
 A secret is `env:NAME` (stays in the environment), the word `sealed` (keep what is stored here), nothing (forget it), or the
 value itself, which is encrypted on its way in. Texts are taken as they stand: `07:00`, `17:00`, `1-2-3` and `no` need no quotes.
 """
@@ -49,7 +51,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, time
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import yaml
@@ -71,6 +73,19 @@ from pipelines.importers.plan import (
     Wanted,
     suggestion,
 )
+from pipelines.importers.yaml_nodes import (
+    TRUTHS,
+    Unreadable,
+    compose,
+    deeper,
+    dump,
+    is_null,
+    kind_of,
+    refuse_tag,
+    text_of,
+    text_or_deeper,
+    text_or_nothing,
+)
 from pipelines.models import Pipeline, Provider, UpkeepJob
 
 NAME = "Open Data Ops YAML"
@@ -84,12 +99,7 @@ HEADER = """\
 """
 
 _OURS = re.compile(rf"^(?:{'|'.join(SECTIONS)})[ ]*:", re.MULTILINE)
-_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")}
-_NULLS = {"", "~", "null", "Null", "NULL"}
-_TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6}))?)?")
-_QUOTED = re.compile(r"""'[^']*'|"[^"]*["]""")
-_AGAIN = "Correct the file and import it again."
 
 
 # reading
@@ -114,14 +124,6 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-class _Unreadable(Exception):
-    """A value that can't be what it should be; caught where its name is known."""
-
-    def __init__(self, node: yaml.Node, message: str, next_step: str = _AGAIN):
-        super().__init__(message)
-        self.node, self.message, self.next_step = node, message, next_step
-
-
 class _Reader:
     def __init__(self, path: str):
         self.path = path
@@ -129,7 +131,9 @@ class _Reader:
         self.wanted: list[Wanted] = []
 
     def read(self, text: str) -> Plan:
-        root = self._compose(text)
+        root, problem = compose(self.path, text, _Loader)
+        if problem:
+            self.problems.append(problem)
         if root is not None:
             for section, at, node in self._pairs(root, "", f"sections ({', '.join(SECTIONS)})"):
                 if section not in SECTIONS:
@@ -139,40 +143,6 @@ class _Reader:
                 for slug, key, body in self._pairs(node, section, each, under_slugs=True):
                     self._thing(SECTIONS[section], slug, key, body)
         return Plan(tuple(self.wanted), tuple(self.problems))
-
-    def _compose(self, text: str) -> yaml.Node | None:
-        try:
-            root = yaml.compose(text, Loader=_Loader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            # a word of the file may be a secret in the wrong place: only YAML's own words and single signs are repeated
-            said = _QUOTED.sub(_veiled, error.problem or error.context or "it cannot be read")
-            line = mark.line + 1 if mark else 0
-            if "'\\t'" in said:
-                self._say(line, "", "A tab stands where YAML wants spaces.", "Put spaces in the place of the tabs.")
-            else:
-                begun = f" (begun on line {error.context_mark.line + 1})" if error.context_mark and error.context_mark.line + 1 != line else ""
-                self._say(line, "", f"This is not YAML: {said}{begun}.", _AGAIN)
-            return None
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 0
-            self._say(
-                line,
-                "",
-                f"A character that YAML forbids stands here: {error.reason}.",
-                "Take it out, or save the file again as UTF-8 text.",
-            )
-            return None
-        except RecursionError:
-            self._say(0, "", "The file is nested too deep to be a configuration.", _AGAIN)
-            return None
-        except (ValueError, OverflowError) as error:
-            # PyYAML lets this out where an escape like "\\U00110000" names no character
-            self._say(0, "", f"The file holds an escape that names no character: {error}.", _AGAIN)
-            return None
-        if root is None:
-            self._say(0, "", "The file holds nothing.", "Write something in it; `manage.py help import_config` shows an example.")
-        return root
 
     def _thing(self, kind: str, slug: str, key: yaml.Node, body: yaml.Node) -> None:
         """One object under its slug."""
@@ -190,10 +160,10 @@ class _Reader:
             lines[name] = at.start_mark.line + 1
             try:
                 values[name] = self._setting(kind, name, f"{where}.{name}", node, lines)
-            except _Unreadable as error:
+            except Unreadable as error:
                 unread.add(name)
                 self._problem(error.node, f"{where}.{name}", error.message, error.next_step)
-        readable = isinstance(body, yaml.MappingNode) or (_is_null(body) and len(self.problems) == before)
+        readable = isinstance(body, yaml.MappingNode) or (is_null(body) and len(self.problems) == before)
         line = key.start_mark.line + 1
         self.wanted.append(Wanted(kind, slug, values, self.path, line, lines, frozenset(unread), readable))
 
@@ -206,9 +176,12 @@ class _Reader:
     # one setting
 
     def _setting(self, kind: str, name: str, where: str, node: yaml.Node, lines: dict[str, int]) -> Any:
-        """The value in the type of its field. Raises _Unreadable."""
+        """The value in the type of its field. Raises Unreadable."""
         if kind == DATASET and name == "columns":
-            return dict(self._columns(where, node, lines))
+            return dict(self._columns(where, node, lines, name))
+        if kind == DATASET and name == "parts":
+            parts = self._named(where, node, lines, name)
+            return {part: dict(self._columns(f"{where}.{part}", body, lines, f"parts.{part}")) for part, body in parts}
         if kind == PIPELINE and name == "after":
             return tuple(self._steps(where, node, lines, name, plain.STEP_FIELDS, ("step", "step after a load", "kind: analyze")))
         if kind == PIPELINE and name == "enrichments":
@@ -217,18 +190,18 @@ class _Reader:
         if kind == UPKEEP and name == "pipelines":
             return self._list(node)
         if kind == BOUNDARY and name in plain.PARTS[BOUNDARY]:
-            return _text(node)
+            return text_of(node)
         field = plain.FIELDS[kind][name]
         if isinstance(field, models.JSONField):
             if field.get_default() == {}:
-                read: Callable[[yaml.Node], Any] = {"secrets": _text_or_nothing, "options": _deeper}.get(name, _text_or_deeper)
+                read: Callable[[yaml.Node], Any] = {"secrets": text_or_nothing, **dict.fromkeys(plain.EXACT, deeper)}.get(name, text_or_deeper)
                 return {item: read(value) for item, value in self._named(where, node, lines, name)}
             return self._list(node)
         return _scalar(field, node)
 
-    def _columns(self, where: str, node: yaml.Node, lines: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The dictionary: (column, its words)."""
-        for column, body in self._named(where, node, lines, "columns"):
+    def _columns(self, where: str, node: yaml.Node, lines: dict[str, int], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The dictionary of a table: (column, its words)."""
+        for column, body in self._named(where, node, lines, place):
             words = {}
             for name, at, value in self._pairs(body, f"{where}.{column}", f"words of column {column} (such as label: …)"):
                 if name not in plain.COLUMN_FIELDS:
@@ -237,20 +210,20 @@ class _Reader:
                     continue
                 try:
                     words[name] = _scalar(plain.COLUMN_FIELDS[name], value)
-                except _Unreadable as error:
+                except Unreadable as error:
                     self._problem(error.node, f"{where}.{column}.{name}", error.message, error.next_step)
             yield column, words
 
     def _steps(
         self, where: str, node: yaml.Node, lines: dict[str, int], list_name: str, fields: Mapping[str, models.Field], words: tuple[str, str, str]
     ) -> Iterator[Step]:
-        """The items of a list, each with settings of these fields. Raises _Unreadable where they are no list."""
+        """The items of a list, each with settings of these fields. Raises Unreadable where they are no list."""
         one, called, example = words
-        if _is_null(node):
+        if is_null(node):
             return
         if not isinstance(node, yaml.SequenceNode):
-            raise _Unreadable(node, f"{_kind_of(node)} stands where a list of {one}s is wanted.", f"Begin each {one} with a dash, like - {example}.")
-        _refuse_tag(node)
+            raise Unreadable(node, f"{kind_of(node)} stands where a list of {one}s is wanted.", f"Begin each {one} with a dash, like - {example}.")
+        refuse_tag(node)
         for number, item in enumerate(node.value, start=1):
             lines[f"{list_name}.{number}"] = item.start_mark.line + 1
             values = {}
@@ -263,7 +236,7 @@ class _Reader:
                 lines[f"{list_name}.{number}.{name}"] = at.start_mark.line + 1
                 try:
                     values[name] = _scalar(fields[name], value)
-                except _Unreadable as error:
+                except Unreadable as error:
                     self._problem(error.node, f"{where}.{number}.{name}", error.message, error.next_step)
             yield Step(values, line=item.start_mark.line + 1)
 
@@ -274,33 +247,33 @@ class _Reader:
             yield item, value
 
     def _list(self, node: yaml.Node) -> list[Any]:
-        if _is_null(node):
+        if is_null(node):
             return []
         if isinstance(node, yaml.ScalarNode):
-            return [_text(node)]  # one column as a key is so common that it needs no brackets
+            return [text_of(node)]  # one column as a key is so common that it needs no brackets
         if not isinstance(node, yaml.SequenceNode):
-            raise _Unreadable(node, f"{_kind_of(node)} stands where a list is wanted.", "Write it like [first, second].")
-        _refuse_tag(node)
-        return [_text_or_deeper(item) for item in node.value]
+            raise Unreadable(node, f"{kind_of(node)} stands where a list is wanted.", "Write it like [first, second].")
+        refuse_tag(node)
+        return [text_or_deeper(item) for item in node.value]
 
     # mappings and problems
 
     def _pairs(self, node: yaml.Node, where: str, wanted: str, *, under_slugs: bool = False) -> list[tuple[str, yaml.Node, yaml.Node]]:
         """(key, its node, its value) of a mapping, in order; a node that is none, and a key that comes twice, is a problem."""
-        if _is_null(node):
+        if is_null(node):
             return []
         if not isinstance(node, yaml.MappingNode):
             first = "its slug and a colon" if under_slugs else "its name and a colon"
             hint = f"Begin each with {first}, without a dash before it."
-            self._problem(node, where, f"{_kind_of(node)} stands where a mapping is wanted: {wanted}.", hint)
+            self._problem(node, where, f"{kind_of(node)} stands where a mapping is wanted: {wanted}.", hint)
             return []
         found: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
         lines: dict[str, int] = {}
         for key, value in node.value:
             try:
-                name = _text(key)
-                _refuse_tag(value)
-            except _Unreadable as error:
+                name = text_of(key)
+                refuse_tag(value)
+            except Unreadable as error:
                 self._problem(error.node, where, error.message, error.next_step)
                 continue
             path = f"{where}.{name}" if where else name
@@ -314,99 +287,39 @@ class _Reader:
         return list(found.values())
 
     def _problem(self, node: yaml.Node, field: str, message: str, next_step: str) -> None:
-        self._say(node.start_mark.line + 1, field, message, next_step)
-
-    def _say(self, line: int, field: str, message: str, next_step: str) -> None:
-        self.problems.append(Problem(self.path, line, field, message, next_step))
-
-
-def _veiled(quoted: re.Match[str]) -> str:
-    """What PyYAML quotes: a sign or a word of its own as it stands, a word of the file not."""
-    return quoted[0] if len(quoted[0]) < 5 or quoted[0][1] == "<" else "a word"
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.style is None and node.value in _NULLS
-
-
-def _kind_of(node: yaml.Node) -> str:
-    return {yaml.SequenceNode: "A list", yaml.MappingNode: "A mapping"}.get(type(node), "A single value")
-
-
-def _refuse_tag(node: yaml.Node) -> None:
-    if node.tag not in _TAGS:
-        raise _Unreadable(node, "A value that begins with ! is a tag to YAML, and tags are not read.", "Put the value in quotes.")
-
-
-def _text(node: yaml.Node) -> str:
-    """The text as it stands, whatever YAML would make of it; "" for nothing. Raises _Unreadable."""
-    _refuse_tag(node)
-    if not isinstance(node, yaml.ScalarNode):
-        raise _Unreadable(
-            node,
-            f"{_kind_of(node)} stands where a single value is wanted.",
-            "Write one value, in quotes if it begins with [ or {.",
-        )
-    if _is_null(node):
-        return ""
-    if "\0" in node.value or any("\ud800" <= letter <= "\udfff" for letter in node.value):
-        raise _Unreadable(node, "The text holds a character that the database can't store (NUL or half of a pair).", "Take it out.")
-    return node.value
-
-
-def _text_or_nothing(node: yaml.Node) -> str | None:
-    return None if _is_null(node) else _text(node)
-
-
-def _text_or_deeper(node: yaml.Node) -> Any:
-    return _text(node) if isinstance(node, yaml.ScalarNode) else _deeper(node)
-
-
-def _deeper(node: yaml.Node) -> Any:
-    """JSON inside a parameter: here, what is not in quotes is a number, true, false or null when it looks like one."""
-    _refuse_tag(node)
-    if isinstance(node, yaml.SequenceNode):
-        return [_deeper(item) for item in node.value]
-    if isinstance(node, yaml.MappingNode):
-        return {_text(key): _deeper(value) for key, value in node.value}
-    text = _text(node)
-    if _is_null(node):
-        return None
-    if node.style is None:
-        if text in ("true", "false"):
-            return text == "true"
-        if re.fullmatch(r"-?(0|[1-9]\d*)", text):
-            return int(text)
-        # as PyYAML writes a float, which always has a point; other words (1e5, .nan) are text
-        if re.fullmatch(r"-?\d+\.\d*(e[+-]\d+)?", text):
-            return float(text)
-    return text
+        self.problems.append(Problem(self.path, node.start_mark.line + 1, field, message, next_step))
 
 
 def _scalar(field: models.Field, node: yaml.Node) -> Any:
-    """A single value in the type of the model's field. Raises _Unreadable."""
-    text = _text(node)
+    """A single value in the type of the model's field. Raises Unreadable."""
+    text = text_of(node)
     if isinstance(field, (models.CharField, models.TextField)):
         return text
-    if _is_null(node):
+    if is_null(node):
         if field.null:
             return None
-        raise _Unreadable(node, "Nothing stands here, and nothing is not a value for it.", "Write a value, or take the line out.")
+        raise Unreadable(node, "Nothing stands here, and nothing is not a value for it.", "Write a value, or take the line out.")
     if isinstance(field, models.ForeignKey):
         return text
     if isinstance(field, models.BooleanField):
-        if text.lower() not in _TRUTHS:
-            raise _Unreadable(node, f"{text!r} is neither true nor false.", "Write true or false.")
-        return _TRUTHS[text.lower()]
+        if text.lower() not in TRUTHS:
+            raise Unreadable(node, f"{text!r} is neither true nor false.", "Write true or false.")
+        return TRUTHS[text.lower()]
     if isinstance(field, models.TimeField):
         return _time(node, text)
+    if isinstance(field, models.DateTimeField):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise Unreadable(node, f"{text!r} is not a day and a time.", "Write them like 2026-01-31T17:30:00+00:00.") from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if isinstance(field, models.DateField):
         try:
             return date.fromisoformat(text)
         except ValueError:
-            raise _Unreadable(node, f"{text!r} is not a day.", "Write year-month-day, like 2026-01-31.") from None
+            raise Unreadable(node, f"{text!r} is not a day.", "Write year-month-day, like 2026-01-31.") from None
     if not re.fullmatch(r"[-+]?\d{1,18}", text.replace("_", "")):
-        raise _Unreadable(node, f"{text!r} is not a whole number.", "Write digits only.")
+        raise Unreadable(node, f"{text!r} is not a whole number.", "Write digits only.")
     return int(text.replace("_", ""))
 
 
@@ -416,34 +329,10 @@ def _time(node: yaml.Node, text: str) -> time:
         hour, minute, second, fraction = found.groups()
         return time(int(hour), int(minute), int(second or 0), int((fraction or "0").ljust(6, "0")))
     except (AttributeError, ValueError):
-        raise _Unreadable(node, f"{text!r} is not a time of day.", "Write hours and minutes, like 07:00 or 17:30.") from None
+        raise Unreadable(node, f"{text!r} is not a time of day.", "Write hours and minutes, like 07:00 or 17:30.") from None
 
 
 # writing
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists inside their parents, text of several lines as such, no anchors."""
-
-    def increase_indent(self, flow=False, indentless=False):
-        return super().increase_indent(flow, False)
-
-    def ignore_aliases(self, data):
-        return True
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    lines = text.split("\n")
-    if not all(line.isprintable() for line in lines):
-        style = '"'  # the other line ends (NEL, LS, PS, CR) would come back as plain ones, were they not escaped
-    elif len(lines) > 1 and all(line == line.rstrip() for line in lines):
-        style = "|"
-    else:
-        style = None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
 
 
 def document(pipelines: list[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
@@ -479,8 +368,4 @@ def document(pipelines: list[str] | None = None) -> dict[str, dict[str, dict[str
 
 def write(told: dict[str, dict[str, dict[str, Any]]]) -> str:
     """`document` as YAML: the same settings give the same bytes. Reading it back changes nothing."""
-    return HEADER + "".join(f"\n{_yaml({section: things})}" for section, things in told.items())
-
-
-def _yaml(value: Any) -> str:
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return HEADER + "".join(f"\n{dump({section: things})}" for section, things in told.items())

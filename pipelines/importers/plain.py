@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import time
 from typing import Any
@@ -27,7 +28,7 @@ MODELS: dict[str, type[models.Model]] = {
 #: What is no setting but a state of the moment, or the name under which the object stands.
 _STATES = {"slug", "blocked_until", "position", "seen_at"}
 _NAMES = {
-    DatasetColumn: {"dataset", "name"},
+    DatasetColumn: {"dataset", "part", "name"},
     AfterStep: {"pipeline"},
     Enrichment: {"pipeline"},
     UpkeepJob: {"title"},
@@ -46,9 +47,9 @@ COLUMN_FIELDS = setting_fields(DatasetColumn)
 STEP_FIELDS = setting_fields(AfterStep)
 ENRICHMENT_FIELDS = setting_fields(Enrichment)
 #: What stands under an object though it is no field of it.
-PARTS = {DATASET: ("columns",), BOUNDARY: ("file", "sha256"), PIPELINE: ("after", "enrichments"), UPKEEP: ("pipelines",)}
+PARTS = {DATASET: ("columns", "parts"), BOUNDARY: ("file", "sha256"), PIPELINE: ("after", "enrichments"), UPKEEP: ("pipelines",)}
 #: JSON whose numbers stay numbers; elsewhere the models mean text.
-_EXACT = {"options"}
+EXACT = ("options", "portal_fields")
 
 
 def keys_of(kind: str) -> list[str]:
@@ -81,20 +82,24 @@ def plain(thing: models.Model) -> dict[str, Any]:
         told["base_url"] = without_password(thing.base_url)
         told["secrets"] = {name: plain_secret(stored) for name, stored in sorted(thing.secrets.items())}
     if kind == DATASET:
-        told["columns"] = {column.name: plain_column(column) for column in columns_of(thing)}
+        columns = columns_of(thing)
+        told["columns"] = {column.name: plain_column(column) for column in columns if not column.part}
+        if parts := list(dict.fromkeys(column.part for column in columns if column.part)):
+            told["parts"] = {part: {column.name: plain_column(column) for column in columns if column.part == part} for part in parts}
     if kind == PIPELINE:
         told["after"] = [plain_step(step) for step in steps_of(thing)]
         told["enrichments"] = [plain_enrichment(one) for one in enrichments_of(thing)]
     if kind == BOUNDARY:
         told |= {"file": geojson_name(thing.slug), "sha256": thing.sha256}
     if kind == UPKEEP:
+        told["webhook"] = plain_secret(thing.webhook) if thing.webhook else ""
         told["pipelines"] = sorted(pipeline.slug for pipeline in thing.pipelines.all()) if thing.pk else []
     return told
 
 
 def columns_of(dataset: Dataset) -> list[DatasetColumn]:
-    """The dictionary's lines in their order; sorted here, so that what was prefetched is used."""
-    return sorted(dataset.columns.all(), key=lambda column: (column.position, column.name)) if dataset.pk else []
+    """The dictionary's lines, by part and in their order; sorted here, so that what was prefetched is used."""
+    return sorted(dataset.columns.all(), key=lambda column: (column.part, column.position, column.name)) if dataset.pk else []
 
 
 def plain_column(column: DatasetColumn) -> dict[str, Any]:
@@ -121,6 +126,19 @@ def enrichments_of(pipeline: Pipeline) -> list[Enrichment]:
 
 def plain_enrichment(one: Enrichment) -> dict[str, Any]:
     return {name: _value(one, field) for name, field in ENRICHMENT_FIELDS.items()}
+
+
+def short(name: str, most: int, *, of: str, is_cut: bool = False) -> str:
+    """The name in `most` characters: where it `is_cut` or too long, the fingerprint of `of` stands in the place of its end."""
+    if len(name) <= most and not is_cut:
+        return name
+    joint = "_" if "_" in name and "-" not in name else "-"
+    return f"{name[: most - 9].rstrip('-_')}{joint}{fingerprint(of)}"
+
+
+def fingerprint(words: str) -> str:
+    """Eight characters that tell these words from others."""
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 
 def geojson_name(slug: str) -> str:
@@ -151,7 +169,7 @@ def _value(thing: models.Model, field: models.Field) -> Any:
     if isinstance(field, models.DateField):
         return value.isoformat() if value is not None else None
     if isinstance(field, models.JSONField):
-        return value if field.name in _EXACT else _json(value)
+        return value if field.name in EXACT else _json(value)
     return str(value) if isinstance(value, str) else value  # a choice is a str of its own class, which YAML would not write
 
 

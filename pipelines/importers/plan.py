@@ -46,7 +46,8 @@ class Wanted:
     `slug` is the name under which it stands: an upkeep job's title, an operator's id and mode. `values` go by the model's field
     names, in Python's types; a reference is a slug. Some need words:
     a provider's `secrets` are {name: clear text, "env:NAME", KEEP, or None to forget it};
-    a dataset's `columns` are {name: {"label", "type", "description", "is_published"}}, each of them optional, in their order;
+    a dataset's `columns` are {name: {"label", "type", "description", "is_published"}}, each of them optional, in their order,
+    and its `parts` are {part: such columns};
     a pipeline's `after` are Steps in their order. They are all that it has, unless `keeps_steps`: then those that the file
     does not name stay;
     a pipeline's `enrichments` are Steps in their order, known by their column, and all that it has;
@@ -56,10 +57,15 @@ class Wanted:
     Of what stands in `unread` the file holds something that could not be read, of which a Problem tells already.
     `lines` gives the line of each value, also of `secrets.NAME`, `parameters.NAME`, `columns.NAME` and `after.1`.
     `next_steps` says what to do where a value can't stand here, in better words than a list of those that can.
-    `keeps_parameters`: a provider's parameters that the file does not name stay, one that is None is forgotten.
+    `keeps_parameters`: a provider's parameters, a pipeline's options and a dataset's portal_fields that the file does not name
+    stay; one that is None is forgotten.
     `offers` are enrichments that a pipeline gets where their layer is here; a note tells of those whose layer is not. Beside
     the layer's slug a Step names in `first` the `key_property` by which a layer of another slug is known.
     `is_shared`: several files may ask for it, like the portal that they all read; the same twice is once.
+    `known_by`: fields with their values (`dataset__slug`) by which a stored one is this one, whatever its slug. `slug` is then a
+    wish, which a new one gets where nothing else has it.
+    `is_stand_in`: the file names no portal, and this one stands for it. It is made only where a new pipeline needs it and this
+    installation has none of its kind.
     """
 
     kind: str
@@ -76,6 +82,8 @@ class Wanted:
     keeps_parameters: bool = False
     offers: tuple[Step, ...] = ()
     is_shared: bool = False
+    known_by: Mapping[str, str] = field(default_factory=dict)
+    is_stand_in: bool = False
 
     @property
     def path(self) -> str:

@@ -45,10 +45,14 @@ from pipelines.importers.plan import (
 )
 from pipelines.models import AfterStep, Cadence, Enrichment, LoadMode, Pipeline, Provider, Stage, UpkeepJob
 
+#: What an export shows only a part of, or nothing.
+_HIDDEN = {PROVIDER: ("base_url", "secrets"), UPKEEP: ("webhook",)}
+#: Settings that are names with values, of which a file may leave those that it does not name.
+_KEPT = ("parameters", "options", "portal_fields")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AGAIN = "Correct the file and import it again."
 #: The settings of an upkeep job that say when its turn is.
-_TIMES = {"cadence", "at_time", "day", "time_zone", "is_active"}
+_TIMES = {"cadence", "cron", "at_time", "day", "time_zone", "is_active"}
 _MASKED = "The password in this address was taken out when it was exported."
 #: What Django says in more words than a terminal needs.
 _PLAINER = {"blank": "It is empty, and it is needed.", "null": "It is needed.", "unique": "Something else has it already."}
@@ -83,8 +87,11 @@ class _Settling:
         self.notes: list[str] = list(read.notes)
         self.changes: list[Change] = []
         self.broken: set[tuple[str, str]] = set()
+        #: What a reference to the slug of a stand-in means.
+        self.stands_for: dict[str, str] = {}
 
     def plan(self) -> Plan:
+        self.read = replace(self.read, wanted=tuple(self._portals(self._placed(self.read.wanted))))
         for kind in plain.MODELS:
             for wanted in self._once(kind):
                 before = len(self.problems)
@@ -94,6 +101,49 @@ class _Settling:
                 if len(self.problems) > before or not wanted.is_readable or wanted.unread:
                     self.broken.add((kind, wanted.slug))
         return replace(self.read, problems=tuple(self.problems), notes=tuple(self.notes), changes=tuple(self.changes))
+
+    @staticmethod
+    def _placed(all_wanted: Iterable[Wanted]) -> Iterator[Wanted]:
+        """What is wanted, each under the slug of the stored object that it is, or under one that nothing else has."""
+        taken: dict[str, Mapping[str, str]] = {}
+        for wanted in all_wanted:
+            if not wanted.known_by:
+                yield wanted
+                continue
+            stored = plain.MODELS[wanted.kind].objects
+            slug = stored.filter(**wanted.known_by).order_by("pk").values_list("slug", flat=True).first()
+            if slug is None:
+                slug = wanted.slug
+                if taken.get(slug, wanted.known_by) != wanted.known_by or stored.filter(slug=slug).exists():
+                    most = plain.MODELS[wanted.kind]._meta.get_field("slug").max_length
+                    slug = plain.short(slug, most, of="/".join(wanted.known_by.values()), is_cut=True)
+            taken[slug] = wanted.known_by
+            yield replace(wanted, slug=slug)
+
+    def _portals(self, all_wanted: Iterable[Wanted]) -> Iterator[Wanted]:
+        """What is wanted, without the stand-ins that nothing needs or that a portal of this installation is meant by."""
+        all_wanted = list(all_wanted)
+        for wanted in all_wanted:
+            if not wanted.is_stand_in or Provider.objects.filter(slug=wanted.slug).exists():
+                yield wanted
+                continue
+            fresh = {one.slug for one in all_wanted if one.kind == PIPELINE and one.first.get("portal") == wanted.slug}
+            if not fresh - set(Pipeline.objects.filter(slug__in=fresh).values_list("slug", flat=True)):
+                continue
+            kind = wanted.first["kind"]
+            made = [one.slug for one in all_wanted if one.kind == PROVIDER and one.values.get("kind") == kind]
+            there = sorted({*made, *Provider.objects.filter(kind=kind).values_list("slug", flat=True)})
+            if len(there) == 1:
+                self.stands_for[wanted.slug] = there[0]
+            elif there:
+                names = ", ".join(there)
+                self.problems.append(
+                    wanted.problem("", f"Several portals may be meant: {names}.", f"Say which: import_config … --portal {there[0]}")
+                )
+                self.broken.add((PROVIDER, wanted.slug))
+            else:
+                self.notes.append(wanted.next_steps[""])
+                yield wanted
 
     def _once(self, kind: str) -> Iterable[Wanted]:
         """The wanted objects of a kind; of two with one slug the first, and a problem, unless both may ask for it and agree."""
@@ -156,14 +206,16 @@ class _Settled:
         if self.faulty - wanted.unread:
             return
         before = plain.plain(stored) if stored else {}
-        raw = {name: getattr(stored, name) for name in ("base_url", "secrets")} if stored and wanted.kind == PROVIDER else {}
+        raw = {name: getattr(stored, name) for name in _HIDDEN.get(wanted.kind, ())} if stored else {}
         thing = stored or self._fresh()
         for name, value in wanted.values.items():
             if name == "secrets":
                 self._secrets(thing, value)
-            elif name == "parameters" and wanted.keeps_parameters:
-                kept = {**(stored.parameters if stored else first.get("parameters", {})), **value}
-                thing.parameters = {item: word for item, word in kept.items() if word is not None}
+            elif name in _KEPT and wanted.keeps_parameters:
+                kept = {**(getattr(stored, name) if stored else first.get(name, {})), **value}
+                setattr(thing, name, {item: word for item, word in kept.items() if word is not None})
+            elif name == "webhook":
+                thing.webhook = self._webhook(thing, value)
             elif name in plain.PARTS.get(wanted.kind, ()):
                 continue  # things of their own, once this is stored
             elif isinstance(field := plain.FIELDS[wanted.kind][name], models.ForeignKey):
@@ -172,7 +224,7 @@ class _Settled:
                 continue  # a password in it was not exported, and stays
             else:
                 setattr(thing, name, value)
-        if raw:
+        if raw and wanted.kind == PROVIDER:
             self._keep_secrets_at_home(thing, raw["base_url"])
         self._defaults(thing, is_new=stored is None)
         checks: Mapping[str, Callable[[Any], None]] = {
@@ -203,11 +255,18 @@ class _Settled:
             return
         given = {*self.wanted.values, *self.wanted.unread}
         if "table" not in given:
-            thing.table = Pipeline.table_of(thing.slug)
+            thing.table = self._free_table(thing) if self.wanted.known_by else Pipeline.table_of(thing.slug)
         if "stages" not in given and "portal" not in given:
             thing.stages = [Stage.EXTRACT.value, Stage.LOAD.value]
         if "load_mode" not in given and "key" not in given:
             thing.load_mode = LoadMode.REPLACE.value
+
+    @staticmethod
+    def _free_table(pipeline: Pipeline) -> str:
+        """A table for it that no other pipeline loads."""
+        table = Pipeline.table_of(pipeline.slug)
+        is_taken = Pipeline.objects.filter(table=table, warehouse=pipeline.warehouse).exclude(slug=pipeline.slug).exists()
+        return plain.short(table, 63, of=pipeline.slug, is_cut=is_taken or len(pipeline.slug) > 62).replace("-", "_")
 
     # values that need more than their type
 
@@ -219,6 +278,8 @@ class _Settled:
         kind = next(kind for kind, one in plain.MODELS.items() if one is model)
         if not slug:
             return None
+        if kind == PROVIDER:
+            slug = self.settling.stands_for.get(slug, slug)
         if (kind, slug) in self.settling.broken:
             self.faulty.add(place.partition(".")[0])  # told where it stands
             self.settling.broken.add((self.wanted.kind, self.wanted.slug))
@@ -336,17 +397,18 @@ class _Settled:
                     self._fault(field, f"{provider.kind} needs {name} ({declared[name].label}).", f"Write {name} under {field}.")
 
     def _check_dataset(self, dataset: Dataset) -> None:
-        stored = {column.name: column.type for column in plain.columns_of(dataset)}
-        for name, words in self.wanted.values.get("columns", {}).items():
-            kind = words.get("type")
-            if kind is not None and kind not in COLUMN_TYPES and kind != stored.get(name):
-                self._fault(f"columns.{name}", f"{kind!r} is not a type of column.", suggestion(kind, COLUMN_TYPES, what="The types"))
-                continue
-            try:
-                DatasetColumn(**{"name": name, **words}).clean_fields(exclude=["dataset"])
-            except ValidationError as error:
-                for word, messages in error.message_dict.items():
-                    self._fault(f"columns.{name}", f"The {word} of column {name}: {messages[0]}", _AGAIN)
+        stored = {(column.part, column.name): column.type for column in plain.columns_of(dataset)}
+        for part, place, named in _tables(self.wanted.values):
+            for name, words in named.items():
+                kind = words.get("type")
+                if kind is not None and kind not in COLUMN_TYPES and kind != stored.get((part, name)):
+                    self._fault(f"{place}.{name}", f"{kind!r} is not a type of column.", suggestion(kind, COLUMN_TYPES, what="The types"))
+                    continue
+                try:
+                    DatasetColumn(**{"name": name, "part": part, **words}).clean_fields(exclude=["dataset"])
+                except ValidationError as error:
+                    for word, messages in error.message_dict.items():
+                        self._fault(f"{place}.{name}", f"The {word} of column {name}: {messages[0]}", _AGAIN)
 
     def _check_pipeline(self, pipeline: Pipeline) -> None:
         if pipeline.warehouse not in settings.WAREHOUSES:
@@ -550,6 +612,18 @@ class _Settled:
                     left.remove(old)
         return found
 
+    def _webhook(self, job: UpkeepJob, value: str) -> str:
+        """What to store for the address that a file gives of a job's webhook."""
+        if not value:
+            return ""
+        if not value.startswith((secrets.ENV, secrets.SEALED, KEEP, "https://", "http://")):
+            self._fault("webhook", "This is no address of a webhook.", "Write what the chat gave you; it begins with https://.")
+            return ""
+        stored = self._secret("webhook", f"Upkeep job {job.title}", "its webhook", value, job.webhook or None, is_idle=not job.is_active) or ""
+        if len(stored) > UpkeepJob._meta.get_field("webhook").max_length:
+            self._fault("webhook", "The address is too long to be stored.", "Put it into the environment, and write env:NAME.")
+        return stored
+
     def _step_secret(self, place: str, owner: str, step: AfterStep, value: str) -> str:
         """What to store for the secret that a file gives of a step; all else of the step is known already."""
         is_notice = step.kind == AfterStep.Kind.NOTIFY
@@ -589,7 +663,7 @@ class _Settled:
                 continue
             if is_new and name not in self.wanted.values and value in (None, "") and not (field.blank or field.null):
                 self._fault(name, f"A new {self.wanted.kind} needs {name}.", self._example(thing, name))
-            elif field.choices and value not in (choices := [value for value, _ in field.choices]):
+            elif field.choices and not (field.blank and value == "") and value not in (choices := [value for value, _ in field.choices]):
                 self._fault(name, f"{value!r} is not one of its choices.", suggestion(str(value), choices, what=f"The choices of {name}"))
         try:
             thing.full_clean(exclude=self.faulty)
@@ -626,7 +700,7 @@ class _Settled:
                     changes += self._store_areas(thing, before)
                 elif changes or not before:
                     thing.save()
-                if self.wanted.kind == DATASET and "columns" in self.wanted.values:
+                if self.wanted.kind == DATASET and {"columns", "parts"} & self.wanted.values.keys():
                     changes += self._columns(thing)
                 if self.wanted.kind == PIPELINE and "after" in self.wanted.values:
                     changes += self._store_steps(thing, before.get("after", []))
@@ -651,6 +725,10 @@ class _Settled:
         told = [FieldChange(name, before[name], after[name]) for name in after if name not in skip and before[name] != after[name]]
         if not raw:
             return told
+        if kind == UPKEEP:
+            if raw["webhook"] != thing.webhook and before["webhook"] == after["webhook"]:
+                told.append(FieldChange("webhook", before["webhook"], f"{after['webhook']} (a new value)"))
+            return told
         if raw["base_url"] != thing.base_url and before["base_url"] == after["base_url"]:
             told.append(FieldChange("base_url", before["base_url"], f"{after['base_url']} (another password)"))
         for name in sorted({*raw["secrets"], *thing.secrets}):
@@ -662,25 +740,32 @@ class _Settled:
 
     def _columns(self, dataset: Dataset) -> list[FieldChange]:
         """Write the dictionary's lines that the file names, in its order; the others stay, after them."""
-        named = self.wanted.values["columns"]
-        stored = {column.name: column for column in plain.columns_of(dataset)}
+        changes: list[FieldChange] = []
+        for part, place, named in _tables(self.wanted.values):
+            changes += self._table(dataset, part, place, named)
+        return changes
+
+    @staticmethod
+    def _table(dataset: Dataset, part: str, place: str, named: Mapping[str, Mapping[str, Any]]) -> list[FieldChange]:
+        """The same of one table of the dataset."""
+        stored = {column.name: column for column in plain.columns_of(dataset) if column.part == part}
         changes = []
         lines = []
         for name, words in named.items():
-            column = stored.get(name) or DatasetColumn(dataset=dataset, name=name)
+            column = stored.get(name) or DatasetColumn(dataset=dataset, part=part, name=name)
             was = plain.plain_column(column) if column.pk else None
             for word, value in words.items():
                 setattr(column, word, value)
             now = plain.plain_column(column)
             if was is None:
-                changes.append(FieldChange(f"columns.{name}", None, now))
+                changes.append(FieldChange(f"{place}.{name}", None, now))
             else:
-                changes += [FieldChange(f"columns.{name}.{word}", was[word], now[word]) for word in now if was[word] != now[word]]
+                changes += [FieldChange(f"{place}.{name}.{word}", was[word], now[word]) for word in now if was[word] != now[word]]
             lines.append(column)
         order = [name for name in stored if name in named]
         if order != list(named):
             if len(order) == len(named):
-                changes.append(FieldChange("columns (their order)", order, list(named)))
+                changes.append(FieldChange(f"{place} (their order)", order, list(named)))
             lines += [column for name, column in stored.items() if name not in named]
             for position, column in enumerate(lines):
                 column.position = position
@@ -745,6 +830,14 @@ class _Settled:
                 result=f"imported from {wanted.file}",
                 changes={change.name: [change.before, change.after] for change in fields},
             )
+
+
+def _tables(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Mapping[str, Any]]]]:
+    """(part, under what name it stands, its columns) of each table of a dataset whose dictionary a file names."""
+    if "columns" in values:
+        yield "", "columns", values["columns"]
+    for part, named in values.get("parts", {}).items():
+        yield part, f"parts.{part}", named
 
 
 def _shown(stored: str | None) -> str:

@@ -12,11 +12,13 @@ from django.conf import settings
 from django.core.management.base import DjangoHelpFormatter
 
 from pipelines import importers
+from pipelines.connectors.base import REGISTRY
 from pipelines.importers import own
 from pipelines.importers.environments import FERNET_KEY
 from pipelines.importers.plan import Problem, suggestion
 from pipelines.importers.settle import Checks
 from pipelines.management.base import DONE, NOTHING, REFUSED, OpsCommand, me, refusal
+from pipelines.models import Provider
 from pipelines.stages import release
 from pipelines.upkeep import jobs
 
@@ -56,6 +58,12 @@ class Command(OpsCommand):
             metavar="NAME",
             help="load all pipelines of these files into this warehouse of the settings, whatever the files say",
         )
+        parser.add_argument(
+            "--portal",
+            default="",
+            metavar="SLUG",
+            help="publish all pipelines of these files that publish to this provider, whatever the files say; Toronto's name no portal",
+        )
         parser.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
         parser.add_argument("--reason", default="", help="why; kept in the audit, and needed where ENVIRONMENT is prod")
 
@@ -65,8 +73,9 @@ class Command(OpsCommand):
         if warehouse and warehouse not in settings.WAREHOUSES:
             near = suggestion(warehouse, settings.WAREHOUSES, what="The warehouses of the settings")
             raise refusal(f"This installation has no warehouse {warehouse!r}.", near)
+        portal = self._portal(options["portal"])
         key_for = fernet_key(options["fernet_key_env"])
-        planned = importers.plan(options["files"], warehouse=warehouse, checks=CHECKS, key_for=key_for)
+        planned = importers.plan(options["files"], warehouse=warehouse, portal=portal, checks=CHECKS, key_for=key_for)
         problems, changes, notes = planned.problems, planned.changes, planned.notes
         changing = any(change.verb != "unchanged" for change in changes)
         if not problems and changing and not dry_run:
@@ -87,6 +96,15 @@ class Command(OpsCommand):
             return REFUSED
         self._summarise(changes, notes, dry_run)
         return DONE if changing else NOTHING
+
+    @staticmethod
+    def _portal(slug: str) -> str:
+        """The portal that was named; "" for none. Raises Refusal for one that is not here."""
+        if slug and not Provider.objects.filter(slug=slug).exists():
+            kinds = [kind for kind, connector in REGISTRY.items() if connector.can_publish]
+            known = Provider.objects.filter(kind__in=kinds).order_by("slug").values_list("slug", flat=True)
+            raise refusal(f"There is no provider {slug!r}.", suggestion(slug, known, what="The portals that are here"))
+        return slug
 
     def _refuse(self, problems) -> None:
         for problem in problems:
