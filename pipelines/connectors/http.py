@@ -534,7 +534,7 @@ class Door:
         except (requests.RequestException, ValueError):
             raise self._bad_address(url) from None
         # what the redactor would mask in the address, in a header or in a log-in is a secret
-        login = form or (payload if isinstance(payload, Mapping) else {})
+        login = form or {name: value for name, value in (payload.items() if isinstance(payload, Mapping) else ()) if isinstance(value, str)}
         bare = request.url + "".join(f"\n{name}: {value}" for name, value in [*sent.items(), *login.items()])
         if self.redact(bare) != bare and request.url.lower().startswith("http:") and not self.lists(request.url):
             raise self._failure(
