@@ -27,6 +27,8 @@ from catalog.exports import csv_response
 from catalog.gates import needs_view
 from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn, DatasetEvent
 from opendata_ops.chart import Chart, chart_of
+from perfmet.selectors.quality import Line as ScoreLine
+from perfmet.selectors.quality import Standing, of_dataset, of_datasets, standing
 from pipelines import clock, planner
 from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
 from pipelines.selectors import faces, promises, schedule
@@ -55,6 +57,7 @@ class DatasetLine:
     pipelines: int
     files: int
     bytes: int
+    quality: Standing | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class DatasetList:
 
 
 def dataset_list(filters: DatasetFilters, now: datetime) -> DatasetList:
-    """Every dataset that the filters ask for, the ones in trouble first; six queries."""
+    """Every dataset that the filters ask for, the ones in trouble first; seven queries."""
     datasets = list(filters.datasets())
     feeding: dict[int, list[Pipeline]] = defaultdict(list)
     for pipeline in schedule.pipelines_with_newest():
@@ -108,7 +111,8 @@ def dataset_list(filters: DatasetFilters, now: datetime) -> DatasetList:
     for problem in troubles(now):
         trouble[problem.pipeline_id].append(problem.face)
     held = {row["dataset"]: row for row in CatalogEntry.objects.live().order_by().values("dataset").annotate(files=Count("pk"), size=Sum("bytes"))}
-    lines = [_dataset_line(one, feeding.get(one.pk, []), trouble, one.pk in late, held.get(one.pk, {})) for one in datasets]
+    good = of_datasets()
+    lines = [_dataset_line(one, feeding.get(one.pk, []), trouble, one.pk in late, held.get(one.pk, {}), good.get(one.pk)) for one in datasets]
     counts = {name: sum(_standing(line.face) == name for line in lines) for name in STANDINGS}
     if filters.standing:
         lines = [line for line in lines if _standing(line.face) == filters.standing]
@@ -127,7 +131,9 @@ def _standing(face: Face) -> str:
     return {"ok": "fine", "queued": "none", "unchanged": "none"}.get(face.look, "trouble")
 
 
-def _dataset_line(dataset: Dataset, feeding: list[Pipeline], trouble: dict[int, list[Face]], is_late: bool, held: dict) -> DatasetLine:
+def _dataset_line(
+    dataset: Dataset, feeding: list[Pipeline], trouble: dict[int, list[Face]], is_late: bool, held: dict, good: Standing | None
+) -> DatasetLine:
     bad = [face for pipeline in feeding for face in trouble.get(pipeline.pk, [])]
     newest = max((pipeline.newest_end for pipeline in feeding if pipeline.newest_end), default=None)
     if bad:
@@ -151,6 +157,7 @@ def _dataset_line(dataset: Dataset, feeding: list[Pipeline], trouble: dict[int, 
         pipelines=len(feeding),
         files=held.get("files", 0),
         bytes=held.get("size") or 0,
+        quality=good,
     )
 
 
@@ -246,6 +253,7 @@ class DatasetPage:
     promise: Promise
     columns: list[DatasetColumn]
     lines: list[ColumnLine]
+    quality: list[ScoreLine]
     chart: Chart
     timeline: list[Event]
     shown: str
@@ -258,6 +266,11 @@ class DatasetPage:
     rejected_open: int
     rejected_replayed: int
     now: datetime
+
+    @property
+    def standing(self) -> Standing | None:
+        """How good its tables are for the public."""
+        return standing(self.quality)
 
     @property
     def has_told(self) -> bool:
@@ -274,7 +287,7 @@ class DatasetPage:
 
 
 def dataset_page(dataset: Dataset, now: datetime, shown: str = "all", chart: Mapping[str, str] | None = None) -> DatasetPage:
-    """All that the page of a dataset prints; fourteen queries whatever its history, one more where a chart is shown.
+    """All that the page of a dataset prints; fifteen queries whatever its history, one more where a chart is shown.
 
     `shown` is one of SHOWN; `chart` is what is asked of the chart, as `chart_of` takes it.
     """
@@ -301,6 +314,7 @@ def dataset_page(dataset: Dataset, now: datetime, shown: str = "all", chart: Map
         promise=promise_of(dataset, pipelines, now),
         columns=columns,
         lines=[ColumnLine.of(column) for column in columns],
+        quality=of_dataset(dataset.pk),
         chart=chart_of(dataset, pipelines, columns, chart or {}),
         timeline=_timeline(dataset, pipelines, shown, now),
         shown=shown,
@@ -632,12 +646,13 @@ def datasets(request: HttpRequest) -> HttpResponse:
             "datasets.csv",
             [
                 "dataset", "title", "state", "promise", "newest_data", "last_run", "rows", "pipelines",
-                "files", "bytes", "department", "steward", "access",
+                "files", "bytes", "department", "steward", "access", "grade", "score",
             ],
             (
                 [
                     line.dataset.slug, line.dataset.title, line.face.word, line.promise, line.newest, line.finished, line.rows, line.pipelines,
                     line.files, line.bytes, line.dataset.department, line.dataset.steward, line.dataset.access,
+                    line.quality and line.quality.grade, line.quality and line.quality.score,
                 ]
                 for line in page.lines
             ),

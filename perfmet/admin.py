@@ -1,4 +1,4 @@
-"""What stewards edit of the performance: the watches on sensors. Observations are history; they are made anew, never changed."""
+"""What stewards edit of the performance: the watches on sensors. Observations and scores are history; they are made anew, never changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.utils import timezone
 from catalog.admin import Audited, ReadOnlyAdmin, column
 from perfmet import expected, observe
 from perfmet.health import Thresholds
-from perfmet.models import Observation, SensorWatch
+from perfmet.models import Observation, QualityRun, QualityScore, SensorWatch
 from pipelines import clock
 from pipelines.errors import SetupError
 from pipelines.models import Pipeline, Stage
@@ -103,4 +103,23 @@ class ObservationAdmin(ReadOnlyAdmin):
     list_select_related = ["watch__pipeline"]
     search_fields = ["sensor"]
     date_hierarchy = "day"
+    show_full_result_count = False
+
+
+@admin.register(QualityRun)
+class QualityRunAdmin(ReadOnlyAdmin):
+    list_display = [
+        "version", "scope", column("place", "place"), "state", "asked_by", column("started_at", "began"), column("finished_at", "ended"),
+        column("published_at", "published"), column("message", "what became of it"),
+    ]  # fmt: skip
+    list_filter = ["state", "version", "scope", "place"]
+    date_hierarchy = "started_at"
+
+
+@admin.register(QualityScore)
+class QualityScoreAdmin(ReadOnlyAdmin):
+    list_display = ["package", "resource", "score", "grade", "version", column("place", "place"), "division", column("recorded_at", "recorded")]
+    list_filter = ["grade", "version", "place", "store_type"]
+    search_fields = ["package", "resource", "title"]
+    date_hierarchy = "recorded_at"
     show_full_result_count = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ QUESTIONS = {
 GRADES = (Grade.GOLD, Grade.SILVER, Grade.BRONZE)
 #: A spark is so wide for each run, and so high.
 STEP, HEIGHT = 4, 16
+#: A spark that moves by less is drawn as if it moved by so much: noise is no drama.
+LEAST_SPAN = 0.1
 
 
 @dataclass(frozen=True)
@@ -143,20 +145,22 @@ def signed(value: float | None) -> str:
     return text if text == "0.000" else f"{'+' if value > 0 else '−'}{text}"
 
 
-def spark(newest_first: list[float | None], room: int) -> str:
-    """A path through scores, the newest at the right edge of `room` places; "" for fewer than two. A score that is none breaks it."""
-    points, is_open = [], False
-    values = list(reversed(newest_first[:room]))
-    if len(values) < 2:
+def spark(newest_first: Sequence[float | None], room: int) -> str:
+    """A path through scores, the newest at the right edge of `room` places; "" for fewer than two. A score that is none breaks it.
+
+    It is drawn between its own lowest and highest: what it shows is whether the score moved, how good it is stands beside it.
+    """
+    values = [known(value) for value in reversed(newest_first[:room])]
+    there = [value for value in values if value is not None]
+    if len(there) < 2:
         return ""
+    low, span = min(there), max(max(there) - min(there), LEAST_SPAN)
+    points, is_open = [], False
     for place, value in enumerate(values, start=room - len(values)):
-        value = known(value)
-        if value is None:
-            is_open = False
-            continue
-        y = round(HEIGHT - 1 - (HEIGHT - 2) * min(max(value, 0), 1), 1)
-        points.append(f"{'L' if is_open else 'M'}{place * STEP + 1} {y:g}")
-        is_open = True
+        if value is not None:
+            y = round((HEIGHT - 2) * (1 - (value - low) / span) + 1, 1)
+            points.append(f"{'L' if is_open else 'M'}{place * STEP + 1} {y:g}")
+        is_open = value is not None
     return "".join(points)
 
 
@@ -224,7 +228,8 @@ class Failing:
 
 
 def reasons(given: Any) -> list[Reason]:
-    return [Reason.of(one) for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+    found = [Reason.of(one) for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+    return [one for one in found if one.text or one.code]
 
 
 def gains(given: Any) -> list[Gain]:

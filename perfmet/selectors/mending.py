@@ -19,7 +19,7 @@ class Mend:
 def mend(dimension: str, dataset: tuple[int, str] | None, pipeline: str) -> Mend:
     """`dataset` is (number, slug) or None, `pipeline` a slug or ""."""
     if dataset is None:
-        return Mend("", "on the portal: this console does not keep it")
+        return Mend("", "on the portal")
     pk, slug = dataset
     page = reverse("dataset", args=[slug])
     if dimension == "metadata":

@@ -6,14 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.core.paginator import Page, Paginator
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import DateTimeField, ExpressionWrapper, F, OuterRef, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
 from django.urls import reverse
 
 from perfmet import scorecard
@@ -27,6 +28,8 @@ A_PAGE = 50
 #: So many runs stand in the spark of a table.
 TREND = 20
 CURRENT = "current"
+#: A table that is not scored any more is named for so long; a history of years need not be read through for it.
+GONE = timedelta(days=60)
 #: A change that is smaller is none: it does not show in three decimals.
 STILL = 0.0005
 SORTS = {"": "Worst first", "best": "Best first", "name": "By name", "fell": "Fell most", "gain": "Most to gain"}
@@ -39,7 +42,7 @@ SORTS = {"": "Worst first", "best": "Best first", "name": "By name", "fell": "Fe
 class Model:
     """What was scored: by which model and where; `place` is "" for the warehouse, else the slug of a portal.
 
-    `run` is its newest run; `full` the number of its newest finished run over everything, None where there was none.
+    `run` is its newest run; `full` and `full_at` say which was its newest finished run over everything, None where there was none.
     """
 
     version: str
@@ -47,6 +50,7 @@ class Model:
     place_name: str
     run: QualityRun | None = None
     full: int | None = None
+    full_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -68,13 +72,16 @@ class Model:
 
 
 def models() -> list[Model]:
-    """Every model and place that was ever scored, the current model of the warehouse first. Two queries."""
-    full = QualityRun.objects.filter(
-        version=OuterRef("version"), place=OuterRef("place"), scope="all", state=QualityRun.State.DONE
-    ).order_by("-pk")  # fmt: skip
-    newest = QualityRun.objects.order_by("version", "place", "-pk").distinct("version", "place").annotate(full=Subquery(full.values("pk")[:1]))
+    """Every model and place that was ever scored, the current model of the warehouse first. Three queries."""
+    each = ("version", "place")
+    runs = QualityRun.objects.order_by(*each, "-started_at", "-pk").distinct(*each)
+    full = {(run.version, run.place): run for run in runs.filter(scope="all", state=QualityRun.State.DONE)}
     titles = dict(Provider.objects.values_list("slug", "title"))
-    found = [Model(run.version, run.place, place_name(run.place, titles), run, run.full) for run in newest]
+    found = []
+    for run in runs:
+        whole = full.get((run.version, run.place))
+        name = place_name(run.place, titles)
+        found.append(Model(run.version, run.place, name, run, whole and whole.pk, whole and whole.started_at))
     return sorted(found, key=lambda one: (one.version != CURRENT, one.version, one.place != "", one.place_name.casefold()))
 
 
@@ -171,6 +178,11 @@ class Line:
     @cached_property
     def weakest(self) -> Bar | None:
         return grades.weakest(self.bars)
+
+    @property
+    def weakest_words(self) -> str:
+        """What stands where no dimension is the weakest: none is below 1, or nobody knows."""
+        return "none" if any(bar.value is not None for bar in self.bars) and self.score is not None else "not known"
 
     @property
     def spark(self) -> str:
@@ -301,6 +313,7 @@ class Choice:
     word: str
     count: int
     is_chosen: bool
+    more: str = ""
 
     @property
     def is_grade(self) -> bool:
@@ -350,7 +363,7 @@ class League:
 
 
 def league(given: Mapping[str, str]) -> League:
-    """The league as the address asks; three queries, two where nothing was ever scored."""
+    """The league as the address asks; four queries, three where nothing was ever scored."""
     every = models()
     model, wanted = chosen_model(every, given), Wanted.of(given)
     if model is None:
@@ -372,9 +385,21 @@ def league(given: Mapping[str, str]) -> League:
 
 def tables(model: Model) -> tuple[list[Line], list[Line]]:
     """Every table of a model: those that are scored, and those that its newest run over everything did not find any more. One query."""
-    every = lines(newest(version=model.version, place=model.place))
-    gone = [line for line in every if model.full and line.run_id < model.full]
-    return [line for line in every if not (model.full and line.run_id < model.full)], gone
+    every = lines(newest_of(model))
+    gone = [line for line in every if is_gone(model, line.run_id, line.recorded_at)]
+    here = {line.pk for line in every} - {line.pk for line in gone}
+    return [line for line in every if line.pk in here], gone
+
+
+def newest_of(model: Model) -> QuerySet[QualityScore]:
+    """The newest scores of a model's tables; of those that its newest run over everything has no more, the ones that were there lately."""
+    recent = {"run__started_at__gte": model.full_at - GONE} if model.full_at else {}
+    return newest(version=model.version, place=model.place, **recent)
+
+
+def is_gone(model: Model, run_id: int, recorded_at: datetime) -> bool:
+    """Whether the newest run over everything came later, and had no score of this table."""
+    return model.full_at is not None and run_id != model.full and recorded_at < model.full_at
 
 
 def choices(some: Iterable[Line], wanted: Wanted) -> list[Choice]:
@@ -383,8 +408,8 @@ def choices(some: Iterable[Line], wanted: Wanted) -> list[Choice]:
     counts = Counter(line.grade for line in some)
     found = [Choice("", "All", len(some), not wanted.grade)]
     found += [Choice(grade, grade, counts[grade], wanted.grade == grade) for grade in grades.GRADES]
-    found.append(Choice("fell", "Fell since the run before", sum(line.is_fallen for line in some), wanted.grade == "fell"))
-    found.append(Choice("lift", "One act lifts the grade", sum(bool(line.lifts_to) for line in some), wanted.grade == "lift"))
+    found.append(Choice("fell", "Fell", sum(line.is_fallen for line in some), wanted.grade == "fell", "since the run before"))
+    found.append(Choice("lift", "One act away", sum(bool(line.lifts_to) for line in some), wanted.grade == "lift", "from a better grade"))
     return found
 
 
@@ -414,14 +439,48 @@ def as_csv(some: Iterable[Line]) -> Iterator[list]:
 
 def of_dataset(pk: int) -> list[Line]:
     """The newest scores of a dataset's tables by the current model, wherever it was read. One query."""
-    return lines(newest(dataset=pk, version=CURRENT))
+    return lines(newest(dataset=pk, **_lately()))
 
 
-def of_datasets() -> dict[int, tuple[str, float, int]]:
-    """Number of a dataset to grade, score and number of tables: those of its worst table, by the current model. One query."""
-    found: dict[int, tuple[str, float, int]] = {}
-    for pk, grade, score in newest(version=CURRENT, dataset__isnull=False).values_list("dataset", "grade", "score"):
-        worst = found.get(pk)
-        count = worst[2] + 1 if worst else 1
-        found[pk] = (grade, score, count) if worst is None or not score >= worst[1] else (worst[0], worst[1], count)
-    return found
+def _lately() -> dict[str, Any]:
+    """The current model, in the runs since the newest one over everything and shortly before; all of them where there was none."""
+    full = QualityRun.objects.filter(version=CURRENT, scope="all", state=QualityRun.State.DONE).order_by("-started_at")
+    full_at = Subquery(full.values("started_at")[:1])
+    since = ExpressionWrapper(full_at - Value(GONE), output_field=DateTimeField())
+    return {"version": CURRENT, "run__started_at__gte": Coalesce(since, Value(datetime.min.replace(tzinfo=UTC)))}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How good a dataset is: grade and score of its worst table, of so many."""
+
+    grade: str
+    score: float | None
+    tables: int
+
+    @property
+    def score_text(self) -> str:
+        return grades.figure(self.score)
+
+    @property
+    def words(self) -> str:
+        return f"The worst of its {self.tables} tables" if self.tables > 1 else "Its score"
+
+
+def of_datasets() -> dict[int, Standing]:
+    """Number of a dataset to how good it is by the current model. One query."""
+    found: dict[int, list[tuple[float, str]]] = {}
+    for pk, grade, score in newest(dataset__isnull=False, **_lately()).values_list("dataset", "grade", "score"):
+        found.setdefault(pk, []).append((-math.inf if known(score) is None else score, grade))
+    return {pk: _worst(each) for pk, each in found.items()}
+
+
+def standing(some: Iterable[Line]) -> Standing | None:
+    """How good a dataset with these tables is; None where none was scored."""
+    each = [(-math.inf if line.score is None else line.score, line.grade) for line in some]
+    return _worst(each) if each else None
+
+
+def _worst(each: list[tuple[float, str]]) -> Standing:
+    score, grade = min(each)
+    return Standing(grade, known(score), len(each))

@@ -132,12 +132,12 @@ class Improve:
 
 
 def improve(given: Mapping[str, str]) -> Improve:
-    """The list as the address asks; three queries, two where nothing was ever scored."""
+    """The list as the address asks; four queries, three where nothing was ever scored."""
     every = quality.models()
     model, wanted = quality.chosen_model(every, given), Wanted.of(given)
     if model is None:
         return Improve(every, model, wanted)
-    rows = [row for row in _rows(model) if not (model.full and row["run_id"] < model.full)]
+    rows = [row for row in _rows(model) if not quality.is_gone(model, row["run_id"], row["recorded_at"])]
     acts = sorted((act for row in rows for act in _acts(row)), key=lambda act: (-act.gain.gain, act.name.casefold(), act.gain.text))
     narrowed = wanted.ignoring_remedy(acts)
     chosen = wanted.chosen(narrowed)
@@ -154,11 +154,11 @@ def improve(given: Mapping[str, str]) -> Improve:
     )
 
 
-_FIELDS = ("run_id", "version", "place", "package", "resource", "title", "division", "score", "grade", "gains", "dataset_id")
+_FIELDS = ("run_id", "version", "place", "package", "resource", "title", "division", "score", "grade", "gains", "dataset_id", "recorded_at")
 
 
 def _rows(model: Model) -> list[dict]:
-    found = quality.newest(version=model.version, place=model.place).annotate(in_dataset=F("dataset__slug"), by_pipeline=F("pipeline__slug"))
+    found = quality.newest_of(model).annotate(in_dataset=F("dataset__slug"), by_pipeline=F("pipeline__slug"))
     return list(found.values(*_FIELDS, "in_dataset", "by_pipeline"))
 
 

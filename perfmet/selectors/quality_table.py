@@ -114,13 +114,15 @@ class TablePage:
 
 
 def table_page(given: Mapping[str, str]) -> TablePage:
-    """The score that an address names with package, resource, model and place, or one of its past with `at`; four queries.
+    """The score that an address names with package, resource, model and place, or one of its past with `at`; six queries.
 
     Raises Http404 for a table that was never scored so.
     """
     package, resource = given.get("package", ""), given.get("resource", "")
     models = quality.models()
-    every = quality.lines(quality.newest(package=package, resource=resource))
+    # named, though every one of them is asked: the index begins with model and place
+    asked_of = {"version__in": {one.version for one in models}, "place__in": {one.place for one in models}}
+    every = quality.lines(quality.newest(package=package, resource=resource, **asked_of))
     wanted = given.get("model", "") or (every[0].version if every else quality.CURRENT)
     place = given.get("place")
     # of one table the place may be left out, where it has only one

@@ -46,9 +46,24 @@ REASONS = [
     {"dimension": "freshness", "code": "~refresh_rate:weekly~periods_behind:2.0", "text": "Refreshed 14 days late for a weekly dataset."},
 ]
 GAINS = [
-    {"text": "Refresh it: it is 2 weeks behind its promise.", "gain": 0.09, "dimension": "freshness", "columns": []},
-    {"text": "Define 2 of 12 columns: c2, c3.", "gain": 0.0292, "dimension": "metadata", "columns": ["c2", "c3"]},
+    {"text": "Bring new rows: the newest came 21 days ago.", "gain": 0.09, "dimension": "freshness", "columns": [], "grade": ""},
+    {"text": "Describe 2 of 12 columns: c2, c3.", "gain": 0.0292, "dimension": "metadata", "columns": ["c2", "c3"], "grade": ""},
 ]
+#: Others, so that a list of many tables has several remedies.
+MORE_GAINS = [
+    {"text": "Add tags: the words that people search for.", "gain": 0.075, "dimension": "accessibility", "columns": [], "grade": ""},
+    {"text": "Write the description.", "gain": 0.0437, "dimension": "metadata", "columns": [], "grade": ""},
+    {"text": "Rename 3 columns in plain words: F1, F2, bdngHt.", "gain": 0.0125, "dimension": "usability", "columns": ["F1", "F2", "bdngHt"]},
+    {"text": "Describe all 9 columns: a, b, c, d and 5 more.", "gain": 0.175, "dimension": "metadata", "columns": ["a", "b", "c"], "grade": ""},
+    {"text": "Fill the empty cells of ward: 62% of all cells are empty.", "gain": 0.062, "dimension": "completeness", "columns": ["ward"]},
+]
+
+
+def gains(place: int) -> list[dict]:
+    """The gains of the table at that place, the largest first, as a score keeps them."""
+    return sorted([MORE_GAINS[place % 5], *GAINS][: 3 - place % 2], key=lambda gain: -gain["gain"])
+
+
 EVIDENCE = {
     "c2": {"reason": "No definition.", "sample": ["A", "B", None, "", 17]},
     "ward": {"reason": "The same value in every row.", "sample": ["10"]},
@@ -71,7 +86,7 @@ def fill(tables: int, runs: int, **more) -> list[QualityRun]:
             rows.append(
                 score(
                     one, f"scored-{place}", f"{SUBJECTS[place % 8]} {place}, daily" if place % 3 else "", title=f"{SUBJECTS[place % 8]} {place}",
-                    division=DIVISIONS[place % 5], store_type="filestore" if place % 7 == 3 else "datastore", reasons=REASONS, gains=GAINS,
+                    division=DIVISIONS[place % 5], store_type="filestore" if place % 7 == 3 else "datastore", reasons=REASONS, gains=gains(place),
                     evidence=EVIDENCE, codes={"metadata": "~missing_def_cols:c2,c3"}, **values, **known,
                 )
             )  # fmt: skip
