@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import time
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Count
 
 from catalog import audit
 from catalog.audit import Actor
@@ -78,14 +79,18 @@ def make_for_a_portal(*, actor: Actor, reason: str = "") -> list[str]:
     """Make the jobs that watch over a CKAN portal, as Toronto has them, where they are missing; what was done, a sentence each."""
     zones = Counter(Pipeline.objects.filter(portal__kind="ckan").values_list("time_zone", flat=True)).most_common(1)
     zone = zones[0][0] if zones else settings.TIME_ZONE
-    there = Provider.objects.filter(kind="ckan", is_active=True).count()
-    return [
-        _job(preset, zone, actor, reason)
-        if preset.portals <= there
-        else f"{preset.title}: left out, it takes {preset.portals} CKAN {'portal' if preset.portals == 1 else 'portals'} and there "
-        f"{'is' if there == 1 else 'are'} {there or 'none'}."
-        for preset in PORTAL_PRESETS
-    ]
+    # the one to which most is published is the city's own
+    there = Provider.objects.filter(kind="ckan", is_active=True).annotate(pipelines_of_it=Count("publishes")).order_by("-pipelines_of_it", "slug")
+    slugs = list(there.values_list("slug", flat=True))
+    said = []
+    for preset in PORTAL_PRESETS:
+        if preset.portals > len(slugs):
+            takes = f"{preset.portals} CKAN {'portal' if preset.portals == 1 else 'portals'}"
+            said.append(f"{preset.title}: left out, it takes {takes} and there {'is' if len(slugs) == 1 else 'are'} {len(slugs) or 'none'}.")
+        else:
+            options = dict(zip(("portal", "other"), slugs, strict=False))
+            said.append(_job(replace(preset, options=options), zone, actor, reason))
+    return said
 
 
 #: What `upkeep --presets` may be told.

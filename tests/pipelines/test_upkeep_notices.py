@@ -344,3 +344,21 @@ def test_rotating_the_keys_seals_the_webhooks_anew():
     assert command("rotate_keys").code == 0
     now = UpkeepJob.objects.get()
     assert now.webhook != one.webhook and secrets.reveal(now.webhook) == "https://hooks.example.com/services/x"
+
+
+# presets
+
+
+def test_the_presets_of_a_portal_are_made_at_the_original_times_and_only_where_they_can_work():
+    assert any("left out, it takes 1 CKAN portal and there are none" in words for words in command("upkeep", "--presets", "toronto").out.splitlines())
+    UpkeepJob.objects.all().delete()
+    world.provider("open", "Open data", kind="ckan")
+    told = command("upkeep", "--presets", "toronto").out
+    made = {one.kind: (one.cadence, one.cron, one.notices) for one in UpkeepJob.objects.all()}
+    assert made["empty-resources"] == ("cron", "5 4-14 * * *", "trouble")
+    assert made["stale-datasets"] == ("cron", "30 4 * * 3", "always")
+    assert made["cached-files"][1] == "0 */3 * * *" and made["etl-inventory"][1] == "0 6 * * *" and made["log-retention"][1] == "0 0 * * *"
+    assert "catalogue-compare" not in made and "it takes 2 CKAN portals and there is 1" in told
+    assert UpkeepJob.objects.exclude(next_at=None).count() == len(made)
+    stale = UpkeepJob.objects.get(kind="stale-datasets")
+    assert stale.options["portal"] == "open" and jobs.check(stale) is None
