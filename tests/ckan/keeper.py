@@ -59,6 +59,7 @@ ckan.site_url = http://127.0.0.1:{port}
 ckan.site_id = default
 ckan.storage_path = {folder}/files
 ckan.plugins = datastore activity toronto_fields
+ckan.views.default_views =
 ckan.auth.create_unowned_dataset = true
 """
 

@@ -15,8 +15,8 @@ from ckan.config.middleware import make_app
 def main(configuration: str, permissions: str) -> None:
     app = make_app(load_config(configuration))
     from ckan import model
-    from ckan.plugins.toolkit import config, get_action
     from ckan.cli.db import _run_migrations
+    from ckan.plugins.toolkit import config, get_action
     from ckanext.datastore.cli import permissions_sql
 
     with app._wsgi_app.test_request_context():

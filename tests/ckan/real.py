@@ -82,8 +82,9 @@ class RealCkan:
         headers = {"Authorization": key} if key else {}
         reply = self._session.post(f"{self.url}/api/3/action/{name}", json=params, headers=headers, timeout=120)
         told = reply.json()
-        if not told["success"]:
-            raise Refused(name, reply.status_code, told["error"])
+        if reply.status_code != 200:
+            # of a request that no action was reached by, the answer is a text
+            raise Refused(name, reply.status_code, told["error"] if isinstance(told, dict) else told)
         return told["result"]
 
     @contextlib.contextmanager

@@ -98,19 +98,19 @@ def main(configuration, port, folder):
     (folder / "loaded").touch()
     child = 0
     while True:
-        match signal.sigwait(SIGNALS):
-            case signal.SIGHUP if not child:
-                child = os.fork()
-                if not child:
-                    serve(app, int(port), folder)
-            case signal.SIGCHLD:
-                with contextlib.suppress(ChildProcessError):
-                    ended, _ = os.waitpid(-1, os.WNOHANG)
-                    child = 0 if ended == child else child
-            case signal.SIGTERM:
-                if child:
-                    os.kill(child, signal.SIGKILL)
-                return
+        asked = signal.sigwait(SIGNALS)
+        with contextlib.suppress(ChildProcessError):
+            # first, whatever the signal: two that come together come in the order of their numbers, not of time
+            if child and os.waitpid(child, os.WNOHANG)[0]:
+                child = 0
+        if asked == signal.SIGHUP and not child:
+            child = os.fork()
+            if not child:
+                serve(app, int(port), folder)
+        elif asked == signal.SIGTERM:
+            if child:
+                os.kill(child, signal.SIGKILL)
+            return
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class TorontoFields(plugins.SingletonPlugin, toolkit.DefaultDatasetForm):
 
     def _with_fields(self, schema):
         rules = [toolkit.get_validator("ignore_missing"), _as_text, toolkit.get_converter("convert_to_extras")]
-        return {**schema, **{name: rules for name in FIELDS}}
+        return {**schema, **dict.fromkeys(FIELDS, rules)}
 
     def create_package_schema(self):
         return self._with_fields(super().create_package_schema())
@@ -36,7 +36,7 @@ class TorontoFields(plugins.SingletonPlugin, toolkit.DefaultDatasetForm):
 
     def show_package_schema(self):
         rules = [toolkit.get_converter("convert_from_extras"), toolkit.get_validator("ignore_missing"), _as_it_was]
-        return {**super().show_package_schema(), **{name: rules for name in FIELDS}}
+        return {**super().show_package_schema(), **dict.fromkeys(FIELDS, rules)}
 
 
 def _as_text(value):
