@@ -352,17 +352,22 @@ class Ckan(Connector):
         wanted = ckan_about.fields_of(about, self.account.parameters.get("organization", ""), self.account.parameters.get("licence_url", ""))
         if package is None:
             package = self._made(name, wanted)
-        changed += self._say(package, wanted)
+        else:
+            changed += self._say(package, wanted)
         return tuple(changed + self._say_of_table(resource, package, about))
 
-    def _made(self, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    def _made(self, name: str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A new package that says all of it."""
         try:
-            return self.action("package_create", name=name, **{field: ckan_about.sent(field, value) for field, value in wanted.items()})
+            package = self.action("package_create", name=name, **{field: ckan_about.sent(field, value) for field, value in wanted.items()})
         except DataError:
             # another pipeline of the same dataset may have made it just now
-            if found := self._package(name):
-                return found
-            raise
+            if (package := self._package(name)) is None:
+                raise
+            self._say(package, wanted)
+            return package
+        self._say_beside(package, wanted)
+        return package
 
     def _say(self, package: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
         """Patch what the package does not say yet; returns the names of the fields."""
@@ -373,12 +378,14 @@ class Ckan(Connector):
         patch = {name: ckan_about.sent(name, wanted[name]) for name in differ if name not in beside}
         if kept := {name: ckan_about.as_extra(wanted[name]) for name in differ if name in beside}:
             patch["extras"] = _extras(beside | kept)
-        said = self.action("package_patch", id=package["id"], **patch)
-        # a field that it does not know, CKAN drops without a word: what is left of them goes where it keeps any
-        if left := [name for name in ckan_about.unsaid(said, wanted) if not ckan_about.is_known(said, name)]:
-            beside = ckan_about.extras(said) | {name: ckan_about.as_extra(wanted[name]) for name in left}
-            self.action("package_patch", id=package["id"], extras=_extras(beside))
+        self._say_beside(self.action("package_patch", id=package["id"], **patch), wanted)
         return differ
+
+    def _say_beside(self, package: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        """A field that it does not know CKAN drops without a word: what it dropped just now goes among the extras, where it keeps any."""
+        if dropped := [name for name in ckan_about.unsaid(package, wanted) if not ckan_about.is_known(package, name)]:
+            beside = ckan_about.extras(package) | {name: ckan_about.as_extra(wanted[name]) for name in dropped}
+            self.action("package_patch", id=package["id"], extras=_extras(beside))
 
     def _say_of_table(self, resource: str, package: Mapping[str, Any], about: About) -> list[str]:
         """Make the resource, or patch what of it differs: its format, its dictionary. Returns what changed, in words."""
@@ -413,7 +420,7 @@ class Ckan(Connector):
         differ = [name for name, info in wanted.items() if info != held[name]]
         if differ:
             # all of them, in the portal's order: older versions take a part of them for another table
-            fields = [{"id": name, **({"info": told} if (told := wanted.get(name, info)) else {})} for name, info in held.items()]
+            fields = [_field(name, "", wanted.get(name, info)) for name, info in held.items()]
             self._ask("datastore_create", {"resource_id": id, "fields": fields, "force": True}, repeatable=True)
         return [f"dictionary: {', '.join(differ)}"] if differ else []
 
@@ -493,8 +500,8 @@ class Ckan(Connector):
         table = self._table(id)
         held = {field["id"]: field for field in (table or {"fields": []})["fields"] if field["id"] != "_id"}
         said = ckan_about.dictionary(columns, {})
-        fields = [{"id": name} for name in held]
-        fields += [{"id": column.name, "type": ckan_rows.type_of(column), "info": said[column.name]} for column in columns if column.name not in held]
+        fields = [_field(name, "", {}) for name in held]
+        fields += [_field(column.name, ckan_rows.type_of(column), said[column.name]) for column in columns if column.name not in held]
         wish = {"resource_id": id, "fields": fields, "primary_key": list(key), "force": True}
         self._ask("datastore_create", wish, repeatable=True)
         return {field["id"]: held[field["id"]]["type"] if field["id"] in held else field["type"] for field in fields}
@@ -640,7 +647,7 @@ class Ckan(Connector):
         held = {field["id"]: field.get("info") or {} for field in self._table(live)["fields"]}
         said = ckan_about.dictionary(columns, held)
         kinds = {column.name: ckan_rows.type_of(column) for column in columns}
-        fields = [{"id": name, "type": kind, "info": said[name]} for name, kind in kinds.items()]
+        fields = [_field(name, kind, said[name]) for name, kind in kinds.items()]
         self._ask("datastore_create", {"resource_id": staged, "fields": fields, "primary_key": list(key), "force": True}, repeatable=True)
         for batch in ckan_rows.batches(path, kinds):
             self._write(staged, batch, "insert")
@@ -725,6 +732,11 @@ def _line(said: Any) -> str:
 
 def _extras(told: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": name, "value": value} for name, value in told.items()]
+
+
+def _field(name: str, kind: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """A column as CKAN is told of it; without a type one that there is, without words one that keeps those that it has."""
+    return {"id": name, **({"type": kind} if kind else {}), **({"info": dict(info)} if info else {})}
 
 
 def _record(row: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:

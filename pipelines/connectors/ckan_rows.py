@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +21,9 @@ from pipelines.errors import DataError
 BATCH, BATCH_TEXT = 20_000, 8_000_000
 #: PostgreSQL, where CKAN keeps its tables, cuts a longer name without a word.
 LONGEST_NAME = 63
+
+#: SQLAlchemy, with which CKAN makes its tables, reads this as a parameter, in quotes too; CKAN answers 500 to it.
+_PARAMETER = re.compile(r"(?<![:\w\\]):\w+(?!:)|\\:")
 
 #: The type of a column by the portal's word, where the dictionary has one; eight bytes, for four are too few for an id now and then.
 PORTAL_TYPES = {"int": "int8", "float": "float8", "date": "date", "timestamp": "timestamp", "json": "json", "text": "text"}
@@ -64,6 +68,8 @@ def why_illegal(name: str) -> str:
         return "has a double quote"
     if any(unicodedata.category(letter).startswith("C") for letter in name):
         return "has a control character"
+    if _PARAMETER.search(name):
+        return "has a colon before a letter, which CKAN takes for a parameter of its own"
     if len(name.encode()) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} bytes"
     return ""
