@@ -111,7 +111,7 @@ class WebFile(Connector):
             reply = None
         told = f"{host} answers" if reply is None or not path else f"{host} gives {path}"
         if self._headers and not path:
-            return f"{told}; whether it takes our headers can't be tried without a path to try"
+            return f"{told}; whether it takes our headers can't be tested without a path to try"
         return told
 
     # what is asked
@@ -355,10 +355,10 @@ def _strange(path: Path, wanted: str) -> str:
         start = file.read(OPENING)
     opening = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")[:512].lower()
     what = next((words for mark, words in _BEGINNINGS if opening.startswith(mark)), "")
-    if wanted == "xlsx":
-        return "" if opening.startswith(b"pk\x03\x04") else what or "text"
-    if what not in _NEVER.get(wanted, {"a web page"}):
+    may_be = opening.startswith(b"pk\x03\x04") if wanted == "xlsx" else what not in _NEVER.get(wanted, {"a web page"})
+    if may_be:
         return ""
+    what = what or "text"
     title = re.search(rb"<title[^>]*>([^<]{1,200})", start, re.IGNORECASE) if what == "a web page" else None
     shown = " ".join(title[1].decode("utf-8", "replace").split())[:80] if title else ""
     return f"{what} (“{shown}”)" if shown else what
