@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.core.paginator import Page, Paginator
 from django.db.models import OuterRef, Prefetch, Subquery
 
 from pipelines.models import Pipeline, UpkeepJob, UpkeepRun
@@ -14,6 +16,8 @@ from pipelines.selectors.faces import Face
 from pipelines.upkeep import jobs
 
 HISTORY = 50
+#: Rows of a run's findings on a page; the file has all that were kept.
+A_PAGE = 100
 
 _FACES = {
     UpkeepRun.State.WAITING: faces.WAITING,
@@ -73,6 +77,11 @@ class JobLine:
         return self.job.next_at if self.job.is_active else None
 
     @property
+    def can_dry(self) -> bool:
+        """Whether it can look without changing anything."""
+        return jobs.can_dry(self.job)
+
+    @property
     def options(self) -> list[tuple[str, Any]]:
         """What is set, or stands by default: label and value."""
         kind = jobs.kinds().get(self.job.kind)
@@ -89,9 +98,88 @@ def job_lines(**filters: Any) -> list[JobLine]:
 
 
 def history(job: UpkeepJob | None = None, limit: int = HISTORY) -> list[RunLine]:
-    """The newest runs, of one job or of all. One query."""
-    runs = UpkeepRun.objects.select_related("job")
+    """The newest runs, of one job or of all, without what they found: that may be thousands of rows each. One query."""
+    runs = UpkeepRun.objects.select_related("job").defer("details", "notice")
     return [RunLine(run) for run in (runs.filter(job=job) if job else runs)[:limit]]
+
+
+# what one run found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a finding as a page prints it; `href` where it is an address."""
+
+    text: str
+    is_number: bool = False
+    href: str = ""
+
+    @classmethod
+    def of(cls, value: Any) -> Cell:
+        if value is None or value == "":
+            return cls("–")
+        if isinstance(value, bool):
+            return cls("yes" if value else "no")
+        if isinstance(value, int | float):
+            return cls(f"{value:,}", is_number=True)
+        text = str(value)
+        return cls(text, href=text if text.startswith(("https://", "http://")) else "")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run found, as a table; `more` rows were not kept. Rows have as many cells as there are columns, whatever the job kept."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    more: int = 0
+
+    @classmethod
+    def of(cls, details: Any) -> Findings | None:
+        """What stands in the details of a run; None where it keeps no table."""
+        told = details.get("findings") if isinstance(details, dict) else None
+        if not isinstance(told, dict) or not isinstance(told.get("columns"), list) or not isinstance(told.get("rows"), list):
+            return None
+        columns, more = [str(name) for name in told["columns"]], told.get("more")
+        rows = [row for row in told["rows"] if isinstance(row, list)]
+        wide = max([len(columns), *(len(row) for row in rows)])
+        columns += [""] * (wide - len(columns))
+        return cls(columns, [row + [None] * (wide - len(row)) for row in rows], more if isinstance(more, int) else 0)
+
+    @property
+    def heads(self) -> list[tuple[str, bool]]:
+        """Each column's words, and whether it holds numbers."""
+        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.columns)
+        return [(name.replace("_", " "), _are_numbers(values)) for name, values in zip(self.columns, columns, strict=True)]
+
+    def page(self, number: str | None) -> Page:
+        return Paginator(self.rows, A_PAGE).get_page(number)
+
+    @staticmethod
+    def cells(rows: Iterable[list[Any]]) -> list[list[Cell]]:
+        return [[Cell.of(value) for value in row] for row in rows]
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    there = [value for value in values if value not in (None, "")]
+    return bool(there) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run whose findings and words to a webhook are shown; `is_newest` where no later run has ended."""
+
+    line: RunLine
+    findings: Findings | None
+    is_newest: bool
+
+
+def found(job: UpkeepJob, run_id: int | None = None) -> Found | None:
+    """What that run of the job found, or the newest that ended; None where none did. Two queries at most."""
+    ended = UpkeepRun.objects.filter(job=job, finished_at__isnull=False)
+    newest = ended.first()
+    run = newest if run_id is None or newest is None or run_id == newest.pk else ended.filter(pk=run_id).first()
+    return Found(RunLine(run), Findings.of(run.details), run.pk == newest.pk) if run and newest else None
 
 
 def failures() -> list[RunLine]:
