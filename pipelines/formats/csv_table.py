@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError, SetupError
-from pipelines.formats.table_reader import BATCH, Batch, TableReader, Terms
+from pipelines.formats.custom import Broken
+from pipelines.formats.table_reader import BATCH, Batch, TableReader, Terms, bare_name
 
 #: Python's own bound of 131,072 is too small for polygons.
 LARGEST_CELL = 64 * 1024 * 1024
@@ -148,3 +149,21 @@ def lines_of_file(path: Path, encoding: str) -> Iterator[str]:
         for line in file:
             yield line if "\x00" not in line else line.replace("\x00", " ")
     yield _END
+
+
+def records(path: Path, encoding: str, delimiter: str = ",") -> Iterator[dict[str, str] | Broken]:
+    """The rows of a file by the names of its header, for custom readers; a row of another width comes as Broken. Raises DataError."""
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
+    reader = csv.reader(lines_of_file(path, encoding), delimiter=delimiter)
+    header: list[str] = []
+    for cells in reader:
+        if cells and cells[-1].endswith(_END):
+            if cells != [_END]:
+                raise _unclosed(path, reader.line_num - sum(map(_lines, [cells])))
+            return
+        if not header:
+            header = [bare_name(cell) for cell in cells]
+        elif cells and len(cells) != len(header):
+            yield Broken(f"{len(cells)} cells where {len(header)} are expected", dict(zip(header, cells, strict=False)))
+        elif cells:
+            yield dict(zip(header, cells, strict=True))

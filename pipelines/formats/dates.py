@@ -81,16 +81,16 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(made, re.IGNORECASE)
 
 
-def reader_of(pattern: str, zone: tzinfo = UTC) -> Callable[[Any], datetime]:
+def reader_of(pattern: str, zone: tzinfo = UTC, *, is_strict: bool = False) -> Callable[[Any], datetime]:
     """What reads a value (text, or a number for epoch; never empty) → datetime without a zone. It raises ValueError for what does not fit.
 
     Epoch milliseconds become the wall time of `zone`. A time with its own offset (%z) becomes that of `zone` too. Where the pattern
-    is year, month, day with hyphens, or epoch, a plain ISO date or time is understood as well: sources change between the two.
+    is year, month, day with hyphens, or epoch, a plain ISO date or time is understood as well, unless `is_strict`: sources change between the two.
     """
     if pattern == EPOCH:
         return lambda value: _of_epoch(value, zone)
     compiled = _compiled(pattern)
-    is_iso = pattern.startswith(("%Y-%m-%d", "%F"))
+    is_iso = not is_strict and pattern.startswith(("%Y-%m-%d", "%F"))
 
     def read(value: Any) -> datetime:
         text = str(value).strip()

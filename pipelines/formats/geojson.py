@@ -14,8 +14,7 @@ import msgspec
 from pipelines.errors import DataError
 from pipelines.formats.attributes import GEOMETRY, Number, compact, loads
 from pipelines.formats.json_stream import Cursor, decoded, not_there
-from pipelines.formats.json_table import learn
-from pipelines.formats.table_reader import BATCH, Batch, Records, TableReader
+from pipelines.formats.table_reader import Batch, TableReader
 
 NO_GEOMETRY = "it has no geometry"
 
@@ -42,23 +41,13 @@ class GeoJson(TableReader):
     def rows_of(self, page: Path, about: Mapping[str, Any], names: dict[str, None]) -> Iterator[Batch]:
         sources = {attribute.source for attribute in self.attributes}
         self._wants_id, self._wants_geometry = "id" in sources, GEOMETRY in sources
-        held: list[Mapping[str, Any]] = []
-        first = number = 1
         with Cursor(page) as cursor:
-            for raw in _features(cursor, page):
-                row = self._row(raw, number)
-                number += 1
-                if row is not None:
-                    held.append(row)
-                if row is None or len(held) >= BATCH:
-                    # a refused feature ends a batch, so that numbers within one follow each other
-                    if held:
-                        learn(names, held)
-                        yield Records(held, first)
-                    held, first = [], number
-        if held:
-            learn(names, held)
-            yield Records(held, first)
+            yield from self.in_batches(self._rows(cursor, page), names)
+
+    def _rows(self, cursor: Cursor, page: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, raw in enumerate(_features(cursor, page), start=1):
+            if (row := self._row(raw, number)) is not None:
+                yield number, row
 
     def _row(self, raw: str, number: int) -> dict[str, Any] | None:
         try:

@@ -148,6 +148,11 @@ class Cursor:
                 self.raw()
         return True
 
+    def leave_list(self) -> None:
+        """Pass what is left of a list of which `items` gave some."""
+        while not self._leave("]", 1):
+            self.raw()
+
     def finish(self) -> None:
         """Read what follows to the end, so that a document that was cut off is never taken for a whole one."""
         while self._open:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.errors import DataError
 from pipelines.formats.json_stream import Cursor, decoded, go, not_there, path_of
-from pipelines.formats.table_reader import BATCH, Batch, Records, TableReader, Terms
+from pipelines.formats.table_reader import Batch, TableReader, Terms
 
 
 class JsonTable(TableReader):
@@ -24,36 +24,12 @@ class JsonTable(TableReader):
 
     def rows_of(self, page: Path, about: Mapping[str, Any], names: dict[str, None]) -> Iterator[Batch]:
         with Cursor(page) as cursor:
-            yield from self.batches(_found(cursor, page, self._steps, [attribute.source for attribute in self.attributes]), names)
-
-    def batches(self, found: Iterator[Any], names: dict[str, None]) -> Iterator[Batch]:
-        """Records in batches; what is no object is refused, and ends one, so that numbers within a batch follow each other."""
-        held: list[Mapping[str, Any]] = []
-        first = 1
-        for number, record in enumerate(found, start=1):
-            if isinstance(record, Mapping):
-                held.append(record)
-            else:
-                self.refuse(number, "it is not an object", {"record": record}, value=record)
-            if len(held) >= BATCH or not isinstance(record, Mapping):
-                if held:
-                    learn(names, held)
-                    yield Records(held, first)
-                held, first = [], number + 1
-        if held:
-            learn(names, held)
-            yield Records(held, first)
+            found = records_at(cursor, page, self._steps, [attribute.source for attribute in self.attributes])
+            yield from self.in_batches(enumerate(found, start=1), names)
 
 
-def learn(names: dict[str, None], records: Sequence[Mapping[str, Any]]) -> None:
-    """Add the names of these records, in the order in which they come."""
-    for record in records:
-        if not record.keys() <= names.keys():
-            names.update(dict.fromkeys(record))
-
-
-def _found(cursor: Cursor, page: Path, steps: Sequence[str], wanted: Sequence[str]) -> Iterator[Any]:
-    """The records at a path. Raises DataError."""
+def records_at(cursor: Cursor, page: Path, steps: Sequence[str], wanted: Sequence[str]) -> Iterator[Any]:
+    """The records at a path; `wanted` are the names that they should have. Raises DataError."""
     if there := go(cursor, steps):
         raise not_there(page, steps, there)
     match cursor.sign():

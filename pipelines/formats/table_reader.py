@@ -84,10 +84,10 @@ class Batch(ABC):
 
 
 class Records(Batch):
-    """Rows that are mappings, such as JSON's objects; `first` is the number of the first of them."""
+    """Rows that are mappings, such as JSON's objects, and their numbers in the file."""
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], first: int):
-        self._records, self._first = records, first
+    def __init__(self, records: Sequence[Mapping[str, Any]], numbers: Sequence[int]):
+        self._records, self._numbers = records, numbers
 
     def __len__(self) -> int:
         return len(self._records)
@@ -96,14 +96,11 @@ class Records(Batch):
         return [record.get(name) for record in self._records]
 
     def row(self, place: int) -> tuple[int, dict[str, Any]]:
-        return self._first + place, dict(self._records[place])
+        return self._numbers[place], dict(self._records[place])
 
 
 class TableReader(ABC):
-    """Reads the files of one block. A format says `rows_of`; what it remembers is the block's.
-
-    `refuse` is for rows that are none at all: it counts one, and the format yields nothing for it.
-    """
+    """Reads the files of one block. A format says `rows_of`; what it remembers is the block's."""
 
     #: Every value is text, as in CSV.
     is_text = False
@@ -156,12 +153,30 @@ class TableReader(ABC):
     def report(self) -> dict[str, Any]:
         return {}
 
-    def refuse(self, number: int, reason: str, raw: Mapping[str, Any], *, column: str = "", value: Any = "", duplicate: bool = False) -> None:
-        """A record that is no row. Where it is a duplicate, it is only counted."""
+    def finish(self) -> None:  # noqa: B027  most formats have nothing more to say
+        """Called after the last file of a block. Raises DataError where only all of them together show that something is missing."""
+
+    def in_batches(self, found: Iterable[tuple[int, Any]], names: dict[str, None]) -> Iterator[Batch]:
+        """Numbered records as batches; what is no mapping is refused."""
+        records: list[Mapping[str, Any]] = []
+        numbers: list[int] = []
+        for number, record in found:
+            if isinstance(record, Mapping):
+                if not record.keys() <= names.keys():
+                    names.update(dict.fromkeys(record))
+                records.append(record)
+                numbers.append(number)
+            else:
+                self.refuse(number, "it is not an object", {"record": record}, value=record)
+            if len(records) >= BATCH:
+                yield Records(records, numbers)
+                records, numbers = [], []
+        if records:
+            yield Records(records, numbers)
+
+    def refuse(self, number: int, reason: str, raw: Mapping[str, Any], *, column: str = "", value: Any = "") -> None:
+        """Refuse a record that is no row: the format yields nothing for it."""
         self.tally.rows_in += 1
-        if duplicate:
-            self.tally.duplicates += 1
-            return
         self.tally.rejected += 1
         self._refused.append(Refused(number, reason, column, shown(value), "", plain(raw)))
 
@@ -243,7 +258,7 @@ class _Plan:
                 if near.strip() != near or source.strip() != source:
                     self.warnings.append(f"the column {source!r} is {near!r} in the file: only spaces differ")
                 self._take(near, used)
-            elif source == GEOMETRY and (point := _halves(names)):
+            elif source == GEOMETRY and (point := halves(names)):
                 used.update(point)
                 self.values.append(_points(*point))
                 self.makes_points = True
@@ -265,7 +280,7 @@ def bare_name(name: str) -> str:
     return name.removeprefix(_MISREAD_MARK).strip(_AROUND)
 
 
-def _halves(names: Iterable[str]) -> tuple[str, str] | None:
+def halves(names: Iterable[str]) -> tuple[str, str] | None:
     """The columns of latitude and longitude, None where one is missing."""
     told = {bare_name(name).lower(): name for name in names}
     latitude = next((told[name] for name in LATITUDES if name in told), None)
@@ -277,12 +292,13 @@ def _points(latitude: str, longitude: str) -> Callable[[Batch], Sequence[Any]]:
     """What makes GeoJSON points of two columns; nothing where one of them is empty."""
 
     def made(batch: Batch) -> list[str | None]:
-        return [_point(lon, lat) for lat, lon in zip(batch.column(latitude), batch.column(longitude), strict=True)]
+        return [point(lon, lat) for lat, lon in zip(batch.column(latitude), batch.column(longitude), strict=True)]
 
     return made
 
 
-def _point(longitude: Any, latitude: Any) -> str | None:
+def point(longitude: Any, latitude: Any) -> str | None:
+    """Two cells as a GeoJSON point; None where one is empty, and a `_NoPoint` where one is no number."""
     east, north = (str(value).strip() if value is not None else "" for value in (longitude, latitude))
     if not east or not north:
         return None

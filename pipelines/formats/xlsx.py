@@ -145,6 +145,16 @@ class Workbook:
             yield from batch
 
 
+def sheet_records(page: Path, sheet: str = "") -> Iterator[dict[str, Any]]:
+    """The rows of a sheet (the first where none is named) by the names of its first row, for custom readers. Raises DataError."""
+    with Workbook(page) as book:
+        rows = book.rows(sheet or book.sheets[0])
+        header = [str(cell).strip() if cell is not None else "" for cell in next(rows, (0, ()))[1]]
+        for _, cells in rows:
+            if any(cell is not None for cell in cells):
+                yield {name: _trimmed(cell) for name, cell in zip(header, cells, strict=False) if name}
+
+
 class _quietly(warnings.catch_warnings):
     """What openpyxl minds of a book (a validation it does not know) is nothing to us."""
 

@@ -57,6 +57,8 @@ def standardize(run: Run, note: Note) -> Outcome:
             table_files.tell_drift(run, note, error.missing, error.extra)
             raise
         note.progress(reader.tally.rows_in, total)
+    if isinstance(reader, TableReader):
+        reader.finish()
     drift = {"drift": table_files.tell_drift(run, note, [], list(reader.extra))} if isinstance(reader, TableReader) and pages else {}
     lake.withdraw_others(block.pipeline.slug, Layer.STANDARD, block.starts_at, work.entries)
     tally = reader.tally

@@ -13,8 +13,10 @@ from catalog.models import DatasetEvent
 from pipelines import clock
 from pipelines.connectors.base import Column
 from pipelines.errors import SetupError
+from pipelines.formats import custom
 from pipelines.formats.attributes import parse
 from pipelines.formats.csv_table import CsvTable
+from pipelines.formats.custom_table import CustomTable
 from pipelines.formats.geojson import GeoJson
 from pipelines.formats.json_table import JsonTable
 from pipelines.formats.table_reader import TableReader, Terms
@@ -30,9 +32,11 @@ MOST_NAMES = 12
 
 
 def reader(block: ScheduleBlock, helpers: Callable[[str], Iterator[Path]]) -> TableReader:
-    """Who reads the files of a block. Raises SetupError for attributes or options that nobody can read by."""
+    """Who reads the files of a block. Raises SetupError for attributes, options or a custom reader that nobody knows."""
     pipeline = block.pipeline
     terms = terms_of(pipeline)
+    if name := pipeline.options.get("custom_reader"):
+        return CustomTable(terms, custom.find(name, pipeline.title), helpers)
     kind = FORMATS["geojson"] if pipeline.format == "json" and pipeline.options.get("is_geojson") else FORMATS[pipeline.format]
     return kind(terms)
 
