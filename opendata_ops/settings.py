@@ -238,6 +238,10 @@ PLAN_HORIZON_DAYS = 35  # how far back the tick looks for owed blocks
 SENSOR_THRESHOLDS = env_numbers("SENSOR_THRESHOLDS", {"low": 0.5, "high": 1.8, "hours": 18, "days": 3, "least": 20, "late": 3})
 
 
+# how datasets are judged: a file with the words, a line each, of which the names of columns should be made. Empty: English ones
+QUALITY_WORDS = env.str("QUALITY_WORDS", "")
+
+
 def queue(url: str) -> dict:
     """django-q2's broker: the control database, or redis://… / sqs://region?queue_region=… by one setting."""
     scheme = urlsplit(url).scheme

@@ -7,7 +7,8 @@ class PerformanceConfig(AppConfig):
     verbose_name = "Performance"
 
     def ready(self):
-        from perfmet import tasks
+        # upkeep: what it defines is a kind of job, known by being imported
+        from perfmet import tasks, upkeep  # noqa: F401
         from perfmet.models import SensorWatch
         from pipelines import runner
 

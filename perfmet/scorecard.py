@@ -110,6 +110,9 @@ class Model:
     fields: tuple[str, ...] = ()
     #: The grade comes of the score's place between the lowest and the highest of its run.
     is_relative: bool = False
+    #: It asks whether shapes are valid, and whether a portal's resource names the job that feeds it.
+    asks_for_shapes: bool = False
+    asks_for_jobs: bool = False
 
     def score(self, facts: Facts, knows: Knows) -> Scored:
         """The score of a table or file. Raises ValueError for a file where the model scores none."""
@@ -159,6 +162,8 @@ V0_1_0 = Model(
     weights=dict(zip(DIMENSIONS, ranked_weights(len(DIMENSIONS)), strict=True)),
     fields=dimensions.FIELDS_0_1_0,
     is_relative=True,
+    asks_for_shapes=True,
+    asks_for_jobs=True,
 )
 MODELS = {model.version: model for model in (CURRENT, V0_1_0)}
 

@@ -1,7 +1,7 @@
 """What every warehouse engine is told and tells: plain values, and a CSV file read as both engines read it.
 
 An engine is a module with the same names (`postgres`, `mysql`): `Load`, `connect`, `end_sessions`, `has_merged`,
-`table_columns`, `count`, `rows_after`, `deleted_after`, `highest`, `sample`, `count_by_two`, `measures`, `refresh`, `analyze`, `vacuum`.
+`table_columns`, `count`, `rows_after`, `deleted_after`, `highest`, `sample`, `count_by_two`, `cells`, `measures`, `refresh`, `analyze`, `vacuum`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ What differs from PostgreSQL, because this server is another one:
   whose merge is not noted then, is loaded again.
 """
 
+from pipelines.warehouse.mysql.cells import cells
 from pipelines.warehouse.mysql.ddl import column_types, full_name, prepare, table_columns, tables
 from pipelines.warehouse.mysql.fresh import sweep
 from pipelines.warehouse.mysql.load import Load
@@ -24,6 +25,7 @@ from pipelines.warehouse.mysql.upkeep import analyze, examine, refresh, vacuum
 __all__ = [
     "Load",
     "analyze",
+    "cells",
     "column_types",
     "connect",
     "count",

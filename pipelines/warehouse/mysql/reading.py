@@ -134,13 +134,14 @@ def count_by_two(dsn: str, table: str, rows: str, columns: str, *, limit: int = 
         kinds = columns_of(cursor, table)
         if rows not in kinds or columns not in kinds:
             return []
-        run(cursor, _time_limit(cursor, CHART_SECONDS))
+        run(cursor, time_limit(cursor, CHART_SECONDS))
         shown = ", ".join(_chart_value(kinds[each].type, name(each)) for each in (rows, columns))
         cursor.execute(f"select {shown}, count(*) from {name(table)} group by 1, 2 order by 3 desc, 1, 2 limit {int(limit)}")
         return list(cursor.fetchall())
 
 
-def _time_limit(cursor: Any, seconds: int) -> str:
+def time_limit(cursor: Any, seconds: int) -> str:
+    """The statement after which the server breaks off what takes longer."""
     if one(cursor, "select version() like '%mariadb%'"):
         return f"set session max_statement_time = {int(seconds)}"
     return f"set session max_execution_time = {int(seconds) * 1000}"
@@ -160,7 +161,7 @@ def measures(dsn: str, table: str, question: Question) -> list[dict[str, Any]]:
     with plain_words(), contextlib.closing(connect(dsn)) as connection, connection.cursor() as cursor:
         kinds = {column: _measured_kind(column, held) for column, held in columns_of(cursor, table).items()}
         question.check(table, kinds)
-        run(cursor, _time_limit(cursor, question.seconds))
+        run(cursor, time_limit(cursor, question.seconds))
         groups = [_group(by, kinds[by.column], question.offsets) for by in question.by]
         rows = f"{name(table)} where {_all_of(question.where)}"
         if question.told_apart:

@@ -5,6 +5,7 @@ last), `_odo_seq` (rises with every write: what the portal has not seen yet) and
 keeps for each block the fence of the last merge: a worker whose lease ran out can't merge over its successor.
 """
 
+from pipelines.warehouse.postgres.cells import cells
 from pipelines.warehouse.postgres.ddl import column_types, full_name, prepare, table_columns
 from pipelines.warehouse.postgres.fresh import sweep
 from pipelines.warehouse.postgres.load import Load
@@ -16,6 +17,7 @@ __all__ = [
     "Load",
     "SCHEMA",
     "analyze",
+    "cells",
     "column_types",
     "connect",
     "count",
