@@ -17,14 +17,17 @@ from catalog.models import DatasetEvent
 from pipelines import blocks
 from pipelines.blocks import Counts, Outcome
 from pipelines.connectors.base import Column, Connector, Published, SourceState
-from pipelines.errors import DataError, NotReady, TransientError
+from pipelines.errors import DataError, NotReady, PermanentError, SetupError, TransientError
 from pipelines.faults import faultpoint
 from pipelines.models import Pipeline, PortalMode, Run, RunState, ScheduleBlock, Stage, State
-from pipelines.stages import outside, pending
+from pipelines.stages import describe, outside, pending
 from pipelines.stages.columns import compare
 from pipelines.stages.note import Note
 from pipelines.stages.offer import Offer, offer
 from pipelines.warehouse.tables import Scope
+
+#: The word of a pipeline's option `update` with which rows that are on the portal are never exchanged.
+NEVER = "never"
 
 
 def publish(run: Run, note: Note) -> Outcome:
@@ -70,11 +73,41 @@ class Publication:
     def replaces(self) -> bool:
         return self.pipeline.portal_mode == PortalMode.REPLACE and self.portal.can_replace
 
+    def introduced(self) -> tuple[Column, ...]:
+        """Tell the portal what to say of the dataset, where it lets itself be told, and ask what it can take: its columns.
+
+        A description that it refuses keeps no rows back, where it has a place for them already. Raises PipelineError.
+        """
+        refused: PermanentError | None = None
+        try:
+            if self.portal.can_introduce:
+                describe.push(self.pipeline, self.note.log)
+        except PermanentError as error:
+            refused = error
+        try:
+            there = self._preflight()
+        except SetupError as error:
+            if not self.portal.can_introduce or error.code != "not-introduced":
+                raise
+            if refused:
+                raise refused from None
+            # somebody deleted there what it was once told of
+            describe.push(self.pipeline, self.note.log, is_asked=True)
+            there = self._preflight()
+        if refused:
+            self.note.warn(f"{self.pipeline.portal.title} refused the description of the dataset: {refused.message} {refused.next_step}".strip())
+        return there
+
+    def _preflight(self) -> tuple[Column, ...]:
+        return self.portal.preflight(self.pipeline.portal_resource, columns=self.columns, key=self.offer.key, replaces=self.replaces)
+
     def carry_out(self) -> Outcome:
         pipeline, portal = self.pipeline, self.portal
-        there = portal.preflight(pipeline.portal_resource, columns=self.columns, key=self.offer.key, replaces=self.replaces)
+        there = self.introduced()
         self.offer.guard_portal(there)
         described = notice_portal(pipeline, portal.described, self.run, self.note)
+        if pipeline.options.get("update") == NEVER and (portal_rows := portal.published_count(pipeline.portal_resource)):
+            return self.left_alone(portal_rows, described)
         waiting = self.offer.count(self.scope, after=self.after)
         gone = self.deleted()
         withheld = self.withheld(self.after)
@@ -91,6 +124,9 @@ class Publication:
             sent = self.send(waiting) if waiting or portal.publishes_whole else 0
             if deleted:
                 blocks.note_published(self.run, max(self.last_deleted, blocks.bookkeeper(self.run.block).published_seq))
+        if sent and portal.can_introduce:
+            # columns that we brought just now are no news of the portal's the next time
+            described = _remembered(portal.describe(pipeline.portal_resource))
         held = _held_by_warehouse(self.run.block)
         rows_in = max(held, sent)
         table_rows, portal_rows = _compare(self.run, portal, self.offer, self.note)
@@ -105,6 +141,14 @@ class Publication:
         if self.offer.release:
             details |= {"withheld": hidden, "blanked": dict(self.blanked)}
         return Outcome(counts, message=message, details=details)
+
+    def left_alone(self, portal_rows: int, described: dict[str, Any]) -> Outcome:
+        """The rows that are on the portal stay, whatever changed and whoever forces it: so the pipeline's options want it."""
+        held = _held_by_warehouse(self.run.block)
+        forced = ", though it was forced" * self.run.is_forced
+        message = f"The {portal_rows:,} rows on {self.pipeline.portal.title} are left as they are{forced}: its options say update: {NEVER}"
+        counts = Counts(rows_in=held, unchanged=held)
+        return Outcome(counts, message=message, details={"portal_rows": portal_rows, "portal": described, "left_alone": True})
 
     def differs(self) -> bool:
         """Whether the portal holds another number of rows than the table: rows without a key leave no trace when they are deleted."""
@@ -204,13 +248,7 @@ def notice_portal(pipeline: Pipeline, state: SourceState | None, run: Run, note:
     """Tell on the dataset's timeline what changed on the portal since the last publication; returns what to remember of it."""
     if state is None:
         return {}
-    now = {
-        "columns": [[column.name, column.type] for column in state.columns],
-        "title": state.title,
-        "description": state.description[:2_000],
-        "licence": state.licence,
-        "row identifier": state.key,
-    }
+    now = _remembered(state)
     last = Run.objects.filter(block__pipeline=pipeline, stage=Stage.PUBLISH, state=RunState.DONE, details__portal__isnull=False).first()
     before = last.details["portal"] if last else {}
     told = [f"{name} was {before[name]!r} and is {now[name]!r} now" for name in now if name != "columns" and before.get(name, now[name]) != now[name]]
@@ -223,6 +261,17 @@ def notice_portal(pipeline: Pipeline, state: SourceState | None, run: Run, note:
             dataset=pipeline.dataset, kind=DatasetEvent.Kind.PORTAL, source=pipeline.slug, text=text, details=now, run_id=run.pk
         )
     return now
+
+
+def _remembered(state: SourceState) -> dict[str, Any]:
+    """What is kept of a portal's dataset, to be compared with at the next publication."""
+    return {
+        "columns": [[column.name, column.type] for column in state.columns],
+        "title": state.title,
+        "description": state.description[:2_000],
+        "licence": state.licence,
+        "row identifier": state.key,
+    }
 
 
 def _held_by_warehouse(block: ScheduleBlock) -> int:
