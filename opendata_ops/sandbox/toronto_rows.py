@@ -94,7 +94,7 @@ def development_pipeline(count: int = 200, *, seed: int = 1, misfits: int = 0) -
     """CSV in UTF-8 with a byte order mark; dates as 3/15/2024, areas as "1,000", wards as 3.0, zeros, and line breaks in quotes."""
     chance, rows = random.Random(f"pipeline/{seed}"), []
     for number in range(count):
-        homes, area = chance.randrange(0, 900, 3), chance.randrange(0, 90_000, 250)
+        homes, area = 0 if number % 12 == 5 else chance.randrange(3, 900, 3), chance.randrange(0, 90_000, 250)
         other = chance.choice((0, 0, 1000, 2450.5))
         received = date(2016, 1, 1) + timedelta(days=chance.randrange(3200))
         description = f"Proposal for {homes} units, on {chance.choice(_STREETS)}."
