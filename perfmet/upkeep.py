@@ -28,10 +28,12 @@ class Quality(Job):
     )
 
     def run(self, job: UpkeepJob, run: UpkeepRun, note: Note) -> str:
+        """`run.details["datasets"]` names the only ones that are meant this time: those that somebody pressed "Score now" for."""
         publish = self.word(job, "publish").lower()
         made = quality.score(
             version=self.word(job, "model"),
             place=self.word(job, "place"),
+            names=[str(name) for name in run.details.get("datasets", [])],
             force=self.is_yes(job, "force"),
             asked_by=run.asked_by,
             is_dry=note.is_dry,

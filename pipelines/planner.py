@@ -15,6 +15,7 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise, takewhile
 from pathlib import Path
 from time import time as time_now
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -283,9 +284,11 @@ def ring_upkeep(now: datetime) -> None:
             async_task(UPKEEP, run_id)
 
 
-def ask_for_upkeep(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, is_dry: bool = False) -> jobs.Answer:
-    """Ask for an upkeep job now, and ring for it: a worker takes it within seconds. `is_dry`: it is only to look."""
-    answer = jobs.start(job, actor=actor, reason=reason, trigger=trigger, is_dry=is_dry)
+def ask_for_upkeep(
+    job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, is_dry: bool = False, details: dict[str, Any] | None = None
+) -> jobs.Answer:
+    """Ask for an upkeep job now, and ring for it: a worker takes it within seconds. `is_dry`, `details`: as `jobs.start` takes them."""
+    answer = jobs.start(job, actor=actor, reason=reason, trigger=trigger, is_dry=is_dry, details=details)
     if answer.run:
         async_task(UPKEEP, answer.run.pk)
     return answer

@@ -314,10 +314,13 @@ class Answer:
     text: str
 
 
-def start(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, is_dry: bool = False) -> Answer:
+def start(
+    job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trigger.BUTTON, is_dry: bool = False, details: dict[str, Any] | None = None
+) -> Answer:
     """Ask for a job to be done now; it waits for whoever carries it out. Leaves its audit row, moved or refused.
 
-    `is_dry`: it is only to look, and to say what it would have done.
+    `is_dry`: it is only to look, and to say what it would have done. `details` stand in the run from its beginning: what this one time
+    is about, for a kind that asks `run.details` for it.
     """
     run = None
     if is_dry and not can_dry(job):
@@ -326,7 +329,9 @@ def start(job: UpkeepJob, *, actor: Actor, reason: str = "", trigger: str = Trig
         return Answer(None, text)
     try:
         with transaction.atomic():
-            run = UpkeepRun.objects.create(job=job, trigger=trigger, asked_by=actor.name[:150], asked_because=reason, is_dry=is_dry)
+            run = UpkeepRun.objects.create(
+                job=job, trigger=trigger, asked_by=actor.name[:150], asked_because=reason, is_dry=is_dry, details=details or {}
+            )
         text = "Asked to look, and to change nothing." if is_dry else "Asked to run."
     except IntegrityError:
         going = job.runs.filter(state__in=OPEN).first()
@@ -357,7 +362,7 @@ def carry_out(run_id: int, *, pause: Callable[[float], None] = time.sleep) -> Up
     if not UpkeepRun.objects.filter(pk=run_id, state=UpkeepRun.State.WAITING).update(**now):
         return None
     run = UpkeepRun.objects.select_related("job").get(pk=run_id)
-    note = Note(run)
+    note = Note(run, dict(run.details))
     state, words, is_mine = UpkeepRun.State.FAILED, "The worker was stopped before it was done.", False
     try:
         words = kind_of(run.job)().run(run.job, run, note)
