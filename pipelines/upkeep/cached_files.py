@@ -71,7 +71,7 @@ def _cached(portal: Ckan, name: str, package_id: str, faults: Faults) -> tuple[s
     try:
         portal.action("datastore_cache", package_id=package_id)
     except PipelineError as error:
-        if "not known" in error.message:
+        if error.code == "http-400":  # what CKAN says to an action that it does not know; to one that it refuses it says 403 or 409
             raise SetupError(
                 f"{portal.host} keeps no files of its tables: it has no action datastore_cache, which Toronto's extension of CKAN adds.",
                 code="no-action",

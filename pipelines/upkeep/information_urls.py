@@ -145,7 +145,7 @@ def _outcome(code: str) -> str:
 def told(rows: list[tuple[str, str, str, str]], asked: int, faults: Faults) -> str:
     """The notice, in Slack's words: by outcome, the worst first."""
     if not (rows or faults.rows):
-        return f"All {plural(asked, 'address', 'addresses')} for more information are well."
+        return f"{plural(asked, 'address', 'addresses')} for more information asked: all are well."
     lines = []
     for outcome in BAD:
         if some := [row for row in rows if row[2] == outcome]:

@@ -32,6 +32,7 @@ DAYS = 30
 LEAST_DAYS = 7
 #: So many rows or runs in one statement: a long transaction would hold up the others.
 PORTION = 5_000
+FILES = ("log file", "log files")
 #: A log of a day is a folder of its name; a log that was put aside has a number at its end. What is written now is neither.
 _DAY, _ASIDE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})"), re.compile(r".+\.log\.\d+")
 
@@ -54,25 +55,25 @@ class LogRetention(Job):
         limit = timezone.now() - timedelta(days=days)
         files = old_files(Path(settings.VAR_DIR) / "log", limit)
         if note.is_dry:
-            gone = {words: rows.count() for words, rows, _ in _rows(limit)} | {"log files": len(files)}
+            gone = {words: rows.count() for words, rows, _ in _rows(limit)} | {FILES: len(files)}
         else:
-            gone = {words: _delete(rows, by, note) for words, rows, by in _rows(limit)} | {"log files": sum(map(_remove, files))}
-        note.findings(("what", "deleted" if not note.is_dry else "would be deleted"), gone.items())
+            gone = {words: _delete(rows, by, note) for words, rows, by in _rows(limit)} | {FILES: sum(map(_remove, files))}
+        note.findings(("what", "would be deleted" if note.is_dry else "deleted"), [(many, number) for (_, many), number in gone.items()])
         note(files=[str(path) for path in files[:200]])
-        told = "\n".join(f"*{words}*: {number:,}" for words, number in gone.items() if number) or "Nothing"
+        told = "\n".join(f"*{many}*: {number:,}" for (_, many), number in gone.items() if number) or "Nothing"
         note.notice(told, trouble=False)
         if not any(gone.values()):
             return f"Nothing is older than {plural(days, 'day')} and overtaken."
-        counts = ", ".join(f"{number:,} {words}" for words, number in gone.items() if number)
+        counts = ", ".join(plural(number, *words) for words, number in gone.items() if number)
         return f"{'Would delete' if note.is_dry else 'Deleted'} what is older than {plural(days, 'day')}: {counts}."
 
 
-def _rows(limit: datetime) -> Iterator[tuple[str, QuerySet, str]]:
-    """(what, the rows that may go, by which column they go in portions): all rows of one value go at once."""
-    yield "log lines of runs", log_lines(limit), "pk"
-    yield "entries of the import log", diaries(limit), "run_id"
-    yield "runs of upkeep jobs", upkeep_runs(limit), "pk"
-    yield "messages that the queue carried out", Success.objects.filter(stopped__lt=limit), "pk"
+def _rows(limit: datetime) -> Iterator[tuple[tuple[str, str], QuerySet, str]]:
+    """(one and many of what, the rows that may go, by which column they go in portions): all rows of one value go at once."""
+    yield ("log line of a run", "log lines of runs"), log_lines(limit), "pk"
+    yield ("entry of the import log", "entries of the import log"), diaries(limit), "run_id"
+    yield ("run of an upkeep job", "runs of upkeep jobs"), upkeep_runs(limit), "pk"
+    yield ("message that the queue carried out", "messages that the queue carried out"), Success.objects.filter(stopped__lt=limit), "pk"
 
 
 def log_lines(limit: datetime) -> QuerySet[LogLine]:
@@ -96,7 +97,7 @@ def upkeep_runs(limit: datetime) -> QuerySet[UpkeepRun]:
 
     old = UpkeepRun.objects.filter(finished_at__lt=limit).exclude(state__in=OPEN)
     for condition in (Q(), Q(is_dry=False), Q(is_dry=False, details__has_key="trouble")):
-        newer = UpkeepRun.objects.filter(condition, job=OuterRef("job"), pk__gt=OuterRef("pk"))
+        newer = UpkeepRun.objects.filter(condition, job=OuterRef("job"), pk__gt=OuterRef("pk")).exclude(state__in=OPEN)
         old = old.filter(~condition | Exists(newer)) if condition else old.filter(Exists(newer))
     return old
 

@@ -43,7 +43,9 @@ class SmallCkan(Told):
             start = given.get("start", 0)
             return result({"count": len(self.packages), "results": self.packages[start : start + min(PAGE, given["rows"])]})
         if name == "datastore_search":
-            found = self.tables.get(given["resource_id"]) or refusal("Not Found Error", f'Not found: Resource "{given["resource_id"]}" was not found.', 404)
+            found = self.tables.get(given["resource_id"]) or refusal(
+                "Not Found Error", f'Not found: Resource "{given["resource_id"]}" was not found.', 404
+            )
             return found if isinstance(found, Reply) else result(found)
         return Reply.of(f"Bad request - Action name not known: {name}", 400)
 
@@ -86,9 +88,9 @@ def portal(settings) -> Iterator[SmallCkan]:
         yield server
 
 
-def done(kind: str, *, is_dry: bool = False, fields: dict[str, Any] | None = None, **options: Any) -> UpkeepRun:
+def done(kind: str, *, is_dry: bool = False, job_fields: dict[str, Any] | None = None, **options: Any) -> UpkeepRun:
     """A run of the job of this kind, ended."""
-    job, _ = UpkeepJob.objects.update_or_create(title=kind, defaults={"kind": kind, "options": options, **(fields or {})})
+    job, _ = UpkeepJob.objects.update_or_create(title=kind, defaults={"kind": kind, "options": options, **(job_fields or {})})
     jobs.check(job)
     answer = jobs.start(job, actor=Actor("ann"), is_dry=is_dry)
     assert answer.run, answer.text
