@@ -57,7 +57,8 @@ class GeoJson(TableReader):
             return None
         row = dict(properties)
         if self._wants_geometry:
-            self.tally.warnings[NO_GEOMETRY] += geometry is None
+            if geometry is None:
+                self.tally.warnings[NO_GEOMETRY] += 1
             row.setdefault(GEOMETRY, geometry)
         if self._wants_id:
             row.setdefault("id", feature_id)

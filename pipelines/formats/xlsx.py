@@ -69,7 +69,8 @@ class Xlsx(TableReader):
             if made.count(None) == len(made):
                 continue
             if len(made) > width:
-                self.tally.warnings["it has values right of its last named column"] += made[width:].count(None) < len(made) - width
+                if made[width:].count(None) < len(made) - width:
+                    self.tally.warnings["it has values right of its last named column"] += 1
                 del made[width:]
             elif len(made) < width:
                 made += [None] * (width - len(made))
