@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -119,7 +119,9 @@ def give_up_lost(now: datetime) -> int:
 
 def _score_all(made: Made, model: Model, knows: Knows, names: list[str], now: datetime, beat: Callable[[str], None]) -> None:
     at = _free_second(now)
-    for subject in subjects.of_place(made.run.place, names, now):
+    taken: set[tuple[str, str]] = set()
+    for found in subjects.of_place(made.run.place, names, now):
+        subject = _named_once(found, taken)
         if made.run.scope == DAILY and not subject.is_daily:
             continue
         beat(f"Scoring {subject.name}.")
@@ -143,6 +145,17 @@ def _score_all(made: Made, model: Model, knows: Knows, names: list[str], now: da
             made.failed.append({"name": subject.name, "why": secrets.redact(why)})
 
 
+def _named_once(subject: Subject, taken: set[tuple[str, str]]) -> Subject:
+    """The subject, its names as long as a score keeps them and no other's of the run."""
+    package, resource = subject.package[:200], subject.resource[:200]
+    number = 1
+    while (package, resource) in taken:
+        number += 1
+        resource = f"{subject.resource[:190]} ({number})"
+    taken.add((package, resource))
+    return replace(subject, package=package, resource=resource)
+
+
 def _free_second(now: datetime) -> datetime:
     """The second at which these scores are recorded; no other run's, for what is published is known by it."""
     at = now.replace(microsecond=0)
@@ -160,8 +173,8 @@ def _row(run: QualityRun, subject: Subject, model: Model, scored: Scored, knows:
         dataset=subject.dataset,
         version=model.version,
         place=run.place,
-        package=facts.package[:200],
-        resource=facts.resource[:200],
+        package=subject.package,
+        resource=subject.resource,
         resource_id=facts.resource_id[:100],
         title=facts.title[:300],
         division=facts.division[:200],
