@@ -18,6 +18,7 @@ register_converter(SensorName, "sensor")
 urlpatterns = [
     path("quality/", quality.league, name="quality"),
     path("quality/table/", quality.table, name="quality-table"),
+    path("quality/table/score/", quality.score_now, name="quality-score-now"),
     path("quality/improve/", quality.improve, name="quality-improve"),
     path("performance/", views.performance, name="performance"),
     path("performance/health/", views.health_board, name="health-board"),

@@ -40,6 +40,7 @@ SECTIONS = {
     "sensor-map": "performance",
     "quality-table": "quality",
     "quality-improve": "quality",
+    "quality-score-now": "quality",
 }
 
 

@@ -42,15 +42,14 @@ SORTS = {"": "Worst first", "best": "Best first", "name": "By name", "fell": "Fe
 class Model:
     """What was scored: by which model and where; `place` is "" for the warehouse, else the slug of a portal.
 
-    `run` is its newest run; `full` and `full_at` say which was its newest finished run over everything, None where there was none.
+    `run` is its newest run, `full` its newest finished one over everything; None where there was none.
     """
 
     version: str
     place: str
     place_name: str
     run: QualityRun | None = None
-    full: int | None = None
-    full_at: datetime | None = None
+    full: QualityRun | None = None
 
     @property
     def key(self) -> str:
@@ -79,9 +78,7 @@ def models() -> list[Model]:
     titles = dict(Provider.objects.values_list("slug", "title"))
     found = []
     for run in runs:
-        whole = full.get((run.version, run.place))
-        name = place_name(run.place, titles)
-        found.append(Model(run.version, run.place, name, run, whole and whole.pk, whole and whole.started_at))
+        found.append(Model(run.version, run.place, place_name(run.place, titles), run, full.get((run.version, run.place))))
     return sorted(found, key=lambda one: (one.version != CURRENT, one.version, one.place != "", one.place_name.casefold()))
 
 
@@ -198,10 +195,10 @@ class Line:
         return lifts_to(self.version, self.score, self.gain, self.grade)
 
 
-def address(package: str, resource: str, version: str, place: str, **more: Any) -> str:
+def address(package: str, resource: str, version: str, place: str, page: str = "quality-table") -> str:
     """The page of one table. Names of portals hold whatever people wrote, so they stand behind the question mark."""
-    told = {"package": package, "resource": resource, "model": version, "place": place, **more}
-    return f"{reverse('quality-table')}?{urlencode(told)}"
+    told = {"package": package, "resource": resource, "model": version, "place": place}
+    return f"{reverse(page)}?{urlencode(told)}"
 
 
 def newest(**which: Any) -> QuerySet[QualityScore]:
@@ -353,6 +350,11 @@ class League:
         return sum(bool(line.lifts_to) for line in self.lines)
 
     @property
+    def unscored(self) -> list[Unscored]:
+        """What the newest run could not score."""
+        return failed(self.model.run) if self.model else []
+
+    @property
     def weights(self) -> list[Bar]:
         """The weights of the model, for the foot of the table."""
         return [] if self.model is None else grades.bars({}, grades.weights(self.model.version, "datastore"))
@@ -386,20 +388,37 @@ def league(given: Mapping[str, str]) -> League:
 def tables(model: Model) -> tuple[list[Line], list[Line]]:
     """Every table of a model: those that are scored, and those that its newest run over everything did not find any more. One query."""
     every = lines(newest_of(model))
-    gone = [line for line in every if is_gone(model, line.run_id, line.recorded_at)]
+    gone = [line for line in every if is_gone(model, line.run_id, line.recorded_at, f"{line.package} / {line.resource}")]
     here = {line.pk for line in every} - {line.pk for line in gone}
     return [line for line in every if line.pk in here], gone
 
 
 def newest_of(model: Model) -> QuerySet[QualityScore]:
     """The newest scores of a model's tables; of those that its newest run over everything has no more, the ones that were there lately."""
-    recent = {"run__started_at__gte": model.full_at - GONE} if model.full_at else {}
+    recent = {"run__started_at__gte": model.full.started_at - GONE} if model.full else {}
     return newest(version=model.version, place=model.place, **recent)
 
 
-def is_gone(model: Model, run_id: int, recorded_at: datetime) -> bool:
-    """Whether the newest run over everything came later, and had no score of this table."""
-    return model.full_at is not None and run_id != model.full and recorded_at < model.full_at
+def is_gone(model: Model, run_id: int, recorded_at: datetime, name: str) -> bool:
+    """Whether the newest run over everything came later and did not find this table. One that it could not score has its last score."""
+    if model.full is None or run_id == model.full.pk or recorded_at >= model.full.started_at:
+        return False
+    return name not in {one.name for one in failed(model.full)}
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A table that a run could not score: its dataset and its own name as the run put them together, and why."""
+
+    name: str
+    why: str
+
+
+def failed(run: QualityRun | None) -> list[Unscored]:
+    """What a run could not score."""
+    told = run.details.get("failed") if run and isinstance(run.details, dict) else None
+    found = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    return [Unscored(str(one.get("name", "")), str(one.get("why", ""))) for one in found]
 
 
 def choices(some: Iterable[Line], wanted: Wanted) -> list[Choice]:

@@ -137,7 +137,7 @@ def improve(given: Mapping[str, str]) -> Improve:
     model, wanted = quality.chosen_model(every, given), Wanted.of(given)
     if model is None:
         return Improve(every, model, wanted)
-    rows = [row for row in _rows(model) if not quality.is_gone(model, row["run_id"], row["recorded_at"])]
+    rows = [row for row in _rows(model) if not quality.is_gone(model, row["run_id"], row["recorded_at"], f"{row['package']} / {row['resource']}")]
     acts = sorted((act for row in rows for act in _acts(row)), key=lambda act: (-act.gain.gain, act.name.casefold(), act.gain.text))
     narrowed = wanted.ignoring_remedy(acts)
     chosen = wanted.chosen(narrowed)
@@ -216,5 +216,5 @@ def as_csv(some: Iterable[Act]) -> Iterator[list]:
     for act in some:
         yield [
             act.name, act.part, act.division, act.gain.text, act.remedy, act.gain.dimension, act.gain.gain, act.score, act.grade, act.lifts_to,
-            " ".join(act.gain.columns),
+            ", ".join(act.gain.columns),
         ]  # fmt: skip

@@ -19,8 +19,6 @@ from perfmet.selectors.quality import Line, Model
 
 #: So many scores of the past stand in the chart and its table.
 HISTORY = 400
-#: So many failing columns stand on the page; the file has all.
-MOST_COLUMNS = 60
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,13 @@ class TablePage:
     acts: list[Act]
     failing: list[Failing]
     past: list[Past]
-    others: list[Line]
+    others: list[tuple[Model, Line]]
     is_newest: bool
 
     @property
-    def shown_failing(self) -> list[Failing]:
-        return self.failing[:MOST_COLUMNS]
+    def press(self) -> str:
+        """Where "Score now" is posted to."""
+        return quality.address(self.line.package, self.line.resource, self.line.version, self.line.place, page="quality-score-now")
 
     @property
     def figure(self) -> str:
@@ -122,7 +121,9 @@ def table_page(given: Mapping[str, str]) -> TablePage:
     models = quality.models()
     # named, though every one of them is asked: the index begins with model and place
     asked_of = {"version__in": {one.version for one in models}, "place__in": {one.place for one in models}}
+    ranks = {(one.version, one.place): rank for rank, one in enumerate(models)}
     every = quality.lines(quality.newest(package=package, resource=resource, **asked_of))
+    every = sorted((one for one in every if (one.version, one.place) in ranks), key=lambda one: ranks[one.version, one.place])
     wanted = given.get("model", "") or (every[0].version if every else quality.CURRENT)
     place = given.get("place")
     # of one table the place may be left out, where it has only one
@@ -139,13 +140,13 @@ def table_page(given: Mapping[str, str]) -> TablePage:
     return TablePage(
         score=score,
         line=line,
-        model=next((one for one in models if (one.version, one.place) == (line.version, line.place)), _unknown(line)),
+        model=models[ranks[line.version, line.place]],
         dimensions=[Dimension(bar, grades.code_of(score.codes, bar.name), [one for one in told if one.dimension == bar.name]) for bar in bars],
         other_reasons=[one for one in told if one.dimension not in grades.DIMENSIONS],
         acts=[_act(gain, score) for gain in grades.gains(score.gains)],
-        failing=grades.evidence(score.evidence),
+        failing=_failing(score.evidence, told),
         past=past,
-        others=[one for one in every if one.pk != line.pk],
+        others=[(models[ranks[one.version, one.place]], one) for one in every if one.pk != line.pk],
         is_newest=score.pk == line.pk,
     )
 
@@ -156,8 +157,10 @@ def _act(gain: Gain, score: QualityScore) -> Act:
     return Act(gain, lifts, mend(gain.dimension, dataset, score.pipeline.slug if score.pipeline else ""))
 
 
-def _unknown(line: Line) -> Model:
-    return Model(line.version, line.place, line.place or "the warehouse")
+def _failing(evidence: object, told: list[Reason]) -> list[Failing]:
+    """The failing columns in the order of the reasons: the database keeps a JSON object in an order of its own."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(name for reason in told for name in reason.columns))}
+    return sorted(grades.evidence(evidence), key=lambda one: places.get(one.column, len(places)))
 
 
 _PAST = ("pk", "recorded_at", "score", "grade", "codes", "store_type", "division", *grades.DIMENSIONS)

@@ -73,9 +73,12 @@ EVIDENCE = {
 def fill(tables: int, runs: int, **more) -> list[QualityRun]:
     """`tables` of every grade, each with a history of `runs`; some belong to a dataset and pipeline that are there."""
     dice = random.Random(6)
-    provider = world.provider("files", "City files")
-    datasets = [world.dataset(f"scored-{place}", f"{SUBJECTS[place % 8]} {place}") for place in range(min(tables, 12))]
-    feeding = [world.pipeline(f"scored-{one.pk}", one.title, provider, one, world.SATURDAY) for one in datasets]
+    datasets, feeding = [], []
+    for place in range(min(tables, 12)):
+        one, is_new = Dataset.objects.get_or_create(slug=f"scored-{place}", defaults={"title": f"{SUBJECTS[place % 8]} {place}"})
+        provider = world.provider(f"files-{place}", f"City files {place}") if is_new else None
+        datasets.append(one)
+        feeding.append(world.pipeline(one.slug, one.title, provider, one, world.SATURDAY) if provider else one.pipelines.get())
     made = [run(back, **more) for back in range(runs - 1, -1, -1)]
     base = [{name: dice.choice([0.25, 0.5, 0.75, 0.9, 1, 1]) for name in WEIGHTS} for _ in range(tables)]
     rows = []
