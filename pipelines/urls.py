@@ -2,10 +2,11 @@
 
 from django.urls import path
 
-from pipelines.views import accept, after, backups, blocks, machinery, rebuild, reconcile, schedule, trips, unpublish, upkeep
+from pipelines.views import accept, after, backups, blocks, machinery, new_dataset, rebuild, reconcile, schedule, trips, unpublish, upkeep
 
 urlpatterns = [
     path("pipelines/", schedule.pipelines, name="pipelines"),
+    path("new-dataset/", new_dataset.new_dataset, name="new_dataset"),
     path("pipelines/<slug:slug>/", schedule.pipeline, name="pipeline"),
     path("pipelines/<slug:slug>/rerun/", schedule.rerun, name="rerun"),
     path("pipelines/<slug:slug>/initialize/", rebuild.initialize, name="initialize"),
