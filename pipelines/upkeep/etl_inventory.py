@@ -135,6 +135,7 @@ def _publish(portal: Ckan, dataset: str, lines: list[dict[str, Any]]) -> None:
         columns=columns,
     )
     portal.introduce(resource, about)
+    portal.preflight(resource, columns=columns, key=(), replaces=True)
     with tempfile.TemporaryDirectory(prefix="etl-inventory-") as folder:
         path = Path(folder) / "inventory.csv"
         with path.open("w", encoding="utf-8", newline="") as file:

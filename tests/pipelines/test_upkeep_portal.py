@@ -165,8 +165,9 @@ def fed(portal, monkeypatch):  # noqa: F811
         with path.open(newline="") as file:
             portal.published.append((resource, [column.name for column in columns], list(csv.DictReader(file)), rows))
 
-    monkeypatch.setattr(Ckan, "introduce", lambda self, resource, about: portal.published.append((resource, about.table)) or (), raising=False)
-    monkeypatch.setattr(Ckan, "replace", replace, raising=False)
+    monkeypatch.setattr(Ckan, "introduce", lambda self, resource, about: portal.published.append((resource, about.table)) or ())
+    monkeypatch.setattr(Ckan, "preflight", lambda self, resource, **wants: wants["columns"])
+    monkeypatch.setattr(Ckan, "replace", replace)
     return portal
 
 
