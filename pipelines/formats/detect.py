@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.errors import DataError, SetupError
 from pipelines.formats import dates
-from pipelines.formats.attributes import GEOMETRY, LONGEST_NAME, Attribute, Cleaner, Number, Unfit, decimal, fitting, whole
+from pipelines.formats.attributes import GEOMETRY, LONGEST_NAME, TYPES, Attribute, Cleaner, Number, Unfit, decimal, fitting, whole
 from pipelines.formats.csv_table import CsvTable
 from pipelines.formats.geojson import GeoJson
 from pipelines.formats.json_stream import Cursor
@@ -45,7 +45,7 @@ TIMES = (
 #: How Esri's layers call their types.
 ESRI = {
     "OID": "int", "Integer": "int", "SmallInteger": "int", "BigInteger": "int", "Double": "float", "Single": "float", "String": "text",
-    "Date": "timestamp", "GlobalID": "text", "GUID": "text", "XML": "text",
+    "Date": "timestamp", "DateOnly": "date", "GlobalID": "text", "GUID": "text", "XML": "text",
 }  # fmt: skip
 #: Columns that say where a geometry is or how long, which it says itself.
 GEOMETRY_REPEATED = {
@@ -54,6 +54,8 @@ GEOMETRY_REPEATED = {
 #: Milliseconds of a time that somebody may have meant: 1900 to 2100. Small ones are too few digits to tell.
 _EPOCH = (10**11, 41 * 10**11)
 _YEARS = (1800, 2200)
+#: How layers write their dates.
+_PATTERNS = {"timestamp": dates.EPOCH, "date": "%Y-%m-%d"}
 _DATE_WORDS = re.compile(r"date|time|day|when|updated|created|issued|opened|closed|_dt\b|_ts\b", re.IGNORECASE)
 _CODE = re.compile(r"[+-]?0[0-9]")
 
@@ -75,10 +77,10 @@ class Detected:
     looked_at: int = 0
 
 
-def detect(path: Path, format: str = "", *, zone: tzinfo = UTC, fields: Sequence[Mapping[str, Any]] = (), **options: Any) -> Detected:
+def detect(path: Path, format: str = "", *, zone: tzinfo = UTC, fields: Sequence[Sequence[str]] = (), **options: Any) -> Detected:
     """Look at a raw file. `format` is one of READERS, or "" to find out; `options` as a pipeline has them (sheet, jsonpath, encoding).
 
-    `fields` are an ArcGIS layer's own, [{"name", "type"}], and go before what the values look like. Raises DataError for a file that can't
+    `fields` are a layer's own, [name, type] (one of ours, or Esri's), and go before what the values look like. Raises DataError for a file that can't
     be read as any table, SetupError for options that nobody can read by.
     """
     look = _Look(path, format or sniffed(path), dict(options), zone)
@@ -176,8 +178,8 @@ class _Look:
 
     # what it is
 
-    def told(self, fields: Sequence[Mapping[str, Any]]) -> Detected:
-        types = {str(one["name"]): ESRI.get(str(one.get("type", "")).removeprefix("esriFieldType")) for one in fields if "name" in one}
+    def told(self, fields: Sequence[Sequence[str]]) -> Detected:
+        types = {name: kind if kind in TYPES else ESRI.get(kind.removeprefix("esriFieldType")) for name, kind in fields}
         found, taken = [], set()
         for source in self.names:
             name = self._name(source, taken)
@@ -208,12 +210,12 @@ class _Look:
             return "text", ""
         if not values:
             self.notes.append(f"{source} is empty in all rows that were looked at.")
-            return (told, dates.EPOCH) if told == "timestamp" else (told or "text", "")
-        if told and told != "timestamp":
+            return told or "text", _PATTERNS.get(told or "", "")
+        if told and told not in _PATTERNS:
             return told, ""
         kind, pattern, note = guessed(source, values)
-        if told == "timestamp" and pattern != dates.EPOCH and kind not in ("date", "timestamp"):
-            return "timestamp", dates.EPOCH
+        if told and kind not in _PATTERNS:
+            return told, _PATTERNS[told]
         if note:
             self.notes.append(f"{source} {note}.")
         return kind, pattern
