@@ -142,10 +142,9 @@ class RealCkan:
             yield self
 
     def empty(self) -> None:
-        """Without datasets, activities, rows and functions, running, and with no order to die. Users and the organization stay."""
-        (self.folder / "kill.json").unlink(missing_ok=True)
-        if not self.is_serving:
-            self.restart()
+        """Without datasets, activities, rows and functions, running anew, and with no order to die. Users and the organization stay."""
+        # a CKAN that met an error in the middle of its work may hold locks on tables until it ends
+        self.stop()
         with self.sql(self.catalogue_database) as cursor:
             cursor.execute("SET lock_timeout = '20s'")
             cursor.execute("DELETE FROM member WHERE table_name = 'package'")
@@ -160,6 +159,7 @@ class RealCkan:
                 cursor.execute(f"DROP FUNCTION {function} CASCADE")
         everything = "<delete><query>*:*</query></delete>"
         self._session.post(f"{self._solr}/update/", data=everything, headers={"Content-Type": "text/xml"}, timeout=10).raise_for_status()
+        self.restart()
 
 
 def _functions(cursor: Any) -> set[str]:

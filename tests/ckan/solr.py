@@ -10,93 +10,14 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
+from opendata_ops.sandbox.lucene import Query, values_of
+
 SCHEMA = b'<?xml version="1.0" encoding="UTF-8"?><schema name="ckan-2.12" version="1.6"></schema>'
-READ_IN_WORDS = ("name", "title", "notes", "tags", "text")
-
-Test = Callable[[dict[str, Any]], bool]
-TOKEN = re.compile(r'\s*(\(|\)|\+|-(?=\S)|\{![^}]*\}|[A-Za-z_][\w.]*:|\[[^\]]*\]|"(?:[^"\\]|\\.)*"|(?:[^\s()"\\]|\\.)+)')
-
-
-class Query:
-    """One query in Lucene's words, as a test of a document: `field:value`, `field:(a OR b)`, `+`, `-`, AND, OR, NOT, brackets, `*`."""
-
-    def __init__(self, text: str):
-        self._tokens = TOKEN.findall(text)
-        self._at = 0
-        self.test = self._clauses("text")
-
-    def _peek(self) -> str:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ""
-
-    def _take(self) -> str:
-        token = self._peek()
-        self._at += 1
-        return token
-
-    def _clauses(self, field: str) -> Test:
-        """Clauses up to a closing bracket: by AND unless OR stands between them, which then joins what stands at its sides."""
-        either: list[list[Test]] = [[]]
-        while (token := self._peek()) and token != ")":
-            if token in ("AND", "&&"):
-                self._take()
-            elif token in ("OR", "||"):
-                self._take()
-                either.append([])
-            else:
-                either[-1].append(self._clause(field))
-        return lambda document: any(all(test(document) for test in tests) for tests in either if tests) or either == [[]]
-
-    def _clause(self, field: str) -> Test:
-        token = self._take()
-        if token == "+":
-            return self._clause(field)
-        if token in ("-", "NOT", "!"):
-            unwanted = self._clause(field)
-            return lambda document: not unwanted(document)
-        if token == "(":
-            inner = self._clauses(field)
-            self._take()
-            return inner
-        if token == "*:*" or token.startswith("{!"):
-            return lambda document: True
-        if token.endswith(":") and len(token) > 1:
-            return self._clause(token[:-1])
-        return _holds(field, token)
-
-
-def _holds(field: str, token: str) -> Test:
-    """A test whether a field has a value: exactly, by `*`, or within `[from TO to]`."""
-    if token.startswith("["):
-        low, _, high = token[1:-1].partition(" TO ")
-
-        def between(document: dict[str, Any]) -> bool:
-            values = _values(document, field)
-            return any((low == "*" or value >= low) and (high == "*" or value <= high) for value in values)
-
-        return between
-    quoted = token.startswith('"')
-    wanted = re.sub(r"\\(.)", r"\1", token[1:-1] if quoted else token)
-    if field == "text":
-        return lambda document: any(wanted.lower() in value.lower() for name in READ_IN_WORDS for value in _values(document, name))
-    if "*" in wanted and not quoted:
-        pattern = re.compile(".*".join(map(re.escape, wanted.split("*"))), re.IGNORECASE | re.DOTALL)
-        return lambda document: any(pattern.fullmatch(value) for value in _values(document, field))
-    if field in READ_IN_WORDS and field not in ("name", "tags"):
-        return lambda document: any(wanted.lower() in value.lower() for value in _values(document, field))
-    return lambda document: wanted in _values(document, field)
-
-
-def _values(document: dict[str, Any], field: str) -> list[str]:
-    value = document.get(field)
-    if value is None:
-        return []
-    return [str(entry).lower() if isinstance(entry, bool) else str(entry) for entry in (value if isinstance(value, list) else [value])]
 
 
 class Solr(ThreadingHTTPServer):
@@ -125,7 +46,7 @@ class Solr(ThreadingHTTPServer):
             for document, element in zip(added, root.iter("doc"), strict=True):
                 for entry in element.iter("field"):
                     name = entry.attrib["name"]
-                    document[name] = [*_values(document, name), entry.text or ""] if name in document else entry.text or ""
+                    document[name] = [*values_of(document, name), entry.text or ""] if name in document else entry.text or ""
             deleted = [entry.text or "" for entry in root.iter("query")] if root.tag == "delete" else []
         with self.lock:
             for document in added:
@@ -140,7 +61,7 @@ class Solr(ThreadingHTTPServer):
         with self.lock:
             found = [document for document in self.documents.values() if all(test(document) for test in tests)]
         for field, _, direction in reversed([part.strip().partition(" ") for part in asked.get("sort", ["score desc"])[-1].split(",")]):
-            found.sort(key=lambda document, field=field: "".join(_values(document, field)[:1]), reverse=direction.strip() == "desc")
+            found.sort(key=lambda document, field=field: "".join(values_of(document, field)[:1]), reverse=direction.strip() == "desc")
         start, rows = int(asked.get("start", ["0"])[-1]), int(asked.get("rows", ["10"])[-1])
         wanted = set(re.split(r"[\s,]+", asked.get("fl", ["*"])[-1])) - {"", "score"}
         page = [
@@ -149,7 +70,7 @@ class Solr(ThreadingHTTPServer):
         ]
         facets = {}
         for field in asked.get("facet.field", []):
-            counts = Counter(value for document in found for value in _values(document, field))
+            counts = Counter(value for document in found for value in values_of(document, field))
             facets[field] = [entry for pair in counts.most_common() for entry in pair]
         return {
             "responseHeader": {"status": 0},

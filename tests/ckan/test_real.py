@@ -5,8 +5,8 @@ import fcntl
 import pytest
 import requests
 
+from opendata_ops.sandbox.lucene import Query
 from tests.ckan.real import RealCkan, Refused
-from tests.ckan.solr import Query
 
 pytestmark = pytest.mark.needs("redis")
 
