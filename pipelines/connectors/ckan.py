@@ -8,9 +8,11 @@ import json
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, NoReturn
@@ -58,6 +60,18 @@ _KINDS: dict[str, tuple[type[PipelineError], str]] = {
 }
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _PACKAGE = re.compile(r"[a-z0-9_-]{2,100}")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that are to take a table's place: how many, and the records, in batches, for the types of the columns.
+
+    `fields` are those of the table that they make, where they are not to be made of the columns that are published.
+    """
+
+    count: int
+    batches: Callable[[Mapping[str, str]], Iterable[list[dict[str, Any]]]]
+    fields: Sequence[Mapping[str, Any]] = ()
 
 
 class Ckan(Connector):
@@ -607,19 +621,45 @@ class Ckan(Connector):
         """
         if header_of(path) != tuple(column.name for column in columns):
             raise DataError(f"{path.name} has other columns than those that were announced", code="wrong-columns")
-        shown, key = self._resource(resource), self._keys.get(resource, ())
+        return self._replace(resource, columns, self._keys.get(resource, ()), _Rows(rows, partial(ckan_rows.batches, path)))
+
+    def exchange(
+        self,
+        resource: str,
+        fields: Sequence[Mapping[str, Any]],
+        batches: Callable[[], Iterable[list[dict[str, Any]]]],
+        *,
+        rows: int,
+        key: tuple[str, ...] = (),
+    ) -> Published:
+        """Exchange all rows for records that are told as CKAN tells them, as a backup has them.
+
+        `fields` are the table's to be (id, type, info), `batches` gives its `rows` records, each time anew, as the API takes them: an empty
+        text stays one.
+        Otherwise like `replace`; a table that can't be exchanged keeps the types that it has.
+        """
+        columns = tuple(
+            Column(one["id"], ckan_rows.our_type(one["type"]), (one.get("info") or {}).get("label", ""), (one.get("info") or {}).get("notes", ""))
+            for one in fields
+        )
+        return self._replace(
+            resource, columns, key, _Rows(rows, lambda kinds: (part for batch in batches() for part in ckan_rows.parts(batch)), fields)
+        )
+
+    def _replace(self, resource: str, columns: tuple[Column, ...], key: tuple[str, ...], rows: _Rows) -> Published:
+        shown = self._resource(resource)
         if self._table(shown["id"]) is None:
             # empty, so that the first rows too come as a whole
             self._prepare(shown["id"], columns, key)
         way = "exchanged"
-        if not self.may_exchange or not self._exchange(shown, columns, key, path, rows):
+        if not self.may_exchange or not self._exchange(shown, columns, key, rows):
             way = "added, then the old ones deleted"
-            self._append(shown["id"], columns, key, path, rows)
+            self._append(shown["id"], columns, key, rows)
         self._date(resource)
         faultpoint("ckan.dated")
-        return Published(created=rows, reply={"rows": rows, "way": way})
+        return Published(created=rows.count, reply={"rows": rows.count, "way": way})
 
-    def _exchange(self, shown: Mapping[str, Any], columns: tuple[Column, ...], key: tuple[str, ...], path: Path, rows: int) -> bool:
+    def _exchange(self, shown: Mapping[str, Any], columns: tuple[Column, ...], key: tuple[str, ...], rows: _Rows) -> bool:
         """Stage the rows and exchange the tables; False where the public table has triggers of its own, which must see each row."""
         live = shown["id"]
         name = f"odo-staging-{hashlib.sha256(live.encode()).hexdigest()[:16]}"
@@ -628,9 +668,9 @@ class Ckan(Connector):
         staged, control = self._stage(name, shown)
         faultpoint("ckan.staging")
         try:
-            kinds = self._fill(staged, live, columns, key, path, rows)
+            kinds = self._fill(staged, live, columns, key, rows)
             language = self.account.parameters.get("language", "").strip() or "english"
-            body = ckan_exchange.function(live, staged, f"Open Data Ops {token_hex(8)}", rows, kinds, key, language)
+            body = ckan_exchange.function(live, staged, f"Open Data Ops {token_hex(8)}", rows.count, kinds, key, language)
             self._ask("datastore_function_create", {"name": function, "or_replace": True, "rettype": "trigger", "definition": body}, repeatable=True)
             faultpoint("ckan.function")
             wish = {
@@ -672,17 +712,17 @@ class Ckan(Connector):
         )
         return tuple(each["id"] for each in package["resources"])
 
-    def _fill(self, staged: str, live: str, columns: tuple[Column, ...], key: tuple[str, ...], path: Path, rows: int) -> dict[str, str]:
+    def _fill(self, staged: str, live: str, columns: tuple[Column, ...], key: tuple[str, ...], rows: _Rows) -> dict[str, str]:
         """Load the rows into the staged table, with the dictionary that the public one is to have. Raises DataError unless all are there."""
         held = {field["id"]: field.get("info") or {} for field in self._table(live)["fields"]}
         said = ckan_about.dictionary(columns, held)
-        kinds = {column.name: ckan_rows.type_of(column) for column in columns}
-        fields = [_field(name, kind, said[name]) for name, kind in kinds.items()]
+        fields = rows.fields or [_field(column.name, ckan_rows.type_of(column), said[column.name]) for column in columns]
+        kinds = {field["id"]: field["type"] for field in fields}
         self._ask("datastore_create", {"resource_id": staged, "fields": fields, "primary_key": list(key), "force": True}, repeatable=True)
-        for batch in ckan_rows.batches(path, kinds):
+        for batch in rows.batches(kinds):
             self._write(staged, batch, "insert")
             faultpoint("ckan.batch")
-        self._count(staged, rows)
+        self._count(staged, rows.count)
         return kinds
 
     def _count(self, id: str, rows: int) -> None:
@@ -707,7 +747,7 @@ class Ckan(Connector):
         if "id" in package:
             self.action("dataset_purge", id=package["id"])
 
-    def _append(self, id: str, columns: tuple[Column, ...], key: tuple[str, ...], path: Path, rows: int) -> None:
+    def _append(self, id: str, columns: tuple[Column, ...], key: tuple[str, ...], rows: _Rows) -> None:
         """Add the new rows, then delete the old ones; what was added is taken back when it fails."""
         # a key that old and new rows share would refuse the new ones
         kinds = self._prepare(id, columns, ())
@@ -715,10 +755,10 @@ class Ckan(Connector):
         newest = self.action("datastore_search", resource_id=id, fields=["_id"], sort="_id desc", limit=1)
         last = newest["records"][0]["_id"] if newest["records"] else 0
         try:
-            for batch in ckan_rows.batches(path, kinds):
+            for batch in rows.batches(kinds):
                 self._write(id, batch, "insert")
                 faultpoint("ckan.batch")
-            self._count(id, newest["total"] + rows)
+            self._count(id, newest["total"] + rows.count)
         except BaseException:
             self.door.tell("warning", f"{self.host}: what was added to {id} is taken back")
             self._remove_beside(id, last, is_new=True)

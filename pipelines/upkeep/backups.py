@@ -342,7 +342,7 @@ def restore(holding: Holding, backup: Backup, *, actor: Actor, reason: str = "",
                 next_step="Choose another backup.",
             )
         before = back_up(holding, portal)
-        portal.exchange(holding.resource, fields, as_sent(parquet, fields), rows=rows, key=tuple(told["primary_key"]))
+        portal.exchange(holding.resource, fields, lambda: as_sent(parquet, fields), rows=rows, key=tuple(told["primary_key"]))
     held = portal.published_count(holding.resource)
     words = f"{rows:,} rows of {backup.sha256[:12]} restored; what was there is {before.sha256[:12]}"
     audit.write(actor, "restore", kind="table", target=holding.resource, reason=reason, result=words, restored=backup.sha256, before=before.sha256)

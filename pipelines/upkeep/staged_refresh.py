@@ -79,7 +79,7 @@ class RefreshFromStagedFile(Job):
             had = portal.published_count(holding.resource)
             if note.is_dry:
                 return f"{title}: {rows:,} records would take the place of {had:,}."
-            portal.exchange(holding.resource, staged.fields, staged.batches(), rows=rows)
+            portal.exchange(holding.resource, staged.fields, staged.batches, rows=rows)
             held = portal.published_count(holding.resource)
             if held != rows:
                 backups.restore(holding, before, actor=Actor(run.asked_by), reason=f"{held:,} of {rows:,} rows arrived", portal=portal)
