@@ -65,8 +65,8 @@ BEGIN
         WHERE d.refobjid = format('public.%I', live)::regclass AND v.relkind = 'v'
     LOOP
         EXECUTE format('DROP VIEW public.%I', each.relname);
-        views := views || format('CREATE VIEW public.%I AS ', each.relname)
-            || CASE WHEN each.is_alias THEN format('SELECT * FROM public.%I', live) ELSE each.definition END;
+        views := array_append(views, format('CREATE VIEW public.%I AS ', each.relname)
+            || CASE WHEN each.is_alias THEN format('SELECT * FROM public.%I', live) ELSE each.definition END);
     END LOOP;
     EXECUTE format('ALTER TABLE public.%I RENAME TO %I', live, spare);
     EXECUTE format('ALTER TABLE public.%I RENAME TO %I', staged, live);
