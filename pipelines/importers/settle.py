@@ -127,6 +127,8 @@ class _Settling:
             if not wanted.is_stand_in or Provider.objects.filter(slug=wanted.slug).exists():
                 yield wanted
                 continue
+            if wanted.slug in self.stands_for or (PROVIDER, wanted.slug) in self.broken:
+                continue  # of another file's stand-in it was said already
             fresh = {one.slug for one in all_wanted if one.kind == PIPELINE and one.first.get("portal") == wanted.slug}
             if not fresh - set(Pipeline.objects.filter(slug__in=fresh).values_list("slug", flat=True)):
                 continue
@@ -142,7 +144,8 @@ class _Settling:
                 )
                 self.broken.add((PROVIDER, wanted.slug))
             else:
-                self.notes.append(wanted.next_steps[""])
+                if wanted.next_steps[""] not in self.notes:
+                    self.notes.append(wanted.next_steps[""])
                 yield wanted
 
     def _once(self, kind: str) -> Iterable[Wanted]:

@@ -25,7 +25,9 @@ from django.core.validators import validate_email
 
 from catalog.models import Dataset, RefreshRate
 from pipelines import clock
-from pipelines.formats import dates
+from pipelines.connectors.web_file import HEADERS
+from pipelines.errors import SetupError
+from pipelines.formats import custom, dates
 from pipelines.formats.attributes import LONGEST_NAME, TYPES, fitting
 from pipelines.importers import plain
 from pipelines.importers.plan import DATASET, KEEP, PIPELINE, PROVIDER, Plan, Problem, Wanted, suggestion
@@ -114,11 +116,11 @@ TIMES = ("date", "timestamp")
 SLUG = re.compile(r"[-a-zA-Z0-9_]{1,100}")
 
 #: More values than this in a file are none that a person wrote: a few lines of aliases (*) unfold into gigabytes.
-MOST_VALUES = 500_000
-#: Where their header can carry a secret, so many of them. The connector declares as many.
-MOST_HEADERS = 3
+MOST_VALUES = 100_000
 
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_READER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: A name of a secret is made of words, which a key itself hardly is.
+_SECRET_NAME = re.compile(r"_?[A-Za-z]{1,20}(?:[_-](?:[A-Za-z]{1,20}|[0-9]{1,4}))*")
 _JSONPATH = re.compile(r"\$(\.[^.\s\[\]]+)*")
 _KEYS_AT_LINE_STARTS = re.compile(rf"^[ ]+['\"]?({'|'.join(key for key in PACKAGE_KEYS)})['\"]?[ ]*:", re.MULTILINE)
 _AT_THE_EDGE = re.compile(r"^(?!#|---|\.\.\.|%)\S.*?:(?:\s|$)", re.MULTILINE)
@@ -294,7 +296,7 @@ class _Reader:
             return {"cadence": Cadence.ONCE.value, "cron": ""}
         if words.lower() in NEVER:
             return {"cadence": Cadence.MANUAL.value, "cron": ""}
-        cron = PRESETS.get(words.lower()) or _cron(words)
+        cron = cron_of(words)
         if cron is None:
             next_step = "Write minute, hour, day, month and weekday, like '20 7 * * 4', or '@once'."
             if words.startswith("@"):
@@ -356,6 +358,7 @@ class _Reader:
     def _words(self, node: yaml.Node) -> str:
         """The text, without spaces at its ends; "" for nothing. A list of words is taken with commas. Raises Unreadable."""
         if isinstance(node, yaml.SequenceNode):
+            self._count(len(node.value))
             return ", ".join(filter(None, (self._words(item) for item in node.value)))
         return _whole(node).strip()
 
@@ -418,6 +421,7 @@ class _Reader:
                 elif name in found:
                     first = found[name]
                     message = f"{name!r} stands here twice; first on line {line_of(first[0])}."
+                    self._weigh(first[1])
                     if _same(first[1], value):
                         self._warn(key, path, message, "Take one of the two out; they say the same.")
                     else:
@@ -425,6 +429,19 @@ class _Reader:
                 else:
                     found[name] = (key, value)
         return {**merged, **found} if merged else found
+
+    def _deeper(self, node: yaml.Node) -> Any:
+        """What nobody here reads, as JSON. Raises Unreadable."""
+        self._weigh(node)
+        return deeper(node)
+
+    def _weigh(self, node: yaml.Node) -> None:
+        """Count all that a value unfolds into."""
+        if isinstance(node, yaml.CollectionNode):
+            self._count(len(node.value))
+            for item in node.value:
+                for one in item if isinstance(item, tuple) else (item,):
+                    self._weigh(one)
 
     def _count(self, values: int) -> None:
         self.values += values
@@ -485,7 +502,7 @@ class _Resource:
         for key in LEGACY:
             if key in said:
                 with reader._told(f"{self.where}.{key}"):
-                    self.own[key] = deeper(said[key][1])
+                    self.own[key] = reader._deeper(said[key][1])
         options = self._options(said)
         columns, sources = self._attributes(said, options)
         key = self._key(said, options, columns, sources)
@@ -579,11 +596,21 @@ class _Resource:
         if (path := options.get("jsonpath")) and not _JSONPATH.fullmatch(path):
             hint = "Write names with points between them, and a number for the place in a list: $.result.0.rows"
             reader._problem(said["jsonpath"][1], f"{self.where}.jsonpath", f"{path!r} is no path that can be followed.", hint)
-        if (name := options.get("custom_reader")) and not _SECRET_NAME.fullmatch(name):
-            place = f"{self.where}.custom_reader"
-            reader._problem(said["custom_reader"][1], place, f"{name!r} is no name of a reader.", "Write the reader's name, like dinesafe.")
+        if name := options.get("custom_reader"):
+            self._judge_reader(said["custom_reader"][1], name)
         if options.get("published_format") == "xlsx" and "sheet" not in options and "custom_reader" not in options:
             reader._warn(self.at, f"{self.where}.sheet", "It does not say which sheet to read; the first one is.", "Write sheet: and its name.")
+
+    def _judge_reader(self, node: yaml.Node, name: str) -> None:
+        place = f"{self.where}.custom_reader"
+        if not _READER_NAME.fullmatch(name):
+            self.reader._problem(node, place, f"{name!r} is no name of a reader.", "Write the reader's name, like dinesafe.")
+            return
+        try:
+            custom.find(name)
+        except SetupError as error:
+            # the rest can be imported, and the reader may be written later
+            self.reader._warn(node, place, f"There is no custom reader {name!r} here.", error.next_step)
 
     # the dictionary
 
@@ -641,7 +668,7 @@ class _Resource:
             reader._warn(item, place, f"A portal takes no double quote in a name; the column is called {name}.", "Write target_name: without it.")
         kind = reader._words(said["type"][1]) if "type" in said else ""
         kind = reader._choice(f"{place}.type", said["type"][1] if "type" in said else item, kind, TYPES, "The types") or "text"
-        left: dict[str, Any] = {key: deeper(said[key][1]) for key in LEGACY if key in said}
+        left: dict[str, Any] = {key: reader._deeper(said[key][1]) for key in LEGACY if key in said}
         attribute: dict[str, Any] = {"type": kind}
         words = reader._words(said["format"][1]) if "format" in said else ""
         if kind in TIMES:
@@ -659,7 +686,7 @@ class _Resource:
                 if key in info and (words := reader._words(info[key][1])):
                     dictionary[ours] = words
             if "type_override" in info:
-                left["type_override"] = deeper(info["type_override"][1])
+                left["type_override"] = reader._deeper(info["type_override"][1])
         return source, name, dictionary, attribute, left
 
     def _key(
@@ -674,6 +701,7 @@ class _Resource:
             where = f"{where}.primary_key"
             node = inner["primary_key"][1] if "primary_key" in inner else None
         found: list[str] = []
+        before = len(reader.problems)
         with reader._told(where):
             for item in reader._items(node) if node is not None else ():
                 words = _whole(item).strip()
@@ -683,7 +711,7 @@ class _Resource:
                         found.append(column)
                     else:
                         reader._problem(item, where, f"{name!r} is not among the attributes.", suggestion(name, columns, what="They are"))
-            if not found and len(reader.problems) == 0:
+            if not found and len(reader.problems) == before:
                 reader._problem(self.at, where, "It does not say by which columns a row is known.", "Write primary_key: and the column.")
         return list(dict.fromkeys(found))
 
@@ -723,7 +751,11 @@ class _Resource:
         path = f"{path or '/'}?{address.query}" if address.query else path or "/"
         values: dict[str, Any] = {"kind": "arcgis" if is_layer else "web_file", "base_url": f"{address.scheme}://{place}"}
         first: dict[str, Any] = {"title": place}
-        if headers := self._headers(said):
+        headers = self._headers(said)
+        if headers and is_layer:
+            message = "A layer is asked without headers of one's own; they are left out."
+            self.reader._warn(said["custom_headers"][0], f"{self.where}.custom_headers", message, "Enter a token at the provider, if it wants one.")
+        elif headers:
             # who sends other headers is another account at the same host
             names = sorted((name, word if _SECRET_NAME.fullmatch(word) else KEEP) for name, word in headers.items())
             slug = plain.short(slug, 80, of=repr(names), is_cut=True) if len(slug) > 71 else f"{slug}-{plain.fingerprint(repr(names))}"
@@ -763,9 +795,10 @@ class _Resource:
         with reader._told(where):
             for name, (_, node) in reader._pairs(said["custom_headers"][1], where, "headers, each with the name of its secret").items():
                 if words := reader._words(node):
-                    headers[name] = words
-        if len(headers) > MOST_HEADERS:
-            message = f"More than {MOST_HEADERS} headers can't be sent."
+                    # a variable of the environment has no dashes
+                    headers[name] = words.replace("-", "_") if _SECRET_NAME.fullmatch(words) else words
+        if len(headers) > HEADERS:
+            message = f"More than {HEADERS} headers can't be sent."
             reader._problem(said["custom_headers"][0], where, message, "Leave out those that nobody asks for.")
             return {}
         return headers
@@ -858,8 +891,10 @@ def _is_email(words: str) -> bool:
     return len(words) <= 254
 
 
-def _cron(words: str) -> str | None:
+def cron_of(words: str) -> str | None:
     """The expression as the clock here takes it; None for one that never comes. Airflow also takes `?`, and spans that go round."""
+    if (preset := words.lower()) in PRESETS:
+        return PRESETS[preset]
     fields = words.split()
     if len(fields) != 5:
         return None

@@ -61,7 +61,8 @@ def line_of(node: yaml.Node) -> int:
 
 
 def is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.style is None and node.value in _NULLS
+    # programs also write !!null "null"
+    return isinstance(node, yaml.ScalarNode) and (node.style is None and node.value in _NULLS or node.tag == "tag:yaml.org,2002:null")
 
 
 def kind_of(node: yaml.Node) -> str:
@@ -150,6 +151,6 @@ def _represent_text(dumper: Dumper, text: str) -> yaml.Node:
 Dumper.add_representer(str, _represent_text)
 
 
-def dump(value: Any) -> str:
-    """It as YAML: the same value gives the same bytes."""
-    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+def dump(value: Any, *, is_open: bool = False) -> str:
+    """It as YAML: the same value gives the same bytes. `is_open`: a line for each setting, also where several would fit."""
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False if is_open else None)

@@ -1,19 +1,20 @@
-"""Write the configuration: as the app's own YAML, which import_config reads back to the letter, or as the files of atd-mds."""
+"""Write the configuration: as the app's own YAML, which import_config reads back to the letter, as the files of atd-mds, or as Toronto's."""
 
 import json
 import os
 import sys
+from pathlib import Path
 
 from django.conf import settings
 
 from catalog import audit, boundaries
-from catalog.models import BoundaryLayer
-from pipelines.importers import atd_mds_export, files, own
+from catalog.models import BoundaryLayer, Dataset
+from pipelines.importers import atd_mds_export, files, own, toronto_yaml_export
 from pipelines.importers.plan import KEEP
 from pipelines.management.base import DONE, NOTHING, OpsCommand, me, pipelines_named, refusal
 from pipelines.models import Pipeline, Provider
 
-YAML, ATD_MDS = "yaml", "atd-mds"
+YAML, ATD_MDS, TORONTO = "yaml", "atd-mds", "toronto"
 
 
 class Command(OpsCommand):
@@ -21,7 +22,7 @@ class Command(OpsCommand):
         "Write providers, datasets (with their dictionary), boundaries, pipelines (with their steps after a load and their enrichments) and "
         "upkeep jobs as YAML: every setting, and no secret; one that is stored encrypted reads `sealed`. Importing the file here changes "
         "nothing; elsewhere it makes the same city and says which secrets must be entered. With --format atd-mds: the operators, or the "
-        "settings of their portal, as atd-mds has them."
+        "settings of their portal, as atd-mds has them. With --format toronto: the dataset files of Toronto's operations, one a package."
     )
 
     def add_arguments(self, parser):
@@ -29,9 +30,13 @@ class Command(OpsCommand):
         parser.epilog = "exit codes: 0 written, 2 refused, 3 nothing is configured"
         parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="only these and what they refer to (default: everything)")
         parser.add_argument(
-            "-o", "--output", metavar="FILE", help="write to this file or s3://bucket/key, with --json too; areas of boundaries lie beside it"
+            "-o", "--output", metavar="FILE",
+            help="write to this file or s3://bucket/key, with --json too; areas of boundaries lie beside it. Toronto's: also a folder (DIR/), "
+            "in which each package gets a file of its name",
+        )  # fmt: skip
+        parser.add_argument(
+            "--format", choices=[YAML, ATD_MDS, TORONTO], default=YAML, help="our own YAML (the default), atd-mds' JSON, or Toronto's dataset YAML"
         )
-        parser.add_argument("--format", choices=[YAML, ATD_MDS], default=YAML, help="our own YAML (the default), or the JSON of atd-mds")
         parser.add_argument("--what", choices=["providers", "settings"], default="", help="which file of atd-mds")
         parser.add_argument("--fernet-key-env", default="", metavar="NAME", help="encrypt atd-mds' file with the Fernet key in this variable")
         parser.add_argument("--with-secrets", action="store_true", help="write the secrets of atd-mds' file in clear text; the audit keeps who did")
@@ -43,6 +48,8 @@ class Command(OpsCommand):
         for name in ("what", "fernet_key_env", "with_secrets"):
             if options[name]:
                 raise refusal(f"--{name.replace('_', '-')} belongs to --format atd-mds.", "Leave it out, or add --format atd-mds.")
+        if options["format"] == TORONTO:
+            return self._for_toronto(options)
         chosen = options["pipelines"]
         told = own.document([pipeline.slug for pipeline in pipelines_named(chosen)] if chosen else None)
         text = own.write(told)
@@ -56,6 +63,30 @@ class Command(OpsCommand):
             self.stdout.write(text, ending="")
         self._summarise(told, output)
         return DONE if any(told.values()) else NOTHING
+
+    def _for_toronto(self, options) -> int:
+        datasets = Dataset.objects.prefetch_related("columns")
+        if names := options["pipelines"]:
+            datasets = datasets.filter(pipelines__in=pipelines_named(names)).distinct()
+        told, notes = toronto_yaml_export.packages(datasets)
+        output = options["output"]
+        for note in notes if names or told else ():
+            self.stderr.write(f"Note: {note}")
+        if not told:
+            self.stderr.write("No dataset here can be a file of Toronto's.\nNext: python3 manage.py import_config FILE…, or make one in the browser.")
+            return NOTHING
+        if output and (output.endswith("/") or Path(output).is_dir()):
+            for name, package in told.items():
+                self._save(f"{output.rstrip('/')}/{name}.yaml", toronto_yaml_export.write({name: package}).encode())
+        elif output:
+            self._save(output, toronto_yaml_export.write(told).encode())
+        if self.as_json:
+            self.print_json(told)
+        elif not output:
+            self.stdout.write(toronto_yaml_export.write(told), ending="")
+        if output:
+            self.stderr.write(f"{len(told)} {'package' if len(told) == 1 else 'packages'} written to {output}.")
+        return DONE
 
     def _for_atd_mds(self, options) -> int:
         what, output, with_secrets, reason = options["what"], options["output"], options["with_secrets"], options["reason"].strip()
