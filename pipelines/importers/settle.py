@@ -91,7 +91,8 @@ class _Settling:
         self.stands_for: dict[str, str] = {}
 
     def plan(self) -> Plan:
-        self.read = replace(self.read, wanted=tuple(self._portals(self._placed(self.read.wanted))))
+        asked = self.read
+        self.read = replace(asked, wanted=tuple(self._portals(self._placed(asked.wanted))))
         for kind in plain.MODELS:
             for wanted in self._once(kind):
                 before = len(self.problems)
@@ -100,7 +101,8 @@ class _Settling:
                 # what was not even read has its problem already; a reference to it must not be a second one
                 if len(self.problems) > before or not wanted.is_readable or wanted.unread:
                     self.broken.add((kind, wanted.slug))
-        return replace(self.read, problems=tuple(self.problems), notes=tuple(self.notes), changes=tuple(self.changes))
+        # what was asked for, not what it came to here: who carries it out compares again
+        return replace(asked, problems=tuple(self.problems), notes=tuple(self.notes), changes=tuple(self.changes))
 
     @staticmethod
     def _placed(all_wanted: Iterable[Wanted]) -> Iterator[Wanted]:
@@ -199,7 +201,10 @@ class _Settled:
         stored = self.model.objects.select_for_update().filter(**plain.identity(self.wanted.kind, self.wanted.slug)).first()
         first = self.wanted.first
         if stored is None:
-            self.wanted = replace(self.wanted, values={**first, **self.wanted.values})
+            values = {**first, **self.wanted.values}
+            if "secrets" in values:
+                values["secrets"] = {**first.get("secrets", {}), **values["secrets"]}
+            self.wanted = replace(self.wanted, values=values)
         if self.wanted.offers:
             self._take_offers(stored)
         wanted = self.wanted
