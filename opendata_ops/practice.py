@@ -21,7 +21,7 @@ from django.utils import timezone
 from catalog import boundaries, inventory
 from catalog.audit import Actor
 from catalog.models import BoundaryLayer, Dataset, DatasetColumn, InventoryEdition, RefreshRate
-from opendata_ops import accounts
+from opendata_ops import accounts, practice_packages
 from opendata_ops.sandbox import areas, city, gridsmart, mds, sensors
 from perfmet.models import SensorWatch
 from pipelines import clock, planner, secrets
@@ -104,10 +104,20 @@ FEEDS = {
 
 
 @transaction.atomic
-def create(source_url: str, portal_url: str, scooters_url: str, office_url: str = "", sensors_folder: str = "") -> list[tuple[str, str, str]]:
+def create(
+    source_url: str,
+    portal_url: str,
+    scooters_url: str,
+    office_url: str = "",
+    sensors_folder: str = "",
+    files_url: str = "",
+    maps_url: str = "",
+    ckan_url: str = "",
+) -> list[tuple[str, str, str]]:
     """Make the practice city's configuration, or bring its addresses up to date. Returns (role, user name, password).
 
     With the address of the street works office and the folder of its sensors' data, those too; the office must answer.
+    With the addresses of its files, maps and CKAN portal the packages of `sandbox/packages`, too.
     """
     source, _ = Provider.objects.update_or_create(
         slug=SOURCE,
@@ -139,6 +149,8 @@ def create(source_url: str, portal_url: str, scooters_url: str, office_url: str 
     _trips([_operator(told, scooters_url) for told in city.OPERATORS], portal)
     if office_url:
         _sensors(office_url, Path(sensors_folder), portal)
+    if ckan_url:
+        practice_packages.create(files_url, maps_url, ckan_url, actor=ACTOR)
     return [_person(*person) for person in PEOPLE]
 
 

@@ -759,11 +759,11 @@ def _start_practice_city(supervisor: Supervisor, options: Options, log_path: Pat
             file.seek(began_at)
             return {words[1]: words[2] for line in file if (words := line.split())[:1] == ["ready"]}
 
-    if not supervisor.wait_for(lambda: {"source", "portal", "scooters", "sensors"} <= set(ready()), 30):
+    if not supervisor.wait_for(lambda: {"source", "portal", "scooters", "sensors", "files", "maps", "ckan"} <= set(ready()), 30):
         supervisor.stop_here_if_asked()
         raise CannotStart(f"The practice city does not start.\n{_tail(log_path)}")
     told = ready()
-    return told["source"], told["portal"], told["scooters"], told["sensors"], str(sensors)
+    return told["source"], told["portal"], told["scooters"], told["sensors"], str(sensors), told["files"], told["maps"], told["ckan"]
 
 
 def _tail(path: Path) -> str:

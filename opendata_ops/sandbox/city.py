@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from . import mds, rows
 from .arcgis import ArcGIS, toronto_layers
+from .ckan import Ckan
 from .files import toronto_files
 from .mds_trips import Fleet
 from .sensors import SensorCity
@@ -388,8 +389,8 @@ class City:
     Use it as a context manager, or `start()` and `stop()`.
     """
 
-    #: How many ports are taken, one after the other; settings know it, too. Those of files and maps follow the sensors'.
-    PORTS = 3 + SensorCity.PORTS + 2
+    #: How many ports are taken, one after the other; settings know it, too. Those of files, maps and CKAN follow the sensors'.
+    PORTS = 3 + SensorCity.PORTS + 3
 
     def __init__(
         self,
@@ -417,6 +418,7 @@ class City:
         behind = 3 + SensorCity.PORTS
         self.servers["files"] = self.files = toronto_files(port=port + behind if port else 0)
         self.servers["maps"] = self.maps = ArcGIS(toronto_layers(), port=port + behind + 1 if port else 0)
+        self.servers["ckan"] = self.ckan = Ckan(port=port + behind + 2 if port else 0, state=self.state / "ckan" if self.state else None)
         self._requests = rows.ServiceRequests(requests_a_day, starts=date(2020, 1, 1), days=1)
         self._next = self._requests.first_on(self._first_day())
         #: requests whose end is still to come → as the source shows them
@@ -512,6 +514,7 @@ class City:
         while not self._stopping.wait(1.0):
             waited += 1.0
             self.portal.keep()
+            self.ckan.keep()
             if self.pulse and waited >= self.pulse:
                 waited = 0.0
                 self.tick()
