@@ -47,7 +47,8 @@ def standardize(run: Run, note: Note) -> Outcome:
     work = _Work(run, note, reader)
     if isinstance(reader, TableReader):
         table_files.describe(block.pipeline, reader, note)
-    total = sum(entry.rows or 0 for entry in pages)
+    # of files that only their reader can count nobody knows how many rows there will be
+    total = None if any(entry.rows is None for entry in pages) else sum(entry.rows for entry in pages)
     note.progress(0, total)
     for entry in pages:
         faultpoint("standardize.page")

@@ -85,6 +85,8 @@ def test_a_bad_byte_refuses_its_row_and_no_other(read):  # noqa: F811
 
 def test_a_nul_is_a_space(read):  # noqa: F811
     assert read(CsvTable, b"a,b\nx\x00y,5\x00\n", "a", "b:int").rows == [["x y", "5"]]
+    # and none of the signs by which the reader knows where a file ends
+    assert read(CsvTable, b"a,b\x00end\n1,\x00end\n2,x\n", "a", "b end").rows == [["1", " end"], ["2", "x"]]
 
 
 def test_a_quote_that_is_never_closed_fails_the_file_for_its_rows_are_lost(read):  # noqa: F811

@@ -43,6 +43,19 @@ def test_what_excel_could_not_compute_is_nothing_and_counted(read):  # noqa: F81
     assert made.warnings == {"it has cells that Excel could not compute; they are empty": 2}
 
 
+def test_what_a_book_says_of_its_own_size_is_not_believed(read, tmp_path):  # noqa: F811
+    path = tmp_path / "small.xlsx"
+    path.write_bytes(workbook({"S": [("a", "b"), (1, 2), (3, 4)]}))
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    sheet = parts["xl/worksheets/sheet1.xml"]
+    assert b'<dimension ref="A1:B3"' in sheet
+    with zipfile.ZipFile(path, "w") as book:
+        for name, part in {**parts, "xl/worksheets/sheet1.xml": sheet.replace(b'ref="A1:B3"', b'ref="A1"', 1)}.items():
+            book.writestr(name, part)
+    assert read(Xlsx, path.read_bytes(), "a", "b").rows == [["1", "2"], ["3", "4"]]
+
+
 def test_the_sheet_is_found_by_its_name(read):  # noqa: F811
     book = workbook({"Read me": [("About",), ("x",)], "Data ": [("a",), (1,)]})
     assert read(Xlsx, book, "a", sheet="Data ").rows == [["1"]]
