@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -121,6 +122,8 @@ MOST_VALUES = 100_000
 _READER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: A name of a secret is made of words, which a key itself hardly is.
 _SECRET_NAME = re.compile(r"_?[A-Za-z]{1,20}(?:[_-](?:[A-Za-z]{1,20}|[0-9]{1,4}))*")
+#: SQLAlchemy, with which CKAN makes its tables, takes it for a parameter.
+_PARAMETER = re.compile(r"(?<![:\w]):(?=\w)|\\:")
 _JSONPATH = re.compile(r"\$(\.[^.\s\[\]]+)*")
 _KEYS_AT_LINE_STARTS = re.compile(rf"^[ ]+['\"]?({'|'.join(key for key in PACKAGE_KEYS)})['\"]?[ ]*:", re.MULTILINE)
 _AT_THE_EDGE = re.compile(r"^(?!#|---|\.\.\.|%)\S.*?:(?:\s|$)", re.MULTILINE)
@@ -139,8 +142,11 @@ def read(path: str, text: str) -> Plan:
 
 
 def column_name(words: str) -> str:
-    """The name of a column as CKAN's datastore takes it: no spaces at its ends, no double quote, 63 bytes."""
-    return fitting(words.strip().strip("\ufeff").strip().replace('"', "'")).strip()
+    """The name of a column as CKAN's datastore takes it, with the least that must be changed of it; "" where nothing is left."""
+    # no control characters and line ends, no double quotes, no underscore at its beginning, no `:x`, 63 bytes
+    plain_words = "".join(" " if letter.isspace() else letter for letter in words if letter.isspace() or unicodedata.category(letter)[0] != "C")
+    mended = _PARAMETER.sub(": ", plain_words.replace('"', "'")).strip().lstrip("_").strip()
+    return fitting(mended).strip()
 
 
 @dataclass
@@ -664,8 +670,8 @@ class _Resource:
         if not name or not source:
             reader._problem(item, place, "The attribute has no name.", "Write id: and the name, or source_name: and target_name:.")
             return None
-        if '"' in wanted:
-            reader._warn(item, place, f"A portal takes no double quote in a name; the column is called {name}.", "Write target_name: without it.")
+        if name != fitting(wanted.strip().strip("\ufeff").strip()).strip():
+            reader._warn(item, place, f"No CKAN takes {wanted!r} as a name; the column is called {name}.", "Write target_name: and another name.")
         kind = reader._words(said["type"][1]) if "type" in said else ""
         kind = reader._choice(f"{place}.type", said["type"][1] if "type" in said else item, kind, TYPES, "The types") or "text"
         left: dict[str, Any] = {key: reader._deeper(said[key][1]) for key in LEGACY if key in said}
