@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.connectors.base import About, Column, Parameter
 from pipelines.connectors.ckan import Ckan
+from pipelines.errors import SetupError
 from pipelines.models import Cadence, Pipeline, UpkeepJob, UpkeepRun
 from pipelines.upkeep import portals
 from pipelines.upkeep.jobs import Job, Note
 from pipelines.upkeep.portals import Faults, plural
+from pipelines.upkeep.remote_files import RemoteFiles, Wish, wishes_of
 
-ENGINE = "Open Data Ops"
+ENGINE, UPLOADS = "Open Data Ops", "Open Data Ops - Remote files"
 TABLE = "od-etl-configs"
 MOMENTS = frozenset({"resource_last_modified", "date_published", "package_last_refreshed"})
 #: In this order they are published; the names are those by which others have read the inventory for years.
@@ -54,9 +57,9 @@ class EtlInventory(Job):
 
     def run(self, job: UpkeepJob, run: UpkeepRun, note: Note) -> str:
         slug, dataset, faults = self.word(job, "portal"), self.word(job, "dataset"), Faults()
-        ours = _ours(portals.provider(job, slug).pk)
+        ours, wishes = _ours(portals.provider(job, slug).pk), _wishes()
         with portals.asked(job, slug, note) as portal:
-            lines = sorted(_lines(portal.packages(), ours, faults, note), key=lambda line: (line["package_id"], line["resource_name"]))
+            lines = sorted(_lines(portal.packages(), ours, wishes, faults, note), key=lambda line: (line["package_id"], line["resource_name"]))
             note.findings(COLUMNS, ([line[name] for name in COLUMNS] for line in lines))
             fed = sum(line["engine"] is not None for line in lines)
             words = f"{plural(len(lines), 'resource')}: {fed:,} are fed by pipelines of ours, {len(lines) - fed:,} by nothing that we know"
@@ -76,24 +79,36 @@ def _ours(portal_id: int) -> dict[str, Pipeline]:
     return {one.portal_resource.casefold(): one for one in publishing}
 
 
-def _lines(packages: Iterable[Mapping[str, Any]], ours: Mapping[str, Pipeline], faults: Faults, note: Note) -> Iterator[dict[str, Any]]:
+def _wishes() -> list[Wish]:
+    """The files that jobs of ours bring to a portal; a job whose files can't be read says so itself, when it runs."""
+    found = []
+    for job in UpkeepJob.objects.filter(kind=RemoteFiles.kind, is_active=True):
+        with suppress(SetupError):
+            found += wishes_of(job)
+    return found
+
+
+def _lines(
+    packages: Iterable[Mapping[str, Any]], ours: Mapping[str, Pipeline], wishes: list[Wish], faults: Faults, note: Note
+) -> Iterator[dict[str, Any]]:
     for package in packages:
         note.walk()
         with faults.of(str(package.get("name", "?"))):
-            yield from [_line(package, one, ours) for one in package["resources"] if not portals.is_true(one.get("is_datastore_cache_file"))]
+            yield from [_line(package, one, ours, wishes) for one in package["resources"] if not portals.is_true(one.get("is_datastore_cache_file"))]
 
 
-def _line(package: Mapping[str, Any], resource: Mapping[str, Any], ours: Mapping[str, Pipeline]) -> dict[str, Any]:
+def _line(package: Mapping[str, Any], resource: Mapping[str, Any], ours: Mapping[str, Pipeline], wishes: list[Wish]) -> dict[str, Any]:
     """A resource as the inventory has it. Raises KeyError, ValueError."""
     name = resource.get("name") or ""
+    brought = next((wish for wish in wishes if wish.feeds(package["name"], name)), None)
     fed = ours.get(f"{package['name']}/{name}".casefold()) or ours.get(str(resource["id"]).casefold())
     extract_job = str(resource.get("extract_job") or "")
     return {
         "package_id": package["name"],
         "resource_name": name,
-        "engine": ENGINE if fed else None,
+        "engine": ENGINE if fed else UPLOADS if brought else None,
         "fme": extract_job if extract_job.upper().startswith("FME") else None,
-        "source_data": f"{fed.provider.base_url.rstrip('/')}/{fed.resource.lstrip('/')}" if fed else None,
+        "source_data": f"{fed.provider.base_url.rstrip('/')}/{fed.resource.lstrip('/')}" if fed else brought and brought.url,
         "datastore_active": "true" if portals.is_true(resource.get("datastore_active")) else "false",
         "refresh_rate": package.get("refresh_rate"),
         "schedule": _schedule(fed) if fed else None,

@@ -58,6 +58,7 @@ class Note:
     #: What a webhook is to be told, None where the job says nothing of its own; and whether that is bad news.
     told: str | None = None
     is_trouble: bool = False
+    is_news: bool = False
     _beat_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -71,9 +72,12 @@ class Note:
         table: dict[str, Any] = {"columns": list(columns), "rows": kept[:MOST_FINDINGS]}
         self(findings=table | ({"more": len(kept) - MOST_FINDINGS} if len(kept) > MOST_FINDINGS else {}))
 
-    def notice(self, text: str, *, trouble: bool) -> None:
-        """What a webhook is to be told when the run has ended, in Slack's words; `trouble`: something is wrong that a person must mend."""
-        self.told, self.is_trouble = text, trouble
+    def notice(self, text: str, *, trouble: bool, is_news: bool = True) -> None:
+        """What a webhook is to be told when the run has ended, in Slack's words; `trouble`: something is wrong that a person must mend.
+
+        What is no news is told only where it ends trouble.
+        """
+        self.told, self.is_trouble, self.is_news = text, trouble, is_news
 
     def walk(self, words: str = "") -> None:
         """Say `words` where nothing was said for some seconds: to be called at each step of a long walk."""
@@ -387,7 +391,7 @@ def carry_out(run_id: int, *, pause: Callable[[float], None] = time.sleep) -> Up
             log.warning("The upkeep job %s failed: %s", run.job, words)
     run.refresh_from_db()
     if is_mine:
-        telling.tell(run, is_its_own=note.told is not None, pause=pause)
+        telling.tell(run, is_news=note.is_news, is_its_own=note.told is not None, pause=pause)
     return run
 
 

@@ -25,12 +25,13 @@ SENDER = "Open Data Ops"
 LONGEST_WORDS = 300
 
 
-def tell(run: UpkeepRun, *, is_its_own: bool, pause: Callable[[float], None]) -> None:
+def tell(run: UpkeepRun, *, is_news: bool, is_its_own: bool, pause: Callable[[float], None]) -> None:
     """Tell the webhook of a run that has ended, if it is to be told, and write down what became of it. Raises nothing that a webhook causes.
 
-    `is_its_own`: the words are those that the job chose for it, not just the run's message. `pause(seconds)` is called between posts.
+    `is_its_own`: the words are those that the job chose for it, not just the run's message; `is_news`: and it is not the same as ever.
+    `pause(seconds)` is called between posts.
     """
-    said = _silence(run, is_its_own)
+    said = _silence(run, is_news, is_its_own)
     if not said:
         # who is stopped now leaves that behind
         _write(run, "It was begun to be told, and nobody knows how that ended.")
@@ -59,7 +60,7 @@ def is_production() -> bool:
     return settings.ENVIRONMENT == "prod"
 
 
-def _silence(run: UpkeepRun, is_its_own: bool) -> str:
+def _silence(run: UpkeepRun, is_news: bool, is_its_own: bool) -> str:
     """Why nobody is told; "" where somebody is."""
     job, is_trouble, was_trouble = run.job, bool(run.details.get("trouble")), _was_trouble(run)
     if run.is_dry:
@@ -73,6 +74,8 @@ def _silence(run: UpkeepRun, is_its_own: bool) -> str:
     if not (is_trouble or was_trouble):
         if job.notices == Notices.TROUBLE:
             return "Nobody was told: nothing is wrong."
+        if is_its_own and not is_news:
+            return "Nobody was told: there was nothing new to tell."
         if not is_its_own and not job.webhook:
             # the city's webhook would be flooded by jobs that only ever say that they ran
             return "Nobody was told: it went well, and the job names no webhook of its own."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 
 import pytest
 
 from catalog.audit import Actor
-from opendata_ops.sandbox.wire import Reply
+from opendata_ops.sandbox.wire import Reply, Request
 from pipelines.models import Provider, UpkeepJob, UpkeepRun
 from pipelines.upkeep import jobs
 from tests.pipelines.connectors.servers import Told
@@ -34,7 +36,7 @@ class SmallCkan(Told):
         self.tables[resource_id] = {"total": total, "fields": [{"id": "_id", "type": "int"}, *(fields or [])], "records": []}
 
     def answer(self, request, fault):
-        name, given = request.path.rpartition("/")[2], request.json()
+        name, given = request.path.rpartition("/")[2], sent(request)
         self.asked.append((name, given))
         if name in self.actions:
             found = self.actions[name](given)
@@ -52,6 +54,19 @@ class SmallCkan(Told):
     def names(self) -> list[str]:
         """The actions that were asked, in their order."""
         return [name for name, _ in self.asked]
+
+
+def sent(request: Request) -> dict[str, Any]:
+    """The parameters of an action: of JSON, or of a form, whose file is (name, bytes)."""
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith("multipart/"):
+        return request.json()
+    form = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + request.body)
+    given: dict[str, Any] = {}
+    for part in form.iter_parts():
+        name, file_name, content = part.get_param("name", header="content-disposition"), part.get_filename(), part.get_payload(decode=True)
+        given[name] = (file_name, content) if file_name else content.decode()
+    return given
 
 
 def result(value: Any) -> Reply:

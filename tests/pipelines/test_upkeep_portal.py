@@ -7,7 +7,7 @@ import pytest
 from catalog.models import DatasetColumn
 from opendata_ops.sandbox.wire import Reply
 from pipelines.connectors.ckan import Ckan
-from pipelines.models import Provider, UpkeepRun
+from pipelines.models import Provider, UpkeepJob, UpkeepRun
 from pipelines.upkeep import cached_files
 from pipelines.upkeep.etl_inventory import COLUMNS
 from tests import world
@@ -184,6 +184,20 @@ def test_the_inventory_lists_each_resource_with_its_pipeline_and_null_where_ther
     )  # fmt: skip
     assert found(run, "is_retired", "owner_email")[2] == ("true", "r@city")
     assert run.message.startswith("3 resources: 2 are fed by pipelines of ours, 1 by nothing that we know; published as od-etl-configs")
+
+
+def test_a_file_that_a_job_brings_is_fed_by_that_job_also_under_the_name_of_its_year(fed):
+    def file(address):
+        return {"format": "CSV", "url": f"https://files.city.gov/{address}"}
+
+    files = {"parks": {"Benches": file("b.csv")}, "roads": {"every year": file("roads%20yyyy.csv")}}
+    UpkeepJob.objects.create(kind="remote-files", title="Files", options={"files": files})
+    UpkeepJob.objects.create(kind="remote-files", title="Empty", options={})
+    fed.packages[1]["resources"] += [resource("y", "roads 2021.csv"), resource("n", "roads next.csv")]
+    run = well("etl-inventory")
+    engines = dict(found(run, "resource_name", "engine"))
+    assert (engines["Benches"], engines["roads 2021.csv"], engines["roads next.csv"]) == (*["Open Data Ops - Remote files"] * 2, None)
+    assert dict(found(run, "resource_name", "source_data"))["Benches"] == "https://files.city.gov/b.csv"
 
 
 def test_the_inventory_is_published_as_a_dataset_of_that_portal_and_not_by_a_dry_run(fed):
