@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from opendata_ops.bench import changes, first, maria, others, polygons, sensors, steady, trips
+from opendata_ops.bench import changes, first, maria, others, polygons, quality, sensors, steady, trips
 from opendata_ops.bench.findings import Finding
 from opendata_ops.bench.ground import Ground
 from opendata_ops.bench.plan import Plan
@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[Ground, Plan], Iterator[Finding]]] = {
     "polygons": polygons.point_in_polygon,
     "trips": trips.trips,
     "sensors": sensors.bluetooth,
+    "quality": quality.quality,
     "unchanged": steady.unchanged,
     "sizes": steady.sizes,
 }
