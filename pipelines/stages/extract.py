@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -32,6 +32,7 @@ def extract(run: Run, note: Note) -> Outcome:
 
     A source that can't count gives what it gives. One that did not operate in the window ends the block without rows, and so,
     as suspicious, does one whose files of the window never came. A file whose rows only its reader can count counts as one.
+    Of a snapshot in files whose source does not tell whether it changed, the bytes tell: the same ones are not taken in again.
     """
     block = run.block
     pipeline = block.pipeline
@@ -72,7 +73,14 @@ def extract(run: Run, note: Note) -> Outcome:
     usual, moved = volume.history(block, reading.kind), volume.source_changed(pipeline, before)
     fetch = _Fetch(run, note, source, told)
     try:
-        fetch.rows(request, reading)
+        if version or has_columns or not pipeline.is_snapshot:
+            fetch.rows(request, reading)
+        else:
+            held = fetch.held(request)
+            version = version_of(replace(before, version=_bytes_of(held)), pipeline)
+            if not (run.is_forced or run.is_rebuild) and version == pipeline.source_version:
+                return _unchanged(block, before)
+            fetch.rows(request, reading, held)
     except NeverCame as error:
         return _never_came(run, error)
     except NoService as error:
@@ -188,10 +196,18 @@ class _Fetch:
         """The further files in words, " and 2 of vehicles"; "" where there are none."""
         return "".join(f" and {number:,} of {role}" for role, number in self.roles.items())
 
-    def rows(self, request: FetchRequest, reading: Reading) -> None:
-        """Every row of the request. Raises TransientError when the source moved meanwhile."""
+    def held(self, request: FetchRequest) -> list[FetchedFile]:
+        """Every file of the request, here and not yet in the lake."""
+        rows = self._count(request, "in all")
+        held = list(self.source.fetch(self.pipeline.resource, request, rows=rows, workdir=self.note.workdir, progress=self.note.progress))
+        if rows:
+            _unmoved(self.source.count(self.pipeline.resource, request), rows, sum(fetched.rows or 0 for fetched in held))
+        return held
+
+    def rows(self, request: FetchRequest, reading: Reading, held: list[FetchedFile] | None = None) -> None:
+        """Every row of the request, or those that are `held` already. Raises TransientError when the source moved meanwhile."""
         where = "in all" if reading.kind == "all" else "for this window" if reading.kind == "window" else f"since {reading.since}"
-        self.read = self._bring(request, where, self.told, "")
+        self.read = self._bring(request, where, self.told, "") if held is None else self._shelve(held, self.told, "")
         self.files = len(self.entries) - self.roles.total()
 
     def keys(self, request: FetchRequest) -> None:
@@ -200,15 +216,28 @@ class _Fetch:
         keys = self._bring(request, "by their keys", [[column.name, kinds[column.name]] for column in request.columns], "keys-")
         self.note.log(f"{keys:,} keys to compare with the warehouse's")
 
-    def _bring(self, request: FetchRequest, where: str, told: list[list[str]], prefix: str) -> int:
+    def _count(self, request: FetchRequest, where: str) -> int | None:
+        """How many rows the source says that the request has; None of a source that can't count."""
         pipeline, note = self.pipeline, self.note
         rows = None
         if self.source.can_count:
             rows = self.source.count(pipeline.resource, request)
             note.log(f"{pipeline.resource} of {pipeline.provider.title} has {rows:,} rows {where}")
         note.progress(0, rows)
+        return rows
+
+    def _bring(self, request: FetchRequest, where: str, told: list[list[str]], prefix: str) -> int:
+        rows = self._count(request, where)
+        given = self.source.fetch(self.pipeline.resource, request, rows=rows, workdir=self.note.workdir, progress=self.note.progress)
+        read = self._shelve(given, told, prefix)
+        if rows:
+            _unmoved(self.source.count(self.pipeline.resource, request), rows, read)
+        return read
+
+    def _shelve(self, given: Iterable[FetchedFile], told: list[list[str]], prefix: str) -> int:
+        """Files into the lake, one by one; returns how many rows they have."""
         read = 0
-        for fetched in self.source.fetch(pipeline.resource, request, rows=rows, workdir=note.workdir, progress=note.progress):
+        for fetched in given:
             faultpoint("extract.page")
             self.entries.append(self._shelved(fetched, told, prefix))
             if role := fetched.metadata.get("role"):
@@ -219,9 +248,7 @@ class _Fetch:
                 self.uncounted += fetched.rows is None
             self.bytes += fetched.bytes
             held = role or "a file" if fetched.rows is None else f"{fetched.rows:,} {role or 'rows'}"
-            note.log(f"{prefix}{fetched.name}: {held}, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
-        if rows:
-            _unmoved(self.source.count(pipeline.resource, request), rows, read)
+            self.note.log(f"{prefix}{fetched.name}: {held}, {fetched.bytes:,} bytes, sha256 {fetched.sha256[:12]}")
         return read
 
     def _identity(self, metadata: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -297,8 +324,16 @@ def version_of(state: SourceState, pipeline: Pipeline) -> str:
         taken, pipeline.resource, pipeline.columns, pipeline.types, pipeline.key, pipeline.window_column, pipeline.version_column,
         pipeline.watermark_column, pipeline.gone_rows, pipeline.table, pipeline.warehouse,
         pipeline.load_mode, pipeline.portal_id, pipeline.portal_resource, pipeline.stages,
+        # which rows, and how they are read; of a pipeline without options nothing is asked that was not before there were any
+        *([pipeline.options, pipeline.format] if pipeline.options else []),
     ]  # fmt: skip
     return f"{state.version}/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+
+
+def _bytes_of(held: Sequence[FetchedFile]) -> str:
+    """A version by the files themselves: it changes when one does, comes or goes."""
+    marks = sorted(f"{fetched.name} {fetched.sha256}" for fetched in held)
+    return f"bytes-{hashlib.sha256(chr(10).join(marks).encode()).hexdigest()[:32]}"
 
 
 def _unchanged(block: ScheduleBlock, state: SourceState) -> Outcome:
