@@ -25,7 +25,7 @@ from typing import Any
 import psycopg2
 
 from opendata_ops import database
-from tests.ckan.real import HERE, _functions, _until, environment_folder
+from tests.ckan.real import HERE, START_SECONDS, _functions, _until, environment_folder
 from tests.ckan.solr import Solr
 
 POSTGRES = """\
@@ -102,10 +102,14 @@ class Servers:
         self.processes.append(process)
         return process
 
-    def python(self, *words: object) -> dict[str, Any]:
+    def python(self, *words: object) -> list[str]:
         """How CKAN's Python is called with one of the files here."""
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE / "extension"), "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
-        return {"args": [str(word) for word in (environment_folder() / "bin" / "python", "-W", "ignore", *words)], "env": environment}
+        return [str(word) for word in (environment_folder() / "bin" / "python", "-W", "ignore", *words)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What CKAN's Python finds of our environment: nothing but the plugin."""
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE / "extension"), "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
 
     @property
     def configuration(self) -> Path:
@@ -160,9 +164,8 @@ def make_template(template: Path, password: str) -> None:
             _sql(servers, "postgres", *(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'" for role in ("ckan", "datastore", "datastore_reader")))
             _sql(servers, "postgres", "CREATE DATABASE ckan OWNER ckan", "CREATE DATABASE datastore OWNER datastore")
             permissions = folder / "permissions.sql"
-            done = subprocess.run(
-                **servers.python(HERE / "prepare.py", servers.configuration, permissions), check=False, capture_output=True, text=True
-            )
+            command = servers.python(HERE / "prepare.py", servers.configuration, permissions)
+            done = subprocess.run(command, env=servers.environment, check=False, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"CKAN's tables could not be made:\n{done.stderr[-5000:]}")
             sql = "\n".join(line for line in permissions.read_text().splitlines() if not line.startswith("\\connect"))
@@ -185,10 +188,12 @@ def keep(folder: Path, template: Path) -> None:
     servers = Servers(folder, keys.pop("password"))
     try:
         servers.start(data)
-        ckan = servers.run(**_renamed(servers.python(HERE / "serve.py", servers.configuration, servers.port, folder)))
-        _until(lambda: (folder / "loaded").exists() or ckan.poll() is not None, "CKAN loads")
+        ckan = servers.run(servers.python(HERE / "serve.py", servers.configuration, servers.port, folder), env=servers.environment)
+        _until(lambda: (folder / "loaded").exists() or ckan.poll() is not None, "CKAN loads", seconds=START_SECONDS)
+        if ckan.poll() is not None:
+            raise RuntimeError(f"CKAN could not be loaded: it ended with {ckan.returncode}")
         ckan.send_signal(signal.SIGHUP)
-        _until(lambda: (folder / "site.pid").exists() or ckan.poll() is not None, "CKAN serves")
+        _until((folder / "site.pid").exists, "CKAN serves")
         with psycopg2.connect(servers.address("datastore")) as connection, connection.cursor() as cursor:
             functions = sorted(_functions(cursor))
         facts = {
@@ -197,15 +202,12 @@ def keep(folder: Path, template: Path) -> None:
         }  # fmt: skip
         (folder / "running.json.new").write_text(json.dumps(facts))
         (folder / "running.json.new").rename(folder / "running.json")
-        with (folder / "users").open() as users:
-            fcntl.flock(users, fcntl.LOCK_EX)
+        users = os.open(folder / "users", os.O_RDONLY)
+        fcntl.flock(users, fcntl.LOCK_EX)
     finally:
         servers.stop()
+    # still locked: who comes just now waits, and then makes a folder of his own
     shutil.rmtree(folder)
-
-
-def _renamed(how: dict[str, Any]) -> dict[str, Any]:
-    return {"command": how.pop("args"), **how}
 
 
 def _sql(servers: Servers, name: str, *statements: str) -> None:
