@@ -120,8 +120,8 @@ def test_a_kept_city_shows_its_first_day_again(tmp_path):
 def start(*arguments):
     command = [sys.executable, "-m", "opendata_ops.sandbox", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
-    words = [server.stdout.readline().split() for _ in range(5)]
-    assert [line[:2] for line in words] == [["ready", name] for name in ("source", "portal", "scooters", "files", "maps")]
+    words = [server.stdout.readline().split() for _ in range(6)]
+    assert [line[:2] for line in words] == [["ready", name] for name in ("source", "portal", "scooters", "files", "maps", "ckan")]
     return server, [line[2] for line in words]
 
 
@@ -136,7 +136,7 @@ class At:
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_says_where_it_listens_and_ends_cleanly(end):
     server, urls = start()
-    assert len(set(urls)) == 5
+    assert len(set(urls)) == 6
     assert Client(At(urls[0])).json("/api/catalog/v1")["resultSetSize"] == len(DATASETS)
     server.send_signal(end)
     out, err = server.communicate(timeout=30)
