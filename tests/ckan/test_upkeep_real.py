@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
+import requests
 from django.utils import timezone
 
 from opendata_ops.sandbox.wire import Reply
@@ -163,3 +164,60 @@ def test_an_editor_who_is_no_sysadmin_may_run_every_job_that_looks(portal):
     for kind in ("empty-resources", "stale-datasets", "missing-dictionary", "information-urls"):
         well(kind, portal="open")
     assert UpkeepJob.objects.count() == 4
+
+
+# remote files
+
+
+@pytest.fixture
+def web():
+    """A city's file server: each path has its own bytes, and all changed at one moment."""
+
+    def give(request):
+        if request.path in ("/beds.csv", "/map.zip", "/gifts-2020.csv", "/gifts-2021.csv"):
+            return Reply(200, f"of {request.path}".encode(), "application/octet-stream", {"Last-Modified": "Fri, 02 Oct 2020 08:30:15 GMT"})
+        return Reply(404)
+
+    with Told(give) as server:
+        yield server
+
+
+def resources(ckan: RealCkan, package: str) -> dict[str, dict]:
+    return {one["name"]: one for one in ckan.action("package_show", id=package)["resources"]}
+
+
+def test_a_resource_says_when_the_file_behind_its_address_changed(portal, web):
+    made = portal.action("package_create", name="shelters", owner_org="city")
+    for name, path in (("Beds", "/beds.csv"), ("Gone", "/gone.csv")):
+        portal.action("resource_create", package_id=made["id"], name=name, url=f"{web.url}{path}")
+    files = {"shelters": [f"{web.url}/beds.csv", f"{web.url}/gone.csv"]}
+    before = resources(portal, "shelters")
+    well("remote-file-times", files=files, is_dry=True)
+    assert resources(portal, "shelters") == before
+    assert found(well("remote-file-times", files=files), "resource", "outcome") == [("Beds", "synced"), ("Gone", "error")]
+    after = resources(portal, "shelters")
+    assert after["Beds"]["last_modified"] == "2020-10-02T08:30:15" and after["Gone"] == before["Gone"]
+    assert found(well("remote-file-times", files=files), "resource", "outcome") == [("Beds", "unchanged"), ("Gone", "error")]
+
+
+def test_files_are_uploaded_linked_and_found_by_year_and_a_second_run_sends_nothing(portal, web):
+    made = portal.action("package_create", name="shelters", owner_org="city")
+    old = portal.action("resource_create", package_id=made["id"], name="Beds", url="http://old.example/beds.csv", format="CSV")
+    files = {
+        "shelters": {
+            "Beds": {"format": "CSV", "url": f"{web.url}/beds.csv"},
+            "Map": {"format": "ZIP", "url": f"{web.url}/map.zip", "link": True},
+            "Gifts yyyy": {"format": "CSV", "url": f"{web.url}/gifts-yyyy.csv"},
+        }
+    }
+    run = well("remote-files", files=files)
+    assert run.message == "4 files asked: 4 uploaded."
+    now = resources(portal, "shelters")
+    assert set(now) == {"Beds", "Map", "gifts-2020.csv", "gifts-2021.csv"} and now["Beds"]["id"] == old["id"]
+    assert {one["last_modified"] for one in now.values()} == {"2020-10-02T08:30:15"}
+    assert (now["Beds"]["url_type"], now["gifts-2020.csv"]["format"], now["Map"]["url"]) == ("upload", "CSV", f"{web.url}/map.zip")
+    assert now["Map"]["size"] == len("of /map.zip")
+    for name, path in (("Beds", "/beds.csv"), ("gifts-2021.csv", "/gifts-2021.csv")):
+        assert requests.get(now[name]["url"], timeout=30).text == f"of {path}"
+    assert well("remote-files", files=files).message == "4 files asked: 4 unchanged."
+    assert resources(portal, "shelters") == now
