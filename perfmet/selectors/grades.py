@@ -79,18 +79,10 @@ class Bar:
     def fill(self) -> str:
         return fill_of(self.value)
 
-    def wide(self, units: int) -> float:
-        return round(units * min(max(self.value or 0, 0), 1), 1)
-
     @property
     def width(self) -> float:
         """On a bar of 120 units."""
-        return self.wide(120)
-
-    @property
-    def small(self) -> float:
-        """On a bar of 32 units."""
-        return self.wide(32)
+        return round(120 * min(max(self.value or 0, 0), 1), 1)
 
 
 def weights(version: str, store_type: str) -> Mapping[str, float]:

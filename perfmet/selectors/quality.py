@@ -355,9 +355,10 @@ class League:
         return failed(self.model.run) if self.model else []
 
     @property
-    def weights(self) -> list[Bar]:
-        """The weights of the model, for the foot of the table."""
-        return [] if self.model is None else grades.bars({}, grades.weights(self.model.version, "datastore"))
+    def weights(self) -> list[tuple[Bar, Bar]]:
+        """What each dimension weighs by this model, of a table and of files."""
+        both = [grades.bars({}, grades.weights(self.model.version, kind)) for kind in ("datastore", "filestore")] if self.model else []
+        return list(zip(*both, strict=True))
 
     @property
     def sorts(self) -> list[tuple[str, str]]:

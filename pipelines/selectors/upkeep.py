@@ -17,7 +17,7 @@ from pipelines.upkeep import jobs
 
 HISTORY = 50
 #: Rows of a run's findings on a page; the file has all that were kept.
-A_PAGE = 100
+A_PAGE = 50
 
 _FACES = {
     UpkeepRun.State.WAITING: faces.WAITING,
@@ -115,13 +115,14 @@ class Cell:
     href: str = ""
 
     @classmethod
-    def of(cls, value: Any) -> Cell:
+    def of(cls, value: Any, decimals: int = 0, *, is_number: bool = False) -> Cell:
+        """`decimals`: so many a fraction of its column has, that they stand below each other; `is_number`: so are the others of it."""
         if value is None or value == "":
-            return cls("–")
+            return cls("–", is_number)
         if isinstance(value, bool):
             return cls("yes" if value else "no")
         if isinstance(value, int | float):
-            return cls(f"{value:,}", is_number=True)
+            return cls(f"{value:,}" if isinstance(value, int) and not decimals else f"{value:,.{decimals}f}", is_number=True)
         text = str(value)
         return cls(text, href=text if text.startswith(("https://", "http://")) else "")
 
@@ -157,7 +158,15 @@ class Findings:
 
     @staticmethod
     def cells(rows: Iterable[list[Any]]) -> list[list[Cell]]:
-        return [[Cell.of(value) for value in row] for row in rows]
+        """Rows of equal length as a page prints them."""
+        rows = list(rows)
+        looks = [(max(map(_decimals, column)), _are_numbers(column)) for column in zip(*rows, strict=True)]
+        return [[Cell.of(value, places, is_number=is_number) for value, (places, is_number) in zip(row, looks, strict=True)] for row in rows]
+
+
+def _decimals(value: Any) -> int:
+    """How many decimals a fraction has, three at most."""
+    return len(f"{value:.3f}".rstrip("0").partition(".")[2]) if isinstance(value, float) else 0
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:

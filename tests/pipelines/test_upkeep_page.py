@@ -85,6 +85,11 @@ def test_what_a_run_found_is_a_table_with_its_file(operator):
     assert rows[:2] == [["package", "days_late", "is_daily"], ["trees", "12", "True"]] and rows[2][0] == "'=permits", "no spreadsheet runs it"
 
 
+def test_fractions_of_a_column_stand_below_each_other_and_counts_stay_counts():
+    cells = Findings.cells([["a", 0.3, 1_200], ["b", 0.3075, 7], ["c", 2, None]])
+    assert [[cell.text for cell in row] for row in cells] == [["a", "0.300", "1,200"], ["b", "0.307", "7"], ["c", "2.000", "–"]]
+
+
 def test_an_older_run_is_shown_when_it_is_asked_for_and_one_of_another_job_is_not(operator):
     one, other = job(), job("test-doer")
     old = ended(one, {"columns": ["what"], "rows": [["an old thing"]]}, hours=5)
@@ -118,7 +123,7 @@ def test_what_was_not_kept_is_counted_and_a_long_table_is_paged(operator):
     one = job()
     ended(one, {"columns": ["number"], "rows": [[f"line {place}"] for place in range(250)], "more": 1_400})
     assert "1,400 findings more were not kept" in page(operator, one)
-    pages = [page(operator, one, page=number) for number in (1, 2, 3)]
+    pages = [page(operator, one, page=number) for number in (1, 2, 3, 4, 5)]
     assert [int(place) for text in pages for place in re.findall(r">line (\d+)<", text)] == list(range(250))
 
 
