@@ -1,7 +1,7 @@
 """Files at web addresses: one, or one a year or a quarter where the address has `yyyy` or `qq` in it.
 
 A file is read whole and kept as it came. What it is, only its reader knows; here it is only seen that it is no web page, nor
-anything else that can't be what the pipeline wants.
+anything else that can't be what the pipeline wants, and that of a page of OData the others come, too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+from pipelines.connectors import odata
 from pipelines.connectors.base import Account, Connector, FetchedFile, FetchRequest, Parameter, Progress, SourceState
+from pipelines.connectors.dated_files import bad_option
 from pipelines.connectors.http import REDIRECTS, Door, Manners, Reply
 from pipelines.errors import DataError, PermanentError, PipelineError, SetupError, TransientError
 
@@ -34,6 +36,8 @@ SURE_AFTER = timedelta(seconds=2)
 OPENING = 64 * 1024
 
 FORMATS = ("csv", "json", "geojson", "xlsx")
+#: Readers whose servers give a part unless they are asked page by page.
+ODATA_READERS = ("tobids",)
 #: What a file begins with → what that is. Text of which nothing is certain is left to its reader.
 _BEGINNINGS = (
     (b"<!doctype html", "a web page"), (b"<html", "a web page"), (b"<?xml", "XML"), (b"%pdf-", "a PDF"), (b"pk\x03\x04", "an Excel file or zip"),
@@ -66,7 +70,9 @@ class There:
 class WebFile(Connector):
     """Files of one web server. A resource is a path with its query; `yyyy` and `qq` in it stand for each year and quarter that exists.
 
-    Options of a pipeline: `multi` says that they do, `published_format` what the file should be, `custom_reader` that nobody can say.
+    Options of a pipeline: `multi` says that they do, `published_format` what the file should be, `custom_reader` that only this reader
+    knows. `odata` asks page by page, as readers of Toronto's bids portal need it. `helpers` are further files that a reader wants
+    beside the first, by their role: {"joined": "/green-roofs.xlsx"}.
     """
 
     kind = "web_file"
@@ -215,13 +221,20 @@ class WebFile(Connector):
         form = _format(resource, request)
         # what a reader of its own reads, only that reader knows
         wanted = "" if request.options.get("custom_reader") else form
+        helpers = _helpers(request, self.account)
         files: Sequence[There] = [There("", resource, None, None)]
         if request.options.get("multi"):
             files = self._all_of(resource)
         names = _names([there.resource for there in files], [there.label for there in files], form)
-        for number, (there, name) in enumerate(zip(files, names, strict=True), 1):
-            yield self._file(there, workdir / name, wanted)
-            progress(number, None)
+        number = 0
+        for there, name in zip(files, names, strict=True):
+            for file in self._pages(there, workdir / name, wanted, request) if form == "json" else [self._file(there, workdir / name, wanted)]:
+                number += 1
+                progress(number, None)
+                yield file
+        for role, helper in helpers.items():
+            file = self._file(There("", helper, None, None), workdir / f"{role}-{file_name(helper, '')}", _ending(helper))
+            yield replace(file, metadata={**file.metadata, "role": role})
 
     def _all_of(self, template: str) -> list[There]:
         """The files of a template that exist. Raises SetupError where there are none."""
@@ -267,6 +280,49 @@ class WebFile(Connector):
         return FetchedFile(
             name=path.name, path=path, rows=None, bytes=got.bytes, sha256=got.sha256, origin=self.door.redact(url), metadata={**metadata, **headers}
         )
+
+    def _pages(self, there: There, path: Path, wanted: str, request: FetchRequest) -> Iterator[FetchedFile]:
+        """A file of JSON; of one that says that it is a page of OData, all pages. Raises TransientError where they have not the rows it counts."""
+        options = request.options
+        top = odata.TOP if options.get("odata") or str(options.get("custom_reader") or "").startswith(ODATA_READERS) else 0
+        resource, seen = there.resource, 0
+        for number in range(1, odata.MOST_PAGES + 1):
+            asked = odata.page_of(resource, seen, top) if top else resource
+            file = self._file(replace(there, resource=asked), path.with_stem(f"{path.stem}-{number:05d}") if number > 1 else path, wanted)
+            page = odata.settle(file.path)
+            yield file
+            if page is None:
+                return
+            seen += page.rows
+            is_full = bool(top) and page.count is None and page.rows == top
+            if not (page.next_link or is_full or seen < (page.count or 0)):
+                if page.count is not None and seen != page.count:
+                    raise TransientError(f"{path.name} has {page.count:,} rows in all, and its pages gave {seen:,}", code="source-moved")
+                return
+            if not page.rows:
+                raise DataError(
+                    f"{path.name}: page {number:,} has no rows, and says that there are more",
+                    code="empty-page",
+                    next_step=f"Open {self.door.redact(file.origin)} in a browser, and ask whoever runs the server.",
+                )
+            if not top:
+                resource = self._linked(there.resource, page.next_link) if page.next_link else odata.page_of(there.resource, seen)
+        raise DataError(
+            f"{path.name} has more than {odata.MOST_PAGES:,} pages", code="too-many-pages", next_step="Ask for less: a filter, or fewer columns."
+        )
+
+    def _linked(self, resource: str, link: str) -> str:
+        """The path of a next page, told as a whole address or as a part of one. Raises SetupError for one at another host."""
+        here = self._url(resource)
+        there = urlsplit(urljoin(here, link))
+        if there.netloc != urlsplit(here).netloc:
+            raise SetupError(
+                f"{urlsplit(here).netloc} names a next page at {there.netloc}",
+                code="redirect",
+                next_step=f"If that is the right place, enter it as the address of provider {self.account.slug}.",
+            )
+        base = urlsplit(self.web_address).path.rstrip("/")
+        return there.path.removeprefix(base) + (f"?{there.query}" if there.query else "")
 
     # which files of a template exist
 
@@ -340,10 +396,21 @@ def _names(resources: Sequence[str], labels: Sequence[str], form: str) -> list[s
     return [f"{label}-{name}" for label, name in zip(labels, names, strict=True)]
 
 
+def _ending(resource: str) -> str:
+    return PurePosixPath(urlsplit(resource).path).suffix.lower().removeprefix(".")
+
+
 def _format(resource: str, request: FetchRequest) -> str:
     """The format that a file should have: what the pipeline says, else what its address ends with."""
-    ending = PurePosixPath(urlsplit(resource).path).suffix.lower().removeprefix(".")
-    return next((told for told in (str(request.options.get("published_format") or ""), ending, request.format) if told in FORMATS), "")
+    return next((told for told in (str(request.options.get("published_format") or ""), _ending(resource), request.format) if told in FORMATS), "")
+
+
+def _helpers(request: FetchRequest, account: Account) -> dict[str, str]:
+    """Role → address of the further files. Raises SetupError."""
+    told = request.options.get("helpers") or {}
+    if not isinstance(told, dict) or not all(isinstance(one, str) and one for pair in told.items() for one in pair):
+        raise bad_option(account, "helpers", 'roles and paths, as in {"joined": "/green-roofs.xlsx"}')
+    return told
 
 
 # what came

@@ -293,14 +293,14 @@ def test_a_cut_page_and_a_late_one_are_asked_for_again_and_a_login_page_is_no_pa
         (
             '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"OBJECTID": 1}}',
             TransientError,
-            "cut: it ends in the middle",
+            "is not the JSON that it should be",
         ),
         ('{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"SPECIES": "x"}}]}', DataError, "feature 1 has no OBJECTID"),
         ('{"type": "FeatureCollection", "features": [7]}', DataError, "feature 1 has no OBJECTID"),
         ('{"type": "FeatureCollection"}', DataError, "it has no features"),
         ("[]", DataError, "does not begin with {"),
-        ('{"features": []} {"features": []}', DataError, "goes on behind its end"),
-        ('{"features": [}', TransientError, "is not JSON"),
+        ('{"features": []} {"features": []}', TransientError, "something follows"),
+        ('{"features": [}', TransientError, "is not the JSON"),
     ],
 )
 def test_what_is_no_page_is_refused_in_words(server, tmp_path, body, kind, words):
@@ -332,6 +332,6 @@ def test_the_test_asks_for_a_layer_or_for_the_server(server):
 
 
 def test_a_page_longer_than_what_is_read_at_once_is_walked_piece_by_piece(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.connectors.geojson_pages.PIECE", 37)
+    monkeypatch.setattr("pipelines.formats.json_stream.PIECE", 37)
     server.layers[TREES].features = trees(range(10), NOTE="x" * 300 + '},{"OBJECTID":1, "\\')
     assert [one["id"] for one in features(read(server, tmp_path))] == list(range(10))

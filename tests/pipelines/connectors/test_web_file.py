@@ -8,10 +8,12 @@ import pytest
 
 from opendata_ops.sandbox import Fault, toronto_rows
 from opendata_ops.sandbox.files import BOTH, ETAG, MODIFIED, NONE, NOW, WebFiles, toronto_files
+from opendata_ops.sandbox.wire import Reply
 from pipelines.connectors import web_file
 from pipelines.connectors.base import Account, FetchRequest
 from pipelines.connectors.http import Door, Manners
 from pipelines.errors import DataError, SetupError, TransientError
+from tests.pipelines.connectors.servers import Told
 
 NEXT_YEAR = datetime.now(UTC).year + 1
 YESTERDAY = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
@@ -437,6 +439,84 @@ def test_no_more_than_three_questions_are_on_their_way_at_once(site):
     put_years(site, 2022)
     source(site).describe(YEARLY)
     assert max(most) <= web_file.PROBES
+
+
+# pages of OData, and further files
+
+
+class Bids(Told):
+    """Awards in pages of OData, told to say how many there are, or where the next page is, or neither."""
+
+    def __init__(self, rows=7, *, counts=True, links=False, most=3, lost=0):
+        super().__init__()
+        self.rows, self.counts, self.links, self.most, self.lost = rows, counts, links, most, lost
+
+    def answer(self, request, fault):
+        query = request.query
+        skip = int(query.get("$skip", 0))
+        page = list(range(self.rows))[skip : skip + min(self.most, int(query.get("$top", self.most)))]
+        told = {"@odata.context": "Awards", "value": [{"number": one, "note": "}]"} for one in page]}
+        if self.counts or query.get("$count"):
+            told["@odata.count"] = self.rows + self.lost
+        if self.links and skip + self.most < self.rows:
+            told["@odata.nextLink"] = f"{request.path}?$filter=a%20eq%201&$skip={skip + self.most}"
+        return Reply.of(told)
+
+
+def numbers(files):
+    return [row["number"] for file in files for row in json.loads(file.path.read_bytes())["value"]]
+
+
+@pytest.mark.parametrize(("counts", "links"), [(True, False), (False, True), (True, True)])
+def test_of_a_page_of_odata_the_others_come_too(tmp_path, counts, links):
+    with Bids(counts=counts, links=links) as site:
+        files = read(source(site), tmp_path, "/odata/Awards?$filter=a eq 1", published_format="json")
+    assert numbers(files) == list(range(7)) and [file.name for file in files] == ["Awards.json", "Awards-00002.json", "Awards-00003.json"]
+    assert all(line.query["$filter"] == "a eq 1" for line in site.requests) and len(site.requests) == 3
+
+
+def test_the_bids_portal_is_asked_page_by_page_from_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.connectors.odata.TOP", 3)
+    with Bids(counts=False, most=1000) as site:
+        files = read(source(site), tmp_path, "/odata/Awards?$orderby=n", published_format="json", custom_reader="tobids_awarded_contracts")
+        assert numbers(files) == list(range(7))
+        assert [(line.query["$top"], line.query["$skip"], line.query["$count"]) for line in site.requests] == [
+            ("3", "0", "true"), ("3", "3", "true"), ("3", "6", "true"),
+        ]  # fmt: skip
+        assert {line.query["$orderby"] for line in site.requests} == {"n"}
+
+
+def test_pages_that_are_not_what_was_counted_are_refused(tmp_path):
+    with Bids(lost=1) as site, pytest.raises(DataError, match="page 4 has no rows, and says that there are more"):
+        read(source(site), tmp_path, "/Awards", published_format="json")
+    with Bids(lost=-1, most=4) as site, pytest.raises(TransientError, match="has 6 rows in all, and its pages gave 7"):
+        read(source(site), tmp_path, "/Awards", published_format="json")
+
+
+def test_a_next_page_at_another_host_is_not_followed(tmp_path):
+    body = json.dumps({"value": [{"a": 1}], "@odata.nextLink": "https://elsewhere.example/p2"})
+    with Told(Reply(200, body.encode())) as site, pytest.raises(SetupError, match="names a next page at elsewhere.example"):
+        read(source(site, headers={"X-Key": "s3cret-1"}), tmp_path, "/a", published_format="json")
+
+
+def test_json_that_is_no_odata_is_one_file_whatever_it_holds(site, tmp_path):
+    for body in (b"[1, 2]", b'{"value": [1]}', b'{"a": "\\"@odata.count\\": 9"}', b'{"@odata.context": "x", "value": []}'):
+        site.put("/a.json", body)
+        assert len(read(source(site), tmp_path, "/a.json")) == 1
+    site.put("/a.json", b'{"@odata.count": 3, "value": [1')
+    with pytest.raises(TransientError, match="is not the JSON"):
+        read(source(site), tmp_path, "/a.json")
+
+
+def test_further_files_come_with_their_role(site, tmp_path):
+    site.put("/roofs.xlsx", b"PK\x03\x04")
+    first, second = read(source(site), tmp_path, helpers={"joined": "/roofs.xlsx"}, custom_reader="building_permits_green_roofs")
+    assert ("role" in first.metadata, second.metadata["role"], second.name) == (False, "joined", "joined-roofs.xlsx")
+    site.put("/roofs.xlsx", b"<html>")
+    with pytest.raises(DataError, match="a web page where XLSX was wanted"):
+        read(source(site), tmp_path, helpers={"joined": "/roofs.xlsx"})
+    with pytest.raises(SetupError, match="option helpers"):
+        read(source(site), tmp_path, helpers=["/roofs.xlsx"])
 
 
 # the button, and the city's own files
