@@ -155,7 +155,7 @@ class Cleaner:
                 return Cleaned(values if None not in values else ["" if value is None else value for value in values], _ALL_FIT)
             case "text":
                 one = self._one
-                return Cleaned([value if type(value) is str else one(value) for value in values], _ALL_FIT)
+                return Cleaned([value if type(value) is str else "" if value is None else one(value) for value in values], _ALL_FIT)
             case "int" | "float" as kind:
                 texts = values if self._is_text and None not in values else [_text_of_number(value) for value in values]
                 joined = "\n".join(texts) + "\n"

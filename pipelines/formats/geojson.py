@@ -105,6 +105,11 @@ def _closed_up(shape: str) -> str | None:
     """A geometry without spaces, its numbers as they stood; None of null."""
     if shape == "null":
         return None
-    if " " in shape or "\n" in shape or "\t" in shape or "\r" in shape:
+    if not any(sign in shape for sign in " \n\t\r"):
+        return shape
+    pieces = shape.split('"')
+    if "\\" in shape or any(piece.split() != [piece] for piece in pieces[1::2]):
+        # a space inside a text is not ours to take
         return compact(loads(shape)) or None
-    return shape
+    pieces[::2] = ["".join(piece.split()) for piece in pieces[::2]]
+    return '"'.join(pieces)

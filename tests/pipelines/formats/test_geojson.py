@@ -37,6 +37,19 @@ def test_coordinates_stay_as_they_are_written(read):  # noqa: F811
     assert made.rows == [["1", '{"type":"Polygon","coordinates":[[[-79.380,43.6500],[1e1,0.0]]]}']]
 
 
+@pytest.mark.parametrize(
+    ("written", "made"),
+    [
+        ('{"type":"Point","coordinates":[1,2]}', '{"type":"Point","coordinates":[1,2]}'),
+        ('{ "type" : "Point",\r\n\t"coordinates" : [ 1.0, 2 ] }', '{"type":"Point","coordinates":[1.0,2]}'),
+        ('{"crs": "a b", "n": ""}', '{"crs":"a b","n":""}'),
+        ('{"crs": "a\\" b", "n": 1.50}', '{"crs":"a\\" b","n":1.50}'),
+    ],
+)
+def test_spaces_go_from_a_geometry_and_never_from_its_texts(read, written, made):  # noqa: F811
+    assert read(GeoJson, f'{{"features": [{{"properties": {{"a": 1}}, "geometry": {written}}}]}}', "a", "geometry").rows == [["1", made]]
+
+
 def test_a_feature_without_a_geometry_is_a_row_all_the_same_and_counted(read):  # noqa: F811
     body = '{"features": [{"properties": {"a": 1}, "geometry": null}, {"properties": {"a": 2}}, {"properties": {"a": 3}, "geometry": {}}]}'
     made = read(GeoJson, body, "a:int", "geometry")
