@@ -120,7 +120,7 @@ def parse(options: Mapping[str, Any], title: str = "The pipeline") -> tuple[Attr
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """"; did you mean this?" of the nearest known word, "" where none is near."""
+    """A hint at the nearest known word, to be set behind a sentence; "" where none is near."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -190,9 +190,7 @@ class _Look:
             self.notes.append(f"geometry is made of {pair[0]} and {pair[1]}.")
         elif GEOMETRY in self.names and (repeated := [name for name in self.names if name.lower() in GEOMETRY_REPEATED]):
             self.notes.append(f"{', '.join(repeated)}: the geometry says it already; they can be left out.")
-        return Detected(
-            self.format, tuple(found), tuple(self._sample(found)), self.sheets, self.encoding, tuple(self.notes), self.options, self.rows
-        )
+        return Detected(self.format, tuple(found), tuple(self._sample(found)), self.sheets, self.encoding, tuple(self.notes), self.options, self.rows)
 
     def _name(self, source: str, taken: set[str]) -> str:
         name = bare_name(source) or source

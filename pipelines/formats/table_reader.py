@@ -51,7 +51,7 @@ class MissingColumns(DataError):
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """" (nearest there: a, b)" of names that could be meant."""
+    """The names that could be meant, to be set behind one that is missing; "" where none is near."""
     told = {one.casefold(): one for one in names}
     near = [told[one] for one in difflib.get_close_matches(name.casefold(), list(told), NEAREST, 0.5)]
     return f" (nearest there: {', '.join(near)})" if near else ""

@@ -65,9 +65,7 @@ class CustomReader:
 READERS: dict[str, CustomReader] = {}
 
 
-def custom_reader(
-    *names: str, called: Mapping[str, str] | None = None, total: Callable[[Path], int | None] | None = None
-) -> Callable[[Read], Read]:
+def custom_reader(*names: str, called: Mapping[str, str] | None = None, total: Callable[[Path], int | None] | None = None) -> Callable[[Read], Read]:
     """Register a function as the reader of these names."""
 
     def register(read: Read) -> Read:

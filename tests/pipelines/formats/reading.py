@@ -107,4 +107,3 @@ def configured(package: str, resource: str) -> tuple[list[dict[str, Any]], dict[
         source, name = one.get("source_name") or one["id"], one.get("target_name") or one["id"]
         made.append({"source": source, "name": name, "type": one["type"], "format": one.get("format", "")})
     return made, told
-
