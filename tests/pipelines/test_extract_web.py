@@ -95,12 +95,30 @@ def test_the_same_file_is_in_the_lake_once_whatever_its_headers_say(site, tmp_pa
     assert (first.rows_out, first.message) == (1, "1 file, whose rows are counted when they are read")
     site.requests.clear()
     again = one.read(1)
-    assert again.unchanged == 1 and again.message.startswith("The source has not changed") and one.all_entries == 1
+    assert again.unchanged == 1 and one.all_entries == 1
+    assert again.message.startswith("The source has not changed" if tells in (files.BOTH, files.MODIFIED) else "What the source gave is what it gave")
     # a version spares the reading, too
     assert gets(site) == ([] if tells in (files.BOTH, files.MODIFIED) else ["/a.csv"])
     site.put("/a.csv", b"a\n2\n", tells=tells)
     assert one.read(2).unchanged == 0 and one.all_entries == 2
     assert one.entries(2)["a.csv"].sha256 != one.entries()["a.csv"].sha256
+
+
+def test_a_file_that_was_only_touched_is_not_taken_in_again(site, tmp_path):
+    site.put("/a.csv", b"a\n1\n", tells=files.MODIFIED)
+    one = Reading(tmp_path, "web_file", site.url, "/a.csv", "csv")
+    one.read()
+    site.put("/a.csv", b"a\n1\n", tells=files.MODIFIED, modified=datetime.now(UTC) - timedelta(hours=1))
+    site.requests.clear()
+    assert one.read(1).unchanged == 1 and gets(site) == ["/a.csv"] and one.all_entries == 1
+
+
+def test_what_came_is_taken_in_again_where_the_stages_behind_did_not_go_well_with_it(site, tmp_path):
+    site.put("/a.csv", b"a\n1\n", tells=files.NONE)
+    one = Reading(tmp_path, "web_file", site.url, "/a.csv", "csv")
+    one.read()
+    Pipeline.objects.filter(pk=one.pipeline.pk).update(source_version="")
+    assert one.read(1).unchanged == 0
 
 
 def test_force_reads_again_and_so_do_other_options(site, tmp_path):
