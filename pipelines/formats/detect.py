@@ -77,10 +77,10 @@ class Detected:
     looked_at: int = 0
 
 
-def detect(path: Path, format: str = "", *, zone: tzinfo = UTC, fields: Sequence[Sequence[str]] = (), **options: Any) -> Detected:
+def detect(path: Path, format: str = "", *, zone: tzinfo = UTC, fields: Sequence[Mapping[str, str]] = (), **options: Any) -> Detected:
     """Look at a raw file. `format` is one of READERS, or "" to find out; `options` as a pipeline has them (sheet, jsonpath, encoding).
 
-    `fields` are a layer's own, [name, type] (one of ours, or Esri's), and go before what the values look like. Raises DataError for a file that can't
+    `fields` are a layer's own, [{"name", "type"}] (a type of ours, or Esri's), and go before what the values look like. Raises DataError for a file that can't
     be read as any table, SetupError for options that nobody can read by.
     """
     look = _Look(path, format or sniffed(path), dict(options), zone)
@@ -178,8 +178,9 @@ class _Look:
 
     # what it is
 
-    def told(self, fields: Sequence[Sequence[str]]) -> Detected:
-        types = {name: kind if kind in TYPES else ESRI.get(kind.removeprefix("esriFieldType")) for name, kind in fields}
+    def told(self, fields: Sequence[Mapping[str, str]]) -> Detected:
+        kinds = {field["name"]: field["type"] for field in fields}
+        types = {name: kind if kind in TYPES else ESRI.get(kind.removeprefix("esriFieldType")) for name, kind in kinds.items()}
         found, taken = [], set()
         for source in self.names:
             name = self._name(source, taken)

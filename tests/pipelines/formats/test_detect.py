@@ -127,13 +127,13 @@ def test_a_layer_s_own_types_go_before_what_its_values_look_like(look):
     found = look(body)
     assert found.format == "geojson" and types(found)["LAST_UPDATED_DATE"] == "timestamp epoch" and types(found)["geometry"] == "text"
     assert types(found)["INV_PRIORITY"] == "int" and types(found)["EST_COST"] == "float"
-    found = look(body, fields=toronto_rows.ROAD_FIELDS)
+    found = look(body, fields=[{"name": name, "type": kind} for name, kind in toronto_rows.ROAD_FIELDS])
     assert types(found)["INV_PRIORITY"] == "text" and types(found)["OBJECTID"] == "int"
     assert found.sample_rows[0]["LAST_UPDATED_DATE"] == "2024-03-15T06:20:00"
     assert any("Shape__Length: the geometry says it already" in note for note in found.notes)
     # dates that are all empty, by the layer's word
     empty = '{"type": "FeatureCollection", "features": [{"properties": {"D": null}, "geometry": null}]}'
-    assert types(look(empty, fields=[["D", "timestamp"]]))["D"] == "timestamp epoch"
+    assert types(look(empty, fields=[{"name": "D", "type": "timestamp"}]))["D"] == "timestamp epoch"
 
 
 def test_names_are_cut_and_told_apart(look):
