@@ -80,8 +80,8 @@ class Detected:
 def detect(path: Path, format: str = "", *, zone: tzinfo = UTC, fields: Sequence[Mapping[str, str]] = (), **options: Any) -> Detected:
     """Look at a raw file. `format` is one of READERS, or "" to find out; `options` as a pipeline has them (sheet, jsonpath, encoding).
 
-    `fields` are a layer's own, [{"name", "type"}] (a type of ours, or Esri's), and go before what the values look like. Raises DataError for a file that can't
-    be read as any table, SetupError for options that nobody can read by.
+    `fields` are a layer's own, [{"name", "type"}] (a type of ours, or Esri's), and go before what the values look like. Raises
+    DataError for a file that can't be read as any table, SetupError for options that nobody can read by.
     """
     look = _Look(path, format or sniffed(path), dict(options), zone)
     look.read()
