@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -135,15 +135,16 @@ class Table:
         for number, record in enumerate(records):
             if not isinstance(record, dict):
                 raise Invalid(records=[f'row "{number}" is not a json object'])
-        before = dict(self.rows)
+        # on a copy: what fails on the way was never there, but for the numbers that it took
+        working = replace(self, rows=dict(self.rows))
+        places = working._places()
         try:
-            places = self._places()
-            return [self._one(number, record, method, places, fire) for number, record in enumerate(records)]
-        except BaseException:
-            self.rows = before
-            raise
+            written = [working._one(number, record, method, places, fire) for number, record in enumerate(records)]
         finally:
+            self.last_id = working.last_id
             self.version += 1
+        self.rows = working.rows
+        return written
 
     def _one(self, number: int, record: Mapping[str, Any], method: str, places: dict[tuple, int], fire: Callable[[str], None]) -> Record:
         unknown = [name for name in record if name not in self.fields and name != "_id"]

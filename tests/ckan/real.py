@@ -1,7 +1,8 @@
 """A real CKAN 2.12 of the tests' own: an environment, a PostgreSQL, a Redis and a stand-in for Solr, started once a run.
 
 `@pytest.mark.needs("redis")` says that a test uses it (Redis is the one program that pip can't bring), and the fixture `real_ckan`
-is a `RealCkan` without any dataset, which no other process uses meanwhile. Several tests of a module may share one state of it:
+is a `RealCkan` without any dataset, which no other process uses meanwhile. Outside of this folder a test imports both fixtures:
+`from tests.ckan.real import ckan_server, real_ckan`. Several tests of a module may share one state of it:
 
     @pytest.fixture(scope="module")
     def portal(ckan_server):
@@ -12,7 +13,8 @@ What a test may know of it:
 - `sysadmin_key` may everything; `editor_key` belongs to an ordinary user, who is editor of the organization `city` and may make
   datasets there. Neither is sent unless a request says so.
 - Datasets have Toronto's fields at their top level (extension/toronto_fields.py: FIELDS). Other unknown top-level fields CKAN drops
-  without a word (`extras` keeps any). Resources keep what they don't know.
+  without a word (`extras` keeps any). Resources keep what they don't know. An editor's `state="draft"` is dropped without a word, too:
+  only a sysadmin makes drafts.
 - Each process of a run that uses it holds a lock; a keeper (keeper.py) ends all servers when the last lock is gone, also after a kill -9.
 - The first start makes `var/ckan`: about a minute for pip, half a minute for CKAN's tables. A later start takes some seconds, a
   restart within a run a fraction of one.

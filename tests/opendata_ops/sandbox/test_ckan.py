@@ -99,6 +99,7 @@ def test_everything_is_there_after_a_restart(tmp_path):
         port = portal.port
     with Ckan(state=tmp_path, port=port) as portal:
         assert ask(portal, "datastore_search", resource_id=id) == before
+        portal.keep()
         assert ask(portal, "datastore_upsert", resource_id=id, records=[{"n": 9}])
         assert ask(portal, "datastore_search", resource_id=id, sort="_id desc", limit=1)["records"][0]["_id"] == 4
         file = ask(portal, "package_show", id="pools")["resources"][1]
