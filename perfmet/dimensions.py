@@ -141,8 +141,8 @@ def many(number: int, what: str) -> str:
 
 
 def is_said(value: Any) -> bool:
-    """Whether a field says anything; spaces do not."""
-    return bool(value.strip()) if isinstance(value, str) else bool(value)
+    """Whether a field says anything; spaces do not, nor an empty list that a portal keeps as text."""
+    return value.strip() not in ("", "[]", "{}") if isinstance(value, str) else bool(value)
 
 
 def formats_of(formats: str | Sequence[str]) -> set[str]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from perfmet import scorecard, subjects, words
@@ -118,7 +118,6 @@ def give_up_lost(now: datetime) -> int:
 
 
 def _score_all(made: Made, model: Model, knows: Knows, names: list[str], now: datetime, beat: Callable[[str], None]) -> None:
-    at = _free_second(now)
     taken: set[tuple[str, str]] = set()
     for found in subjects.of_place(made.run.place, names, now):
         subject = _named_once(found, taken)
@@ -131,7 +130,7 @@ def _score_all(made: Made, model: Model, knows: Knows, names: list[str], now: da
         try:
             facts = subject.read(model, lambda subject=subject: beat(f"Reading {subject.name}."))
             scored = model.score(facts, knows)
-            made.scores.append(_row(made.run, subject, model, scored, knows, at))
+            made.scores.append(_row(made.run, subject, model, scored, knows, now.replace(microsecond=0)))
             if not subject.is_public:
                 made.inside.append(subject.name)
         except PipelineError as error:
@@ -156,12 +155,17 @@ def _named_once(subject: Subject, taken: set[tuple[str, str]]) -> Subject:
     return replace(subject, package=package, resource=resource)
 
 
-def _free_second(now: datetime) -> datetime:
-    """The second at which these scores are recorded; no other run's, for what is published is known by it."""
-    at = now.replace(microsecond=0)
+def _record(scores: list[QualityScore]) -> None:
+    """Give the scores a second that no other run's have: what is published is known by it."""
+    at = scores[0].recorded_at
+    with connection.cursor() as cursor:
+        # until the scores are written, nobody else looks for a second of their own
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended('odo quality', 0))")
     while QualityScore.objects.filter(recorded_at=at).exists():
         at += timedelta(seconds=1)
-    return at
+    for score in scores:
+        score.recorded_at = at
+    QualityScore.objects.bulk_create(scores, batch_size=500)
 
 
 def _row(run: QualityRun, subject: Subject, model: Model, scored: Scored, knows: Knows, at: datetime) -> QualityScore:
@@ -233,8 +237,8 @@ def _set_norms(scores: list[QualityScore]) -> None:
 @transaction.atomic
 def _keep(made: Made) -> None:
     made.run.save()
-    if made.run.state == QualityRun.State.DONE:
-        QualityScore.objects.bulk_create(made.scores, batch_size=500)
+    if made.scores and made.run.state == QualityRun.State.DONE:
+        _record(made.scores)
 
 
 def _words(made: Made) -> str:

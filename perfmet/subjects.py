@@ -82,10 +82,9 @@ def of_place(place: str, names: Sequence[str], now: datetime) -> Iterator[Subjec
             f"There is no portal {place!r}.", code="no-portal", next_step=f"Name one of these: {portals or 'none yet'}; or none, for the warehouse."
         )
     portal = outside.connector(provider)
-    if provider.kind == "ckan":
-        yield from of_ckan(portal, provider, names, now)
-    else:
-        yield from of_resources(portal, provider, names, now)
+    with portal.door:
+        # while they are read as well: the door closes when the last of them was taken
+        yield from (of_ckan if provider.kind == "ckan" else of_resources)(portal, provider, names, now)
 
 
 # the warehouse
@@ -289,7 +288,7 @@ def of_ckan(portal: Any, provider: Provider, names: Sequence[str], now: datetime
             # CKAN lets two resources of a package have one name
             name = f"{name} ({resource['id'][:8]})" if name in taken else name
             taken.add(name)
-            pipeline = ours.get(f"{package['name']}/{resource.get('name')}") or ours.get(resource["id"])
+            pipeline = ours.get(f"{package['name']}/{resource.get('name')}".casefold()) or ours.get(resource["id"].casefold())
             facts = replace(
                 known,
                 resource=name,
@@ -356,9 +355,9 @@ def _is_true(value: Any) -> bool:
 
 
 def _feeding(provider: Provider) -> dict[str, Pipeline]:
-    """What a portal calls a table to the pipeline that publishes it there."""
+    """What a portal calls a table, in small letters, to the pipeline that publishes it there."""
     feeding = Pipeline.objects.filter(portal=provider, twin_of=None).select_related("dataset")
-    return {pipeline.portal_resource: pipeline for pipeline in feeding if Stage.PUBLISH in pipeline.stages}
+    return {pipeline.portal_resource.casefold(): pipeline for pipeline in feeding if Stage.PUBLISH in pipeline.stages}
 
 
 # other portals
@@ -373,8 +372,8 @@ def of_resources(portal: Connector, provider: Provider, names: Sequence[str], no
         raise SetupError(f"Nothing can be read from {provider.slug}.", code="cannot-fetch", next_step="Name a portal that gives its rows.")
     ours = _feeding(provider)
     read_from = Pipeline.objects.filter(provider=provider, twin_of=None).order_by("slug").values_list("resource", flat=True)
-    for resource in dict.fromkeys(names or [*ours, *read_from]):
-        pipeline = ours.get(resource)
+    for resource in dict.fromkeys(names or [*(one.portal_resource for one in ours.values()), *read_from]):
+        pipeline = ours.get(resource.casefold())
         try:
             state = portal.describe(resource)
         except PipelineError as error:

@@ -88,6 +88,7 @@ def test_freshness_is_what_the_original_reckoned(rate, days, value, code):
         ({}, {"c0": "", "c1": ""}, 0, "~metadata_missing:notes,topics,owner_email,information_url~all_data_def_missing"),
         # an empty value lowers the score, and has no code
         ({**ALL_FIELDS, "topics": []}, {}, 0.75, ""),
+        ({**ALL_FIELDS, "topics": "[]", "notes": " "}, {}, 0.5, ""),
     ],
 )
 def test_metadata_is_what_the_original_reckoned(fields, notes, value, code):

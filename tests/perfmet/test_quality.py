@@ -510,7 +510,7 @@ def test_a_pipeline_counts_for_the_resource_of_its_own_package_alone(portal):
 
     other = "33333333-3333-3333-3333-333333333333"
     portal.packages = [package("trees", resource(TREES, "Data"), **RATED), package("shrubs", resource(other, "Data"), **RATED)]
-    feeding(described("trees"), portal=Provider.objects.get(slug="open"), portal_resource="trees/Data")
+    feeding(described("trees"), portal=Provider.objects.get(slug="open"), portal_resource="trees/DATA")
     paged(portal, TREES, [])
     found = {subject.package: subject.pipeline for subject in subjects.of_place("open", [], TUESDAY)}
     assert found["trees"].slug == "trees" and found["shrubs"] is None
