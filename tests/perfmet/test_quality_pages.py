@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from django.conf import settings as conf
 from django.contrib.auth.models import User
 from django.urls import reverse
 from django_q.models import OrmQ
@@ -20,7 +21,7 @@ from perfmet.selectors import quality, quality_improve, quality_table
 from pipelines.models import UpkeepJob, UpkeepRun
 from pipelines.upkeep import jobs
 from tests import world
-from tests.perfmet import scored
+from tests.perfmet import cities, scored
 from tests.web import asks, plain_web  # noqa: F401
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_web")]
@@ -193,9 +194,11 @@ def test_broken_scores_break_no_page_and_what_people_wrote_is_escaped(viewer):
         assert "<script>alert" not in page and "style=" not in page.split("<main")[1]
         assert lines_of(viewer, name)
     for line in quality.league({}).lines:
-        for more in ("", "&format=csv", "&format=csv&what=columns"):
-            reply = viewer.get(line.href + more)
-            assert reply.status_code == 200 and (more or b"<script>alert" not in reply.content)
+        reply = viewer.get(line.href)
+        assert reply.status_code == 200 and b"<script>alert" not in reply.content
+    (half,) = (line for line in quality.league({}).lines if line.package == "half json")
+    assert lines_of(viewer, "quality-table", package=half.package, resource=half.resource, what="columns")
+    assert lines_of(viewer, "quality-table", package=half.package, resource=half.resource)
 
 
 # one table
@@ -305,6 +308,25 @@ def test_the_press_asks_a_worker_to_score_this_dataset_alone_and_to_publish_noth
     assert "publish" not in run.job.options and run.job.notices == "never"
     operator.post(page.press)
     assert UpkeepJob.objects.count() == 1, "one job, however often it is pressed"
+
+
+def test_what_a_worker_then_scores_stands_on_the_page_with_its_reasons(client, people):
+    pipeline = cities.good(information_url="", tags="")
+    try:
+        with time_machine.travel(cities.TUESDAY, tick=False):
+            client.force_login(people.operator)
+            [first] = scorer.score(names=["street-trees"], now=cities.TUESDAY - timedelta(days=7)).scores
+            table = {"package": "street-trees", "resource": first.resource}
+            client.post(quality_table.table_page(table).press)
+            assert jobs.carry_out(UpkeepRun.objects.get().pk).state == "done"
+            page = quality_table.table_page(table)
+            text = text_of(client.get(page.line.href).content.decode())
+    finally:
+        cities.dropped(conf.WAREHOUSES["default"], pipeline.table)
+    assert len(page.past) == 2 and page.score.run.scope == "one" and page.score.run.asked_by == "operator" and page.line.dataset == "street-trees"
+    assert sum(one.bar.part for one in page.dimensions) == pytest.approx(page.score.score)
+    for words in ("~no_tags", "It has no tags", "Add tags: the words that people search for.", "a steward edits it"):
+        assert words in text, words
 
 
 def test_a_viewer_has_no_press_and_may_not_press(viewer, permits):
