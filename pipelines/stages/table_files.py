@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from catalog.models import DatasetEvent
+from catalog.models import DatasetColumn, DatasetEvent
 from pipelines import clock
 from pipelines.connectors.base import Column
 from pipelines.errors import SetupError
@@ -58,9 +58,15 @@ def terms_of(pipeline: Pipeline) -> Terms:
 
 
 def describe(pipeline: Pipeline, made: TableReader, note: Note) -> None:
-    """Keep the dictionary in step with the attributes: their types are the configuration's, a person's words stay."""
+    """Keep the dictionary in step with the attributes: their types are the configuration's, a person's words stay.
+
+    What a person configured is to be published: it waits for no second word, as a column that a source brings by itself does.
+    """
+    new = {one.name for one in made.attributes} - {column.name for column in pipeline.dictionary()}
     columns = tuple(Column(one.name, one.kind, portal_type=one.type) for one in made.attributes)
     describe_columns(pipeline, columns, note)
+    if new:
+        DatasetColumn.objects.filter(dataset=pipeline.dataset, part=pipeline.part, name__in=new).update(is_published=True)
 
 
 def tell_drift(run: Run, note: Note, missing: Sequence[str], extra: Sequence[str]) -> dict[str, list[str]]:

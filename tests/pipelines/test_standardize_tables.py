@@ -132,13 +132,14 @@ def test_the_years_of_several_files_stand_in_their_rows(table):
 
 def test_the_dictionary_follows_the_configuration_and_a_person_s_words_stay(table):
     one = table("csv", "a:int", "T>t:timestamp:epoch", "j:json", part="Roads 2026")
-    DatasetColumn.objects.create(dataset=one.pipeline.dataset, part="Roads 2026", name="a", type="text", position=0, description="How many")
-    DatasetColumn.objects.create(dataset=one.pipeline.dataset, part="Another", name="a", type="text", position=0, description="Not this one")
+    line = {"dataset": one.pipeline.dataset, "name": "a", "type": "text", "position": 0}
+    DatasetColumn.objects.create(**line, part="Roads 2026", description="How many", is_published=False)
+    DatasetColumn.objects.create(**line, part="Another", description="Not this one")
     one.fetch("a,T,j\n1,1710498000000,[]\n")
     one.go()
     lines = DatasetColumn.objects.filter(dataset=one.pipeline.dataset, part="Roads 2026").order_by("position")
-    assert [(line.name, line.type, line.portal_type, line.description) for line in lines] == [
-        ("a", "number", "int", "How many"), ("t", "local_time", "timestamp", ""), ("j", "json", "json", "")
+    assert [(line.name, line.type, line.portal_type, line.description, line.is_published) for line in lines] == [
+        ("a", "number", "int", "How many", False), ("t", "local_time", "timestamp", "", True), ("j", "json", "json", "", True)
     ]  # fmt: skip
     assert DatasetColumn.objects.get(part="Another", dataset=one.pipeline.dataset).type == "text"
     assert one.text().splitlines()[1] == "1,2024-03-15T06:20:00,[]"
