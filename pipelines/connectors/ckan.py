@@ -685,6 +685,8 @@ class Ckan(Connector):
         except PermanentError as error:
             # of one that passes, the next attempt cleans up
             self._clear(name, function)
+            if ckan_exchange.NO_MOMENT in error.message:
+                raise TransientError(f"{error.message}", code="busy-readers") from None
             if ckan_exchange.OWN_TRIGGERS not in error.message:
                 raise
             self.door.tell("warning", f"{error.message}: the new rows are added to it, and the old ones deleted then")

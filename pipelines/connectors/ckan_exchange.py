@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 TRY_MS, REST_SECONDS, TRIES = 300, 0.2, 80
 #: What the function says of a table whose rows its own triggers are to see.
 OWN_TRIGGERS = "the public table has triggers of its own"
+#: What it says when its tries were in vain: another time they may not be.
+NO_MOMENT = "its readers left no moment in which the table could be exchanged"
 
 _BODY = """
 DECLARE
@@ -50,7 +52,7 @@ BEGIN
         EXCEPTION WHEN lock_not_available THEN
             tries := tries + 1;
             IF tries = {tries} THEN
-                RAISE EXCEPTION 'its readers left no moment in which the table could be exchanged';
+                RAISE EXCEPTION '{no_moment}';
             END IF;
             PERFORM pg_sleep({rest});
         END;
@@ -110,6 +112,7 @@ def function(live: str, staged: str, token: str, rows: int, columns: Mapping[str
         names=_text(json.dumps(names)),
         rows=int(rows),
         own_triggers=OWN_TRIGGERS,
+        no_moment=NO_MOMENT,
         try_ms=TRY_MS,
         rest=REST_SECONDS,
         tries=TRIES,

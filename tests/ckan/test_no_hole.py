@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from pipelines.connectors import ckan_rows
-from pipelines.errors import PipelineError
+from pipelines.connectors import ckan_exchange, ckan_rows
+from pipelines.errors import PipelineError, TransientError
 from tests.ckan.portals import Reader, connector, leftovers, publish, write
 
 pytestmark = pytest.mark.needs("redis")
@@ -94,6 +94,20 @@ def test_readers_see_the_old_rows_or_the_new_ones_and_nothing_else(ckan, tables,
         assert table.publish().reply["way"] == "exchanged"
     assert reader.seen == [table.old, table.new] and not reader.failed and reader.looks > 5
     assert not left()
+
+
+def test_readers_that_never_let_go_are_waited_for_and_then_left_with_the_old_rows(ckan, tables, left, monkeypatch):
+    monkeypatch.setattr(ckan_exchange, "TRIES", 2)
+    table = tables("sysadmin_key")
+    with ckan.sql() as cursor:
+        # as a search does that goes on and on
+        cursor.execute("begin")
+        cursor.execute(f'select 1 from "{table.id}" limit 1')
+        with Reader(ckan, table.id).looking() as reader, pytest.raises(TransientError, match="left no moment"):
+            table.publish()
+        cursor.execute("rollback")
+    assert reader.seen == [table.old] and not reader.failed and not left()
+    table.new = table.old
 
 
 STEPS = ("ckan.staging:1", "ckan.batch:1", "ckan.batch:3", "ckan.counted:1", "ckan.function:1", "ckan.exchanged:1", "ckan.cleaned:1", "ckan.dated:1")
