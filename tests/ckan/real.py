@@ -313,11 +313,13 @@ def _use(folder: Path) -> int:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders of runs that were killed with their keeper."""
+    """Remove the folders of runs that were killed with their keeper, or never had one."""
     for folder in base.glob("odo-ckan-*"):
-        with contextlib.suppress(OSError), (folder / "users").open() as users, (folder / "alive").open() as alive:
-            for lock in (users, alive):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            for name in ("users", "alive"):
+                if name == "users" or (folder / name).exists():
+                    lock = held.enter_context((folder / name).open())
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
 
 
