@@ -26,7 +26,7 @@ LONGEST_NAME = 63
 _PARAMETER = re.compile(r"(?<![:\w\\]):\w+(?!:)|\\:")
 
 #: The type of a column by the portal's word, where the dictionary has one; eight bytes, for four are too few for an id now and then.
-PORTAL_TYPES = {"int": "int8", "float": "float8", "date": "date", "timestamp": "timestamp", "json": "json", "text": "text"}
+PORTAL_TYPES = {"int": "int8", "float": "float8", "nested": "json"}
 #: … and by ours, where it has none.
 OUR_TYPES = {
     "text": "text",
@@ -47,8 +47,8 @@ _WHOLE = ("int2", "int4", "int8", "int", "integer", "bigint")
 
 
 def type_of(column: Column) -> str:
-    """The type that a new column gets on the portal."""
-    return PORTAL_TYPES.get(column.portal_type) or OUR_TYPES[column.type]
+    """The type that a new column gets on the portal; one that is the portal's own, as a copy or a restored table has it, stays it."""
+    return PORTAL_TYPES.get(column.portal_type) or column.portal_type or OUR_TYPES[column.type]
 
 
 def our_type(theirs: str) -> str:

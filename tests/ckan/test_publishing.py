@@ -91,6 +91,10 @@ class Town:
         """CKAN's own numbers of the rows: a row that was sent anew has another."""
         return [record["_id"] for record in self.ckan.action("datastore_search", resource_id=self.target["id"], fields=["_id"])["records"]]
 
+    def types(self, id: str) -> dict[str, str]:
+        fields = self.ckan.action("datastore_search", resource_id=id, limit=0)["fields"]
+        return {field["id"]: field["type"] for field in fields if field["id"] != "_id"}
+
     def notes(self) -> dict[str, str]:
         fields = self.ckan.action("datastore_search", resource_id=self.target["id"], limit=0)["fields"]
         return {field["id"]: field.get("info", {}).get("notes", "") for field in fields}
@@ -116,6 +120,7 @@ def test_rows_without_a_key_arrive_as_they_are_once_and_are_exchanged_when_one_c
     scene = town(who=who)
     assert scene.go().published == 5
     assert scene.rows() == as_null(scene.rows(scene.source))
+    assert scene.types(scene.target["id"]) == FIELDS
     # the names went through the warehouse too
     assert city("select count(*) from information_schema.columns where table_name = 'places' and column_name = any (%s)", NAMES) == [(len(NAMES),)]
     told, ids, numbers = scene.target, (scene.package["id"], scene.target["id"]), scene.numbers()

@@ -270,6 +270,14 @@ def test_rows_that_share_a_part_of_their_key_are_named_together():
     assert list(connector_module._by_key(records)) == [{"a": 1, "b": [1, 2]}, {"a": 2, "b": [1]}]
 
 
+def test_a_column_has_the_portals_type_that_its_dictionary_says_or_one_of_its_kind():
+    told = [Column("a", "number", portal_type=kind) for kind in ("int", "float", "", "int4")] + [
+        Column("a", "local_time", portal_type="date"),
+        Column("a", "point"),
+    ]
+    assert [ckan_rows.type_of(column) for column in told] == ["int8", "float8", "numeric", "int4", "date", "text"]
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "sent"),
     [
