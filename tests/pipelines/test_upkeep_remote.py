@@ -213,6 +213,12 @@ def test_a_new_file_makes_a_resource_a_changed_one_keeps_its_id_and_both_have_th
     assert not [request for request in web.requests if request.method == "GET"][2:]
 
 
+def test_a_name_that_holds_a_quote_or_another_script_arrives_as_one(shop, web):
+    web.files['/say "hi" à São.csv'] = b"x"
+    well(FILES, files=wishes(web, Old=("/say%20%22hi%22%20%C3%A0%20S%C3%A3o.csv", {})))
+    assert shop.sent[0][1]["upload"] == ("say %22hi%22 à São.csv", b"x")
+
+
 def test_a_link_is_not_downloaded_and_says_how_large_its_file_is(shop, web):
     files = wishes(web, Map=("/map.zip", {"format": "ZIP", "link": True}))
     well(FILES, files=files)
