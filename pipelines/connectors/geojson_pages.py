@@ -9,8 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pipelines.errors import DataError, TransientError
 from pipelines.formats.json_stream import Cursor, decoded
+
+
+class _Feature(msgspec.Struct):
+    """What is looked at of a feature: its geometry, mostly the greater part, is not made."""
+
+    id: Any = None
+    properties: Any = None
+
+
+_features = msgspec.json.Decoder(_Feature)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ def _page(cursor: Cursor, id_field: str, name: str) -> Page:
     for key in cursor.members():
         if key == "features" and cursor.sign() == "[":
             has_features = True
-            ids += (_id_of(_value(cursor, raw), id_field, name, number) for number, raw in enumerate(cursor.items(), 1))
+            ids += (_id_of(_feature(cursor, raw), id_field, name, number) for number, raw in enumerate(cursor.items(), 1))
             continue
         value = _value(cursor, cursor.raw())
         if key == "exceededTransferLimit":
@@ -60,6 +72,15 @@ def _page(cursor: Cursor, id_field: str, name: str) -> Page:
     return Page(tuple(ids), has_more, error)
 
 
+def _feature(cursor: Cursor, raw: str) -> _Feature:
+    try:
+        return _features.decode(raw)
+    except (msgspec.DecodeError, UnicodeError):
+        # no object, or what strict JSON has not, such as NaN
+        told = _value(cursor, raw)
+        return _Feature(told.get("id"), told.get("properties")) if isinstance(told, dict) else _Feature()
+
+
 def _value(cursor: Cursor, raw: str) -> Any:
     try:
         return decoded(raw)
@@ -67,12 +88,11 @@ def _value(cursor: Cursor, raw: str) -> Any:
         cursor.wrong(str(error))
 
 
-def _id_of(feature: Any, id_field: str, name: str, number: int) -> int:
+def _id_of(feature: _Feature, id_field: str, name: str, number: int) -> int:
     """The object id of a feature: among its properties, else beside them."""
-    properties = feature.get("properties") if isinstance(feature, dict) else None
-    found = properties.get(id_field) if isinstance(properties, dict) else None
-    if found is None and isinstance(feature, dict):
-        found = feature.get("id")
+    found = feature.properties.get(id_field) if isinstance(feature.properties, dict) else None
+    if found is None:
+        found = feature.id
     if not isinstance(found, int) or isinstance(found, bool):
         raise DataError(
             f"{name}: feature {number:,} has no {id_field}, by which the layer knows its features",

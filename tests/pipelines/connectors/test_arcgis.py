@@ -185,8 +185,9 @@ def test_the_filter_of_a_quick_count_is_that_of_the_rows(server):
 # what goes wrong
 
 
-def test_a_page_without_features_that_says_there_are_more_is_an_error_and_no_loop(server, tmp_path):
-    server.layers[TREES].empty_after = 4
+@pytest.mark.parametrize("flag", [TOP, PROPERTIES])
+def test_a_page_without_features_that_says_there_are_more_is_an_error_and_no_loop(server, tmp_path, flag):
+    server.layers[TREES].empty_after, server.layers[TREES].flag = 4, flag
     with pytest.raises(DataError, match=r"gave no features of Trees after object id 3, and says that there are more") as caught:
         read(server, tmp_path)
     assert caught.value.code == "empty-page" and caught.value.next_step and len(pages_asked(server)) == 2
@@ -307,6 +308,14 @@ def test_what_is_no_page_is_refused_in_words(server, tmp_path, body, kind, words
     server.fail(Fault(200, body=body), path="f=geojson")
     with pytest.raises(kind, match=words):
         read(server, tmp_path)
+
+
+def test_a_feature_with_numbers_that_json_has_not_counts_like_any_other(server, tmp_path):
+    body = '{"features": [{"type": "Feature", "geometry": null, "properties": {"OBJECTID": 1, "AREA": NaN}}]}'
+    server.fail(Fault(200, body=body), path="f=geojson")
+    server.layers[TREES].features = trees([1])
+    [file] = read(server, tmp_path)
+    assert (file.rows, file.metadata["last_id"]) == (1, 1)
 
 
 def test_a_window_is_refused_rather_than_forgotten(server, tmp_path):
