@@ -423,6 +423,8 @@ def test_scores_are_added_to_the_portal_and_twice_is_harmless(portal):
     second = scored(WEDNESDAY).run
     assert score_tables.publish(second, provider) == 1
 
+    # what is there already stays: readers see no hole
+    assert "datastore_delete" not in portal.names()
     assert there.package["name"] == "catalogue-quality-scores"
     assert there.package["resources"][0]["name"] == "quality-scores-explanation-codes-and-scores"
     assert [row["recorded_at"] for row in there.rows] == ["2026-11-24T18:00:00Z", "2026-11-25T18:00:00Z"]
