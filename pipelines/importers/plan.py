@@ -62,8 +62,9 @@ class Wanted:
     `offers` are enrichments that a pipeline gets where their layer is here; a note tells of those whose layer is not. Beside
     the layer's slug a Step names in `first` the `key_property` by which a layer of another slug is known.
     `is_shared`: several files may ask for it, like the portal that they all read; the same twice is once.
-    `known_by`: fields with their values (`dataset__slug`) by which a stored one is this one, whatever its slug. `slug` is then a
-    wish, which a new one gets where nothing else has it.
+    `known_by`: fields with their values (`dataset__slug`) by which a stored one is this one, whatever its slug, and `else_by` those
+    by which it is where the first find none; without `known_by` its slug and kind are asked first. `slug` is then a wish, which a
+    new one gets where nothing else has it; who refers to it by that wish is led to it. Such a pipeline keeps the part that it has.
     `is_stand_in`: the file names no portal, and this one stands for it. It is made only where a new pipeline needs it and this
     installation has none of its kind.
     """
@@ -82,7 +83,8 @@ class Wanted:
     keeps_parameters: bool = False
     offers: tuple[Step, ...] = ()
     is_shared: bool = False
-    known_by: Mapping[str, str] = field(default_factory=dict)
+    known_by: Mapping[str, Any] = field(default_factory=dict)
+    else_by: Mapping[str, Any] = field(default_factory=dict)
     is_stand_in: bool = False
 
     @property

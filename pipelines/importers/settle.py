@@ -104,51 +104,78 @@ class _Settling:
         # what was asked for, not what it came to here: who carries it out compares again
         return replace(asked, problems=tuple(self.problems), notes=tuple(self.notes), changes=tuple(self.changes))
 
-    @staticmethod
-    def _placed(all_wanted: Iterable[Wanted]) -> Iterator[Wanted]:
+    def _placed(self, all_wanted: Iterable[Wanted]) -> Iterator[Wanted]:
         """What is wanted, each under the slug of the stored object that it is, or under one that nothing else has."""
-        taken: dict[str, Mapping[str, str]] = {}
+        taken: dict[tuple[str, str], Mapping[str, Any]] = {}
+        called: dict[tuple[str, str], str] = {}
+        placed = []
         for wanted in all_wanted:
-            if not wanted.known_by:
-                yield wanted
-                continue
-            stored = plain.MODELS[wanted.kind].objects
-            slug = stored.filter(**wanted.known_by).order_by("pk").values_list("slug", flat=True).first()
-            if slug is None:
-                slug = wanted.slug
-                if taken.get(slug, wanted.known_by) != wanted.known_by or stored.filter(slug=slug).exists():
-                    most = plain.MODELS[wanted.kind]._meta.get_field("slug").max_length
-                    slug = plain.short(slug, most, of="/".join(wanted.known_by.values()), is_cut=True)
-            taken[slug] = wanted.known_by
-            yield replace(wanted, slug=slug)
+            identity = wanted.known_by or wanted.else_by
+            if identity:
+                stored = self._stored(wanted)
+                slug = stored.slug if stored else self._free_slug(wanted, taken)
+                taken[wanted.kind, slug] = identity
+                if wanted.kind == PROVIDER and slug != wanted.slug:
+                    self.stands_for[wanted.slug] = slug
+                if wanted.kind == PIPELINE and stored and stored.part != wanted.values["part"]:
+                    called[wanted.values["dataset"], wanted.values["part"]] = stored.part
+                    wanted = replace(wanted, values={**wanted.values, "part": stored.part})
+                wanted = replace(wanted, slug=slug)
+            placed.append(wanted)
+        for wanted in placed:
+            if wanted.kind == DATASET and "parts" in wanted.values:
+                parts = {called.get((wanted.slug, part), part): columns for part, columns in wanted.values["parts"].items()}
+                only = {"columns": parts.pop("")} if "" in parts else {}
+                wanted = replace(wanted, values={**wanted.values, **only, "parts": parts})
+            yield wanted
+
+    @staticmethod
+    def _stored(wanted: Wanted) -> Any:
+        """The stored object that is meant; None for none."""
+        known = wanted.known_by or {"slug": wanted.slug, "kind": wanted.values.get("kind")}
+        stored = plain.MODELS[wanted.kind].objects.order_by("pk")
+        return stored.filter(**known).first() or (stored.filter(**wanted.else_by).first() if wanted.else_by else None)
+
+    @staticmethod
+    def _free_slug(wanted: Wanted, taken: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+        """The slug that it wishes, or one like it where something else has that."""
+        identity, model = wanted.known_by or wanted.else_by, plain.MODELS[wanted.kind]
+        if taken.get((wanted.kind, wanted.slug), identity) == identity and not model.objects.filter(slug=wanted.slug).exists():
+            return wanted.slug
+        return plain.short(wanted.slug, model._meta.get_field("slug").max_length, of="/".join(map(str, identity.values())), is_cut=True)
 
     def _portals(self, all_wanted: Iterable[Wanted]) -> Iterator[Wanted]:
-        """What is wanted, without the stand-ins that nothing needs or that a portal of this installation is meant by."""
+        """What is wanted, of the stand-ins of many files only one, and none that nothing needs or that a portal of this installation is."""
         all_wanted = list(all_wanted)
+        seen = set()
         for wanted in all_wanted:
-            if not wanted.is_stand_in or Provider.objects.filter(slug=wanted.slug).exists():
+            if not wanted.is_stand_in:
                 yield wanted
-                continue
-            if wanted.slug in self.stands_for or (PROVIDER, wanted.slug) in self.broken:
-                continue  # of another file's stand-in it was said already
-            fresh = {one.slug for one in all_wanted if one.kind == PIPELINE and one.first.get("portal") == wanted.slug}
-            if not fresh - set(Pipeline.objects.filter(slug__in=fresh).values_list("slug", flat=True)):
-                continue
-            kind = wanted.first["kind"]
-            made = [one.slug for one in all_wanted if one.kind == PROVIDER and one.values.get("kind") == kind]
-            there = sorted({*made, *Provider.objects.filter(kind=kind).values_list("slug", flat=True)})
-            if len(there) == 1:
-                self.stands_for[wanted.slug] = there[0]
-            elif there:
-                names = ", ".join(there)
-                self.problems.append(
-                    wanted.problem("", f"Several portals may be meant: {names}.", f"Say which: import_config … --portal {there[0]}")
-                )
-                self.broken.add((PROVIDER, wanted.slug))
-            else:
-                if wanted.next_steps[""] not in self.notes:
-                    self.notes.append(wanted.next_steps[""])
-                yield wanted
+            elif wanted.slug not in seen:
+                seen.add(wanted.slug)
+                if self._is_needed(wanted, all_wanted):
+                    yield wanted
+
+    def _is_needed(self, stand_in: Wanted, all_wanted: Iterable[Wanted]) -> bool:
+        """Whether to make it. Where a portal that is here is meant instead, that is kept; where several may be, it is a problem."""
+        if Provider.objects.filter(slug=stand_in.slug).exists():
+            return True
+        asking = {one.slug for one in all_wanted if one.kind == PIPELINE and one.first.get("portal") == stand_in.slug}
+        if not asking - set(Pipeline.objects.filter(slug__in=asking).values_list("slug", flat=True)):
+            return False  # what is here already has its portal
+        kind = stand_in.first["kind"]
+        made = [one.slug for one in all_wanted if one.kind == PROVIDER and one.values.get("kind") == kind]
+        there = sorted({*made, *Provider.objects.filter(kind=kind).values_list("slug", flat=True)})
+        if not there:
+            self.notes.append(stand_in.next_steps[""])
+            return True
+        if len(there) == 1:
+            self.stands_for[stand_in.slug] = there[0]
+        else:
+            names = ", ".join(there)
+            self.problems.append(stand_in.problem("", f"Several portals may be meant: {names}.", f"Say which: import_config … --portal {there[0]}"))
+            self.broken.add((PROVIDER, stand_in.slug))
+        return False
 
     def _once(self, kind: str) -> Iterable[Wanted]:
         """The wanted objects of a kind; of two with one slug the first, and a problem, unless both may ask for it and agree."""

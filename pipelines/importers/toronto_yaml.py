@@ -550,6 +550,8 @@ class _Resource:
             Wanted(
                 PIPELINE, plain.short(wish, Pipeline._meta.get_field("slug").max_length, of=f"{package.slug}/{self.name}"), values, reader.path,
                 line_of(self.at), lines, first=first, keeps_parameters=True, known_by={"dataset__slug": package.slug, "part": part},
+                # one that was made here may be called otherwise, and fill the same table there
+                else_by={"dataset__slug": package.slug, "portal_resource": values["portal_resource"]},
             )
         )  # fmt: skip
 
@@ -785,10 +787,12 @@ class _Resource:
                     if word != KEEP
                 ]
         line = self.lines.get("url", line_of(self.at))
+        # who sends headers is no one else's account
+        else_by = {} if "parameters" in values else {"kind": values["kind"], "base_url": values["base_url"], "parameters__header_1__isnull": True}
         self.reader.wanted.append(
             Wanted(
                 PROVIDER, slug, values, self.reader.path, line, dict.fromkeys(("base_url", "kind", "parameters", "secrets"), line),
-                first=first, keeps_parameters=True, is_shared=True,
+                first=first, keeps_parameters=True, is_shared=True, else_by=else_by,
             )
         )  # fmt: skip
         return slug, path

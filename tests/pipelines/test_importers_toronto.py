@@ -690,6 +690,49 @@ def test_a_dry_run_shows_each_word_that_would_change_and_writes_nothing(imported
     assert Dataset.objects.get().refresh_rate == "half-yearly"
 
 
+@db
+def test_a_dataset_that_was_made_here_is_exported_and_imported_as_it_is_whatever_its_parts_and_providers_are_called(imported, file):
+    imported(OURS, "ours.yaml")
+    exported = toronto_yaml_export.write(toronto_yaml_export.packages(Dataset.objects.all())[0])
+    assert "Trees of the city:" in exported and "https://opendata.toronto.ca/trees.csv" in exported
+    changes = importers.plan([file(exported, "trees.yaml")]).changes
+    assert [change for change in changes if change.verb != "unchanged"] == []
+
+
+OURS = """
+    providers:
+      downtown: {kind: web_file, base_url: "https://opendata.toronto.ca"}
+      opendata-toronto-ca: {kind: csv_file, base_url: /srv/open}
+      open-toronto: {kind: ckan, base_url: "https://ckan.city.example"}
+    datasets:
+      trees:
+        title: Trees
+        category: Table
+        columns: {id: {type: number, portal_type: int}}
+    pipelines:
+      all-the-trees:
+        provider: downtown
+        dataset: trees
+        resource: /trees.csv
+        stages: [extract, standardize, load, publish]
+        portal: open-toronto
+        portal_resource: trees/Trees of the city
+        portal_mode: replace
+        cadence: cron
+        cron: 0 9 * * 1
+        options: {attributes: [{source: id, name: id, type: int}], published_format: csv}
+"""
+
+
+@db
+def test_a_provider_of_another_kind_that_has_the_name_of_a_host_is_left_alone(imported):
+    imported(OURS, "ours.yaml")
+    Provider.objects.filter(slug="downtown").update(base_url="https://elsewhere.example")
+    imported()
+    assert Provider.objects.get(slug="opendata-toronto-ca").kind == "csv_file"
+    assert Pipeline.objects.get(slug="bike-shops").provider.base_url == "https://opendata.toronto.ca"
+
+
 # portals and secrets
 
 
