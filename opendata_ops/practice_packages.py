@@ -55,7 +55,8 @@ def create(files_url: str, maps_url: str, ckan_url: str, *, actor: Actor) -> Non
         if paths:
             planned = importers.plan(paths, portal=PORTAL)
             importers.apply(planned, actor=actor, reason="the practice city was made")
-    mine.exclude(time_zone=city.ZONE).update(time_zone=city.ZONE)
+    # small tables go first, so that the first page shows some of everything
+    mine.exclude(time_zone=city.ZONE).update(time_zone=city.ZONE, priority=1)
     for kind, title in (("web_file", "City files (practice)"), ("arcgis", "City maps (practice)")):
         Provider.objects.filter(kind=kind, pipelines__portal=portal).exclude(title=title).update(title=title)
     presets.make_for_a_portal(actor=actor, reason="the practice city was made")

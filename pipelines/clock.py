@@ -153,6 +153,10 @@ def window_text(starts_at: datetime, ends_at: datetime, zone_name: str) -> str:
         last = end - DAY
         return f"{start:%a %b} {start.day} to {last:%a %b} {last.day} {last.year}"
     again = " (second)" if start.fold else ""
+    if ends_at - starts_at > DAY - HOUR:
+        # from one time of a cron expression to the next: days, or years
+        year = f" {end.year}" if end.year != start.year else ""
+        return f"{start:%a %b} {start.day} {start.year}, {start:%H:%M}{again} to {end:%a %b} {end.day}{year}, {end:%H:%M}"
     return f"{start:%a %b} {start.day} {start.year}, {start:%H:%M}{again} to {end:%H:%M}"
 
 

@@ -111,6 +111,8 @@ def test_weeks_begin_on_monday_and_months_on_their_first():
         (datetime(2026, 7, 1, 5, tzinfo=UTC), 31 * 24, "Jul 2026"),
         (datetime(2026, 11, 1, 6, tzinfo=UTC), 1, "Sun Nov 1 2026, 01:00 to 01:00"),
         (datetime(2026, 11, 1, 7, tzinfo=UTC), 1, "Sun Nov 1 2026, 01:00 (second) to 02:00"),
+        (datetime(2026, 11, 16, 9, 30, tzinfo=UTC), 7 * 24, "Mon Nov 16 2026, 03:30 to Mon Nov 23, 03:30"),
+        (datetime(2026, 12, 31, 9, 30, tzinfo=UTC), 24, "Thu Dec 31 2026, 03:30 to Fri Jan 1 2027, 03:30"),
     ],
 )
 def test_a_window_is_told_in_its_own_zone(start, hours, words):
