@@ -11,7 +11,7 @@ from pipelines import secrets
 from pipelines.connectors.web_file import HEADERS
 from pipelines.importers import plain
 from pipelines.importers.plan import KEEP
-from pipelines.importers.toronto_yaml import ISSUE, ISSUE_URL, LEGACY, ONCE, RATES, TIMES, column_name, cron_of
+from pipelines.importers.toronto_words import ISSUE, ISSUE_URL, LEGACY, ONCE, RATES, TIMES, column_name, cron_of
 from pipelines.importers.yaml_nodes import dump
 from pipelines.models import Cadence, Pipeline
 

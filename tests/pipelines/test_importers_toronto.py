@@ -14,7 +14,8 @@ from catalog.audit import Actor
 from catalog.models import Dataset, DatasetColumn
 from pipelines import importers, secrets
 from pipelines.connectors import ckan_rows
-from pipelines.importers import own, toronto_yaml, toronto_yaml_export
+from pipelines.formats import attributes
+from pipelines.importers import own, toronto_words, toronto_yaml, toronto_yaml_export
 from pipelines.models import Pipeline, Provider, UpkeepJob
 from tests.pipelines.test_config_commands import run
 
@@ -306,7 +307,7 @@ def test_a_name_that_no_portal_takes_is_mended_and_found_by_its_own_words():
     ],
 )
 def test_of_a_name_as_little_is_changed_as_must_be(wanted, name):
-    assert toronto_yaml.column_name(wanted) == name
+    assert toronto_words.column_name(wanted) == name
     assert not name or not ckan_rows.why_illegal(name)
 
 
@@ -405,7 +406,7 @@ def wild_package(seed):
 
     def attribute(number):
         name = f"{dice.choice([*WILD, 'n' * 70, 'é' * 50, 'X Y '])} {number}{dice.choice(['', ' ', '!'])}"
-        kind = dice.choice(list(toronto_yaml.TYPES))
+        kind = dice.choice(list(attributes.TYPES))
         one = dice.choice([{"id": name}, {"source_name": name, "target_name": f"{name} new"}, {"id": name, "source_name": name, "target_name": name}])
         one["type"] = kind
         if kind in ("date", "timestamp"):
@@ -452,7 +453,7 @@ def wild_package(seed):
         "dag_owner_email": dice.choice(["", "a@b.ca", None, "a@b.ca, c@d.ca"]),
         "date_published": dice.choice(["2019-07-23 16:49:22.574393", "2020-01-01", "2021-05-06T07:08:09", None]),
         "dataset_category": dice.choice(["Map", "Table"]),
-        "refresh_rate": dice.choice(list(toronto_yaml.RATES)),
+        "refresh_rate": dice.choice(list(toronto_words.RATES)),
         "owner_division": text()[:150],
         "owner_email": dice.choice(["a@b.ca", "a@b.ca ", "ask them", None]),
         "notes": text(),
@@ -462,8 +463,8 @@ def wild_package(seed):
     for key, value in {
         "owner_section": text()[:150],
         "owner_unit": None,
-        "civic_issues": some(toronto_yaml.ISSUES, 3),
-        "topics": some(toronto_yaml.TOPICS, 5),
+        "civic_issues": some(toronto_words.ISSUES, 3),
+        "topics": some(toronto_words.TOPICS, 5),
         "tags": dice.choice([[{"name": "a b", "vocabulary_id": None}, {"name": "c"}], None, ["x", "y"], [{"name": "z", "vocabulary_id": "v"}]]),
         "information_url": "https://x.ca/a?b=c d",
         "limitations": text(),
