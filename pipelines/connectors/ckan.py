@@ -686,7 +686,7 @@ class Ckan(Connector):
             # of one that passes, the next attempt cleans up
             self._clear(name, function)
             if ckan_exchange.NO_MOMENT in error.message:
-                raise TransientError(f"{error.message}", code="busy-readers") from None
+                raise TransientError(error.message, code="busy-readers") from None
             if ckan_exchange.OWN_TRIGGERS not in error.message:
                 raise
             self.door.tell("warning", f"{error.message}: the new rows are added to it, and the old ones deleted then")
@@ -715,7 +715,7 @@ class Ckan(Connector):
         return tuple(each["id"] for each in package["resources"])
 
     def _fill(self, staged: str, live: str, columns: tuple[Column, ...], key: tuple[str, ...], rows: _Rows) -> dict[str, str]:
-        """Load the rows into the staged table, with the dictionary that the public one is to have. Raises DataError unless all are there."""
+        """Load the rows into the staged table, with the dictionary that the public one is to have. Raises TransientError unless all are there."""
         held = {field["id"]: field.get("info") or {} for field in self._table(live)["fields"]}
         said = ckan_about.dictionary(columns, held)
         fields = rows.fields or [_field(column.name, ckan_rows.type_of(column), said[column.name]) for column in columns]
@@ -756,19 +756,28 @@ class Ckan(Connector):
         faultpoint("ckan.unkeyed")
         newest = self.action("datastore_search", resource_id=id, fields=["_id"], sort="_id desc", limit=1)
         last = newest["records"][0]["_id"] if newest["records"] else 0
+        is_whole = False
         try:
             for batch in rows.batches(kinds):
                 self._write(id, batch, "insert")
                 faultpoint("ckan.batch")
             self._count(id, newest["total"] + rows.count)
-        except BaseException:
-            self.door.tell("warning", f"{self.host}: what was added to {id} is taken back")
-            self._remove_beside(id, last, is_new=True)
-            raise
+            is_whole = True
+        finally:
+            if not is_whole:
+                self._take_back(id, last)
         if last:
             self._remove_beside(id, last, is_new=False)
         faultpoint("ckan.removed")
         self._prepare(id, columns, key)
+
+    def _take_back(self, id: str, last: int) -> None:
+        """Delete what was added behind the row `last`, after a failure, which goes on whatever becomes of this."""
+        try:
+            self._remove_beside(id, last, is_new=True)
+            self.door.tell("warning", f"{self.host}: what was added to the table was taken back")
+        except PipelineError as trouble:
+            self.door.tell("warning", f"{self.host}: what was added to the table stays beside the old rows until the next run: {trouble.message}")
 
     def _remove_beside(self, id: str, last: int, *, is_new: bool) -> None:
         """Delete the rows numbered up to `last`, or those behind it."""
