@@ -21,7 +21,7 @@ RATES = {
     RefreshRate.HOURLY: ("hourly", "every hour", "once an hour", "pt1h", "r/pt1h"),
     RefreshRate.DAILY: ("daily", "every day", "nightly", "every night", "once a day", "p1d", "r/p1d"),
     RefreshRate.WEEKLY: ("weekly", "every week", "once a week", "every 7 days", "p1w", "p7d", "r/p1w", "r/p7d"),
-    RefreshRate.FORTNIGHTLY: ("bi weekly", "biweekly", "fortnightly", "every two weeks", "every 2 weeks", "every 14 days", "p2w", "r/p2w"),
+    RefreshRate.FORTNIGHTLY: ("fortnightly", "every two weeks", "every 2 weeks", "every 14 days", "p2w", "r/p2w"),
     RefreshRate.MONTHLY: ("monthly", "every month", "once a month", "p1m", "r/p1m"),
     RefreshRate.QUARTERLY: ("quarterly", "every quarter", "every 3 months", "every three months", "once a quarter", "p3m", "r/p3m"),
     RefreshRate.HALF_YEARLY: ("semi annually", "semiannually", "half yearly", "twice a year", "every 6 months", "every six months", "p6m", "r/p6m"),
