@@ -11,7 +11,8 @@ resource changes the first one's pipeline and makes no twin of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -75,9 +76,46 @@ def recognises(path: str, text: str) -> bool:
     return bool(_AT_THE_EDGE.search(text)) and len(set(_KEYS_AT_LINE_STARTS.findall(text))) >= 3
 
 
+def read_all(files: Iterable[tuple[str, str]]) -> Plan:
+    """What several files want together; see `read`.
+
+    Of files that name one package that one counts whose own name it is: a copy whose package was not renamed keeps nothing out.
+    """
+    plans = {path: read(path, text) for path, text in files}
+    described: dict[str, list[str]] = {}
+    for path, plan in plans.items():
+        for slug in {wanted.slug for wanted in plan.wanted if wanted.kind == DATASET}:
+            described.setdefault(slug, []).append(path)
+    for slug, paths in described.items():
+        named = [path for path in paths if _stem(path) == slug]
+        for path in paths if len(named) == 1 else ():
+            if path != named[0]:
+                plans[path] = _without(plans[path], slug, named[0])
+    return Plan(
+        tuple(wanted for plan in plans.values() for wanted in plan.wanted),
+        tuple(problem for plan in plans.values() for problem in plan.problems),
+        tuple(note for plan in plans.values() for note in plan.notes),
+        warnings=tuple(warning for plan in plans.values() for warning in plan.warnings),
+    )
+
+
+def _without(plan: Plan, slug: str, other: str) -> Plan:
+    """A plan without a package that another file describes."""
+    dataset = next(wanted for wanted in plan.wanted if wanted.kind == DATASET and wanted.slug == slug)
+    message = f"The package {slug} is described in {other} too, which bears its name; here it is left out."
+    warning = dataset.problem("", message, "Give one of the two another name.")
+    kept = [wanted for wanted in plan.wanted if wanted is not dataset and wanted.values.get("dataset") != slug]
+    return replace(plan, wanted=tuple(kept), warnings=(*plan.warnings, warning))
+
+
 def read(path: str, text: str) -> Plan:
     """The datasets, providers and pipelines that the file wants. All that is wrong with it is in `problems` and `warnings`; nothing is raised."""
     return _Reader(path).read(text)
+
+
+def _stem(path: str) -> str:
+    """The name of a file without its ending."""
+    return PurePosixPath(path.replace("\\", "/")).stem
 
 
 class _Reader(Reading):
@@ -160,9 +198,8 @@ class _Reader(Reading):
         return slug
 
     def _compare_with_file(self, name: str, at: yaml.Node, *, is_alone: bool) -> None:
-        file = PurePosixPath(self.path.replace("\\", "/"))
-        if is_alone and file.suffix.lower() in (".yaml", ".yml") and file.stem != name:
-            self.warn(at, name, f"The file is called {file.stem} and the package in it {name}; the package's name counts.", "Rename the file.")
+        if is_alone and self.path.lower().endswith((".yaml", ".yml")) and _stem(self.path) != name:
+            self.warn(at, name, f"The file is called {_stem(self.path)} and the package in it {name}; the package's name counts.", "Rename the file.")
 
     def _one(self, key: str, where: str, node: yaml.Node, values: dict[str, Any], package: Package) -> None:
         """A key with one value that needs more than its words."""

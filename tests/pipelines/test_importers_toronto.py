@@ -520,11 +520,11 @@ def test_whatever_such_a_file_may_hold_is_read_as_yaml_itself_reads_it(first):
 @db
 def test_a_corpus_of_such_files_is_imported_exported_and_imported_to_the_same(file, tmp_path):
     paths = []
-    for seed in (1, 2, 4):
+    for seed in (1, 4):
         name, package = wild_package(seed)
         paths.append(file(written(seed, name, package), f"{name}.yaml"))
     do(paths)
-    assert Dataset.objects.count() == 3
+    assert Dataset.objects.count() == 2
     tables, slugs = (list(Pipeline.objects.values_list(name, flat=True)) for name in ("table", "slug"))
     assert len(set(tables)) == len(tables) == len(set(slugs))
     again = importers.plan(paths)
@@ -612,6 +612,24 @@ def test_a_file_of_another_name_than_its_package_is_only_a_warning():
     problems, [(line, field, words)] = told(PACKAGE, "shops.yaml")
     assert (problems, line, field) == ([], 2, "bike-shops")
     assert "Rename the file." in words
+
+
+@db
+def test_a_copy_whose_package_was_not_renamed_is_left_out_with_a_warning_and_keeps_nothing_else_out(file):
+    paths = [file(PACKAGE.replace("Bike shops", "Bike racks"), "bike-racks.yaml"), file(PACKAGE, "bike-shops.yaml")]
+    report = do(paths)
+    assert [one.file for one in report.warnings if "is left out" in one.message] == [str(paths[0])]
+    assert (Dataset.objects.get().title, Pipeline.objects.get().part) == ("Bike shops", "Bike shops")
+    assert "described twice" in importers.plan([paths[0], file(PACKAGE, "shops.yaml")]).problems[0].message
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%d", "epoch", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d", "%Y%m%d%H%M%S", "%b %d, %Y", "%Y%m%d", "%m-%d-%Y", "%d-%b-%Y",
+     "%Y-%m-%dT%H:%M:%S.%fZ", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%Y %I:%M:%S %p"],
+)  # fmt: skip
+def test_every_format_of_their_dates_is_one(form):
+    assert told(PACKAGE.replace("%Y/%m/%d", form)) == ([], [])
 
 
 def test_a_reader_that_is_not_here_yet_and_a_sheet_that_is_not_named_do_not_stop_the_rest():
