@@ -29,12 +29,14 @@ from catalog.models import AuditEntry, CatalogEntry, Dataset, DatasetColumn, Dat
 from opendata_ops.chart import Chart, chart_of
 from perfmet.selectors.quality import Line as ScoreLine
 from perfmet.selectors.quality import Standing, of_dataset, of_datasets, standing
-from pipelines import clock, planner
+from pipelines import clock, planner, secrets
+from pipelines.errors import PipelineError
 from pipelines.models import Pipeline, RejectedRow, Run, RunState, ScheduleBlock, Stage, State
 from pipelines.selectors import faces, promises, schedule
 from pipelines.selectors.chain import Chain, evidence_run, reconcile
 from pipelines.selectors.faces import Face, Square
 from pipelines.selectors.trouble import troubles
+from pipelines.stages import describe
 
 BAR_BLOCKS, TIMELINE, AUDIT_A_PAGE = 90, 30, 100
 #: The timeline looks back so far for days on which something ran.
@@ -253,6 +255,7 @@ class DatasetPage:
     promise: Promise
     columns: list[DatasetColumn]
     lines: list[ColumnLine]
+    can_be_told: bool
     quality: list[ScoreLine]
     chart: Chart
     timeline: list[Event]
@@ -280,6 +283,10 @@ class DatasetPage:
     @property
     def undescribed(self) -> int:
         return sum(not column.description for column in self.columns)
+
+    @property
+    def has_parts(self) -> bool:
+        return any(column.part for column in self.columns)
 
     @property
     def withheld(self) -> int:
@@ -314,6 +321,7 @@ def dataset_page(dataset: Dataset, now: datetime, shown: str = "all", chart: Map
         promise=promise_of(dataset, pipelines, now),
         columns=columns,
         lines=[ColumnLine.of(column) for column in columns],
+        can_be_told=any(describe.can_be_told(pipeline) for pipeline in pipelines),
         quality=of_dataset(dataset.pk),
         chart=chart_of(dataset, pipelines, columns, chart or {}),
         timeline=_timeline(dataset, pipelines, shown, now),
@@ -666,9 +674,10 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
     if request.GET.get("format") == "csv":
         return csv_response(
             f"{one.slug}-columns.csv",
-            ["position", "name", "label", "type", "description", "is_published", "seen_at", "empty", "distinct", "smallest", "largest"],
+            ["part", "position", "name", "label", "type", "description", "is_published", "seen_at", "empty", "distinct", "smallest", "largest"],
             (
                 [
+                    c.part,
                     c.position,
                     c.name,
                     c.label,
@@ -725,6 +734,29 @@ def save_chart(request: HttpRequest, slug: str) -> HttpResponse:
         audits.write(Actor.of(request.user), "edit", kind="dataset", target=one.slug, result=f"Changed {', '.join(changed)}.", changed=changed)
     messages.success(request, f"Everyone who opens this page now sees {chosen[0]} by {chosen[1]}.")
     return redirect(f"{one.get_absolute_url()}#chart")
+
+
+@needs_view
+@require_POST
+def describe_dataset(request: HttpRequest, slug: str) -> HttpResponse:
+    """Tell the dataset's portals what the catalog says of it, now; no row is touched."""
+    if not request.user.has_perm(EDIT):
+        raise PermissionDenied("Only stewards tell a portal what a dataset is. Ask a steward.")
+    one = get_object_or_404(Dataset, slug=slug)
+    lines = list(one.pipelines.filter(twin_of=None).select_related("portal", "provider", "dataset"))
+    changed: list[str] = []
+    for pipeline in filter(describe.can_be_told, lines):
+        try:
+            changed += [f"{pipeline.part or pipeline.title}: {words}" for words in describe.push(pipeline, lambda text: None, is_asked=True)]
+        except PipelineError as error:
+            messages.error(request, secrets.redact(f"{pipeline.portal.title} was not told of {pipeline.title}. {error.message} {error.next_step}"))
+    result = "; ".join(changed) or "the portal said all of it already"
+    audits.write(Actor.of(request.user), "describe", kind="dataset", target=one.slug, result=result)
+    if changed:
+        messages.success(request, f"The portal was told: {result}.")
+    else:
+        messages.info(request, "Nothing was to be told: the portal says all of it already.")
+    return redirect(one)
 
 
 @needs_view

@@ -16,6 +16,7 @@ urlpatterns = [
     path("datasets/<slug:slug>/", datasets.dataset, name="dataset"),
     path("datasets/<slug:slug>/chart.csv", datasets.dataset_chart, name="dataset_chart"),
     path("datasets/<slug:slug>/chart/", datasets.save_chart, name="save_chart"),
+    path("datasets/<slug:slug>/describe/", datasets.describe_dataset, name="describe_dataset"),
     path("audit/", datasets.audit, name="audit"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),

@@ -63,6 +63,7 @@ class Hop:
     `state` is "ok", "rejected" (rows were rejected on the way here), "differs", "failed", "running", "behind" (what stands here
     is of an earlier pass) or "unreached". `beyond` rows went along that are not of this block, and don't count among `rows`.
     `is_recounted`: what came was counted otherwise (files, vehicles, a day with its neighbours), and none of it is missing.
+    `unit` is what `rows` counts: "file" where nobody can count rows before they are read.
     """
 
     key: str
@@ -77,6 +78,7 @@ class Hop:
     run: Run | None = None
     beyond: int = 0
     is_recounted: bool = False
+    unit: str = "row"
 
     @property
     def lost(self) -> int:
@@ -148,7 +150,7 @@ class Chain:
             if hop.rows is None or (hop.difference is None and hop.key != "source"):
                 break
             sign = "" if not terms else ("≠" if hop.difference else "→" if hop.is_recounted else "=")
-            terms.append(Term(sign, hop.rows, hop.where))
+            terms.append(Term(sign, hop.rows, hop.where if hop.unit == "row" else f"{hop.unit}{'s' * (hop.rows != 1)} {hop.where}"))
             # after the load they are told even when there are none: that they were counted is the news
             if hop.rejected or hop.key == Stage.LOAD:
                 terms.append(Term("+", hop.rejected, "rejected"))
@@ -242,7 +244,14 @@ def earlier_runs(runs: Iterable[Run]) -> list[Run]:
 
 def _source(evidence: Run | None, latest: Run | None) -> Hop:
     state = "ok" if evidence else ("running" if latest and latest.state == RunState.RUNNING else "unreached")
-    return Hop("source", "Source", _asked_words(evidence), "source", evidence.rows_in if evidence else None, state, run=evidence)
+    return Hop(
+        "source", "Source", _asked_words(evidence), "source", evidence.rows_in if evidence else None, state, run=evidence, unit=_unit(evidence)
+    )
+
+
+def _unit(evidence: Run | None) -> str:
+    """What an extract counted."""
+    return "file" if evidence and evidence.details.get("uncounted") else "row"
 
 
 def _asked_words(evidence: Run | None) -> str:
@@ -306,4 +315,5 @@ def _hop(stage: str, before: Hop, latest: Run | None, confirmed: Run | None, evi
         evidence or latest,
         beyond,
         is_recounted,
+        _unit(evidence) if stage == Stage.EXTRACT else "row",
     )

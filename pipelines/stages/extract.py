@@ -112,6 +112,7 @@ def extract(run: Run, note: Note) -> Outcome:
             "source_version": version,
             "content": content,
             "files": fetch.files,
+            "uncounted": fetch.uncounted,
             "entries": [entry.pk for entry in fetch.entries],
             "changed_at": before.changed_at.isoformat() if before.changed_at else None,
             "read": reading.kind,

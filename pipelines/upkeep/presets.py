@@ -42,7 +42,7 @@ PRESETS = (
     Preset("Nightly resync", "resync", time(3), {"days": 30}),
     Preset("Monthly trip report", "trip-report", time(7, 40), cadence=Cadence.MONTHLY, day=3),
 )
-#: At the times at which Toronto has them done; the last four it has no time for, or had them done by hand.
+#: At the times at which Toronto has them done; others have times of ours where it had none.
 PORTAL_PRESETS = tuple(
     Preset(title, kind, cadence=Cadence.CRON, cron=cron, notices=notices, portals=portals)
     for title, kind, cron, notices, portals in (
@@ -53,6 +53,8 @@ PORTAL_PRESETS = tuple(
         ("ETL inventory", "etl-inventory", "0 6 * * *", Notices.TROUBLE, 1),
         ("Times of remote files", "remote-file-times", "0 */2 * * *", Notices.ALWAYS, 1),
         ("Remote files", "remote-files", "15 * * * *", Notices.ALWAYS, 1),
+        ("Descriptions told to the portal", "descriptions", "10 * * * *", Notices.TROUBLE, 1),
+        ("Backups of the portal's tables", "backups", "0 3 * * 0", Notices.TROUBLE, 1),
         ("Data quality scores", "quality", "20 19 * * *", Notices.ALWAYS, 0),
         ("Old logs", "log-retention", "0 0 * * *", Notices.TROUBLE, 0),
         ("Columns without a description", "missing-dictionary", "0 7 * * 1", Notices.ALWAYS, 0),

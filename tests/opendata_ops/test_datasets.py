@@ -12,6 +12,8 @@ from django.urls import reverse
 from catalog import audit
 from catalog.models import AuditEntry, Dataset, DatasetColumn, DatasetEvent
 from opendata_ops import datasets
+from opendata_ops.sandbox.ckan import Ckan
+from pipelines import secrets
 from pipelines.models import Run, ScheduleBlock, State
 from pipelines.selectors import faces
 from tests import world
@@ -327,3 +329,38 @@ def test_the_audit_asks_the_same_however_long_it_is(client, acts):
 def test_nobody_looks_without_logging_in(client, db, name, args):
     reply = client.get(reverse(name, args=args))
     assert reply.status_code == 302 and "/login/" in reply["Location"]
+
+
+# what its portal is told
+
+
+@pytest.fixture
+def on_a_ckan(settings):
+    settings.OUTBOUND_ALLOW = ["127.0.0.1"]
+    with Ckan() as portal:
+        one = world.provider("ckan", "Open data", kind="ckan", base_url=portal.url, parameters={"organization": "city"})
+        one.secrets = {"api_key": secrets.seal(portal.sysadmin_key)}
+        one.save()
+        told = world.dataset("trees", "Trees", description="Every tree.", topics=["Environment"])
+        DatasetColumn.objects.create(dataset=told, part="Trees", name="kind", portal_type="text", description="The species")
+        made = world.pipeline("trees", "Trees", one, told, world.SATURDAY, portal=one, portal_resource="trees/Trees", part="Trees", release=[])
+        yield portal, made
+
+
+@pytest.mark.django_db
+def test_a_steward_tells_the_portal_what_was_edited_and_no_row_is_touched(client, on_a_ckan):
+    portal, made = on_a_ckan
+    _, operator, steward = world.people()
+    address = reverse("describe_dataset", args=["trees"])
+    client.force_login(operator)
+    assert client.post(address).status_code == 403
+    client.force_login(steward)
+    assert "Tell the portal" in client.get(made.dataset.get_absolute_url()).content.decode()
+    assert client.post(address).status_code == 302
+    assert portal.package("trees")["notes"] == "Every tree."
+    Dataset.objects.filter(slug="trees").update(description="Every tree, and each stump.")
+    html = client.post(address, follow=True).content.decode()
+    assert portal.package("trees")["notes"] == "Every tree, and each stump." and "The portal was told" in html
+    assert "says all of it already" in client.post(address, follow=True).content.decode()
+    assert AuditEntry.objects.filter(verb="describe", target="trees").count() == 3
+    assert "<td class=\"dim\">Trees</td>" in html and "Environment" in html
