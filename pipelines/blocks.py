@@ -179,6 +179,9 @@ def advance(run: Run, outcome: Outcome) -> ScheduleBlock:
         }
         if run.stage == Stage.EXTRACT and not unchanged:
             changes["rows"] = counts.rows_in
+        elif "rows" in outcome.details:
+            # of files nobody could say before they were read how many rows the source had
+            changes["rows"] = outcome.details["rows"]
         if state == State.DONE and changes["mark"] == ScheduleBlock.Mark.SUSPICIOUS:
             changes["message"] = _suspicion(run) or message
         if state == State.DONE:

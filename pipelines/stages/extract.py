@@ -99,7 +99,7 @@ def extract(run: Run, note: Note) -> Outcome:
     if not source.missing:
         # what a device gave earlier stays, though it does not answer now
         lake.withdraw_others(pipeline.slug, Layer.RAW, block.starts_at, fetch.entries)
-    mark, message = volume.judge(block, fetch.read, history=usual, source_changed=moved, read=reading.kind)
+    mark, message = volume.judge(block, fetch.read, history=[] if fetch.uncounted else usual, source_changed=moved, read=reading.kind)
     message = message or f"{fetch.words}{fetch.helpers}{reading.words}"
     if source.missing:
         mark = ScheduleBlock.Mark.SUSPICIOUS

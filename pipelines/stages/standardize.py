@@ -22,7 +22,7 @@ from pipelines.formats.sensors import Raw, SensorFormat
 from pipelines.formats.standard import Format
 from pipelines.formats.table_reader import MissingColumns, TableReader
 from pipelines.models import RegisteredOperator, Run, ScheduleBlock
-from pipelines.stages import documents, table_files
+from pipelines.stages import documents, table_files, volume
 from pipelines.stages.documents import Desk
 from pipelines.stages.load import DOCUMENT, MATCHED, SITE, entries_of, files_of
 from pipelines.stages.note import Note
@@ -65,6 +65,12 @@ def standardize(run: Run, note: Note) -> Outcome:
     tally = reader.tally
     work.refusals.retire_earlier()
     work.refusals.tell(note, tally)
+    mark, why, counted = ScheduleBlock.Mark.NONE, "", {}
+    if any(entry.rows is None for entry in pages):
+        # only now it is known how many rows came; files whose rows nobody could count on their way count as one each
+        read: volume.Read = "window" if block.pipeline.window_column else "all"
+        mark, why = volume.judge(block, tally.rows_in, history=volume.history(block, read), source_changed=False, read=read)
+        counted = {"taken": sum(1 if entry.rows is None else entry.rows for entry in pages), "rows": tally.rows_in}
     return Outcome(
         Counts(
             rows_in=tally.rows_in,
@@ -73,16 +79,15 @@ def standardize(run: Run, note: Note) -> Outcome:
             duplicates=tally.duplicates + tally.elsewhere,
             bytes=work.bytes,
         ),
-        message=work.refusals.words(tally) if pages else NOTHING,
-        mark=ScheduleBlock.Mark.SUSPICIOUS if is_suspicious(tally) else ScheduleBlock.Mark.NONE,
+        message=(why or work.refusals.words(tally)) if pages else NOTHING,
+        mark=ScheduleBlock.Mark.SUSPICIOUS if is_suspicious(tally) else mark,
         details={
             "entries": [entry.pk for entry in work.entries],
             "flags": dict(tally.flags),
             "warnings": dict(tally.warnings),
             "elsewhere": tally.elsewhere,
             "schema": reader.report(),
-            # files whose rows nobody could count on their way count as one each
-            **({"taken": sum(1 if entry.rows is None else entry.rows for entry in pages)} if any(entry.rows is None for entry in pages) else {}),
+            **counted,
             **drift,
         },
     )

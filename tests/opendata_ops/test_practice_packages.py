@@ -12,6 +12,7 @@ from perfmet import quality
 from perfmet.models import QualityScore
 from pipelines import planner, runner
 from pipelines.models import Pipeline, Provider, ScheduleBlock, State, UpkeepJob
+from pipelines.selectors.chain import reconcile
 from tests.pipelines.scene import drop_city
 
 PACKAGES = sorted(path.stem for path in practice_packages.FOLDER.glob("*.yaml"))
@@ -50,7 +51,12 @@ def test_all_of_them_reach_the_portal_and_their_scores_tell_which_needs_a_stewar
         assert [(one.pipeline.slug, one.state, one.message) for one in blocks if one.state != State.DONE] == []
         for one in pipelines:
             package, _, table = one.portal_resource.partition("/")
-            runs = {run.stage: run for run in ScheduleBlock.objects.get(pipeline=one).runs.all()}
+            block = ScheduleBlock.objects.get(pipeline=one)
+            runs = {run.stage: run for run in block.runs.all()}
+            # files whose rows nobody can count beforehand are files at the source, and from the reader on rows
+            chain = reconcile(block.runs.all(), one.stages)
+            assert chain.adds_up, chain.sentence
+            assert block.rows == runs["standardize"].rows_in, chain.sentence
             assert len(portal.table(package, table).rows) == runs["load"].rows_out == runs["publish"].published > 0
         assert sorted(portal.packages[one]["name"] for one in portal.packages) == PACKAGES
         quality.score(force=True)

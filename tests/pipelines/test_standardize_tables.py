@@ -266,3 +266,17 @@ def test_what_is_standardized_is_loaded_with_every_cell_as_it_was(table):
         assert found[1][6] == '{"type":"Point","coordinates":[-79.38,43.65]}'
     finally:
         drop_city()
+
+
+def test_far_fewer_rows_than_usual_are_suspicious_once_a_reader_has_counted_them(table):
+    one = table("csv", "id:int")
+    for days in range(1, 6):
+        ScheduleBlock.objects.create(
+            pipeline=one.pipeline, starts_at=DAY - timedelta(days=days), ends_at=DAY - timedelta(days=days - 1), due_at=DAY, stage="standardize",
+            state=State.DONE, finished_at=DAY, rows=100, stages=one.pipeline.stages,
+        )  # fmt: skip
+    one.fetch("id\n" + "".join(f"{number}\n" for number in range(20)))
+    run = one.go()
+    one.block.refresh_from_db()
+    assert (one.block.rows, one.block.mark) == (20, ScheduleBlock.Mark.SUSPICIOUS)
+    assert "20 rows came; usual are about 100" in run.message
