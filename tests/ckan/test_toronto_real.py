@@ -1,4 +1,4 @@
-"""Two of Toronto's dataset files onto the real CKAN: rows that are exchanged and rows that are upserted, again, changed, killed on the way."""
+"""Toronto's dataset files onto the real CKAN: all six; and two of them again, changed, upserted, killed on the way, and restored."""
 
 import json
 
@@ -9,9 +9,10 @@ from opendata_ops.sandbox.arcgis import ArcGIS, toronto_layers
 from opendata_ops.sandbox.files import toronto_files
 from pipelines.connectors import http
 from pipelines.models import Pipeline, State
+from pipelines.upkeep import backups
 from tests.ckan.portals import leftovers
-from tests.pipelines.scene import drop_city
-from tests.pipelines.toronto import DEVELOPMENTS, Town, needs_six
+from tests.pipelines.scene import ANN, drop_city
+from tests.pipelines.toronto import DEVELOPMENTS, SIX, Town, needs_six
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True), needs_six]
 
@@ -25,6 +26,24 @@ def toronto(real_ckan, settings, tmp_path, monkeypatch, transactional_db):
     with toronto_files() as files, ArcGIS(toronto_layers()) as layers:
         yield lambda who: Town(files, layers, real_ckan.url, getattr(real_ckan, who), tmp_path)
     drop_city()
+
+
+def test_all_six_files_reach_the_portal_row_by_row_and_a_second_run_sends_nothing(toronto):
+    toronto = toronto("sysadmin_key")
+    packages = [path.stem for path in sorted(SIX.glob("*.yaml"))]
+    toronto.take(*packages)
+    last = toronto.go()
+    pipelines = list(Pipeline.objects.select_related("dataset", "provider", "portal"))
+    assert len(packages) == 6 and len(pipelines) == 8
+    for pipeline in pipelines:
+        due = toronto.due(pipeline)
+        assert due and toronto.portal(pipeline) == toronto.warehouse(pipeline) == toronto.standard(pipeline) == due
+        assert last[pipeline.slug].published == len(due)
+        # what the public sees can be put back as it is
+        holding = backups.of_pipeline(pipeline)
+        assert backups.restore(holding, backups.back_up(holding), actor=ANN) == len(due)
+        assert toronto.portal(pipeline) == due
+    assert {run.published for run in toronto.go().values()} == {0}
 
 
 def test_the_rows_of_a_file_are_exchanged_whole_again_and_after_a_kill_and_the_ids_stay(toronto, real_ckan, monkeypatch):
