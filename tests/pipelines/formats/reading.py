@@ -93,7 +93,7 @@ class Bench:
 
 
 def terms(told: Sequence[str | dict], key: Sequence[str], options: dict[str, Any]) -> Terms:
-    return Terms(parse({"attributes": attributes(*told)}), tuple(key), TORONTO, options)
+    return Terms(parse({"attributes": attributes(*told)}), tuple(key), ZoneInfo(options.get("epoch_zone", "America/Toronto")), options)
 
 
 def configured(package: str, resource: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -118,5 +118,5 @@ def test_what_the_original_filter_made_of_a_layer_is_made_here_with_its_letters(
     """The input of facts §1.5; that script dropped letters beyond ASCII and wrote the epoch in UTC."""
     body = features(feature(POINT, OBJECTID=1, NAME="Café one", X=1, Latitude=2, OPENED=1585699200000, AREA=10, Shape_Area=3, RATIO=2))
     made = read(GeoJson, body, "geometry", "OBJECTID:int", "NAME", "OPENED:timestamp:epoch", "AREA:float", "RATIO:float", epoch_zone="UTC")
-    assert made.rows == [['{"type":"Point","coordinates":[-79.38,43.65]}', "1", "Café one", "2020-03-31T20:00:00", "10", "2"]]
+    assert made.rows == [['{"type":"Point","coordinates":[-79.38,43.65]}', "1", "Café one", "2020-04-01T00:00:00", "10", "2"]]
     assert made.extra == ["X", "Latitude", "Shape_Area"]
