@@ -205,6 +205,9 @@ def clear_leftovers() -> None:
         # a folder is made just after its run: one that is this young may belong to a run that was not in the list yet
         if folder.name not in going and time_since_change(folder) > settings.LEASE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+    for folder in work.glob("scratch-*") if work.is_dir() else ():
+        if time_since_change(folder) > timedelta(days=1).total_seconds():
+            shutil.rmtree(folder, ignore_errors=True)
     if (age("lake sweep") or LAKE_SWEEP_SECONDS) >= LAKE_SWEEP_SECONDS:
         beat("lake sweep")
         try:

@@ -7,11 +7,9 @@ is compared, checked, audited and made, or refused field by field, by the same c
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -119,12 +117,12 @@ def look(address: str, *, format: str = "", options: Mapping[str, Any] | None = 
     told = {name: value for name, value in (options or {}).items() if value and name in OPTIONS}
     how = format_of(place, format)
     source = outside.connector(place.provider())
-    with tempfile.TemporaryDirectory(dir=_work()) as folder:
+    with outside.scratch() as folder:
         state = source.describe(place.resource)
         wish = {**told, **({"published_format": how} if how else {})}
         request = FetchRequest(columns=(), page_size=FEATURES, in_flight=1, options=wish)
         rows = source.count(place.resource, request) if source.can_count else None
-        fetching = source.fetch(place.resource, request, rows=rows, workdir=Path(folder), progress=lambda done, total: None)
+        fetching = source.fetch(place.resource, request, rows=rows, workdir=folder, progress=lambda done, total: None)
         try:
             found = next(islice(fetching, 1), None)
             if found is None:
@@ -134,12 +132,6 @@ def look(address: str, *, format: str = "", options: Mapping[str, Any] | None = 
             return Look(place, detected, state, found.bytes)
         finally:
             fetching.close()
-
-
-def _work() -> Path:
-    folder = Path(settings.WORK_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """How a stage, a form or the doctor reaches an outside system: a connector with its account and the one door out."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +19,15 @@ def connector(provider: Provider, on_event: Callable[[str, str], None] = lambda 
     account = provider.account()
     door = Door(settings.OUTBOUND_ALLOW, secrets=tuple(account.secrets.values()), owner=f"provider {provider.slug}", on_event=on_event)
     return provider.connector_class(account, door)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for what is fetched and looked at beside the runs, which have their own; gone with the block. What a killed process left is swept."""
+    work = Path(settings.WORK_DIR)
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work, prefix="scratch-") as folder:
+        yield Path(folder)
 
 
 def options(pipeline: Pipeline) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +105,14 @@ def of_pipeline(pipeline: Pipeline) -> Holding:
 def back_up(holding: Holding, portal: Ckan | None = None, note: Note | None = None) -> Backup:
     """Back the table up as it is now. Raises PipelineError; then nothing is called a backup that is none."""
     portal = portal or outside.connector(holding.portal)
-    with tempfile.TemporaryDirectory(dir=_work()) as folder:
+    with outside.scratch() as folder:
         resource = table_of(portal, holding)
         fields = fields_of(portal, resource)
-        lines = Path(folder) / "rows.json"
+        lines = folder / "rows.json"
         sha256, rows = _write_lines(lines, portal, resource, fields, note)
         if found := _there(holding, sha256):
             return found
-        parquet = Path(folder) / "rows.parquet"
+        parquet = folder / "rows.parquet"
         _write_parquet(lines, parquet, fields)
         told = {"package": holding.package, "resource": holding.table, "resource_id": resource["id"], "sha256": sha256, "rows": rows,
                 "primary_key": list(holding.key), "fields": fields}  # fmt: skip
@@ -124,7 +123,7 @@ def back_up(holding: Holding, portal: Ckan | None = None, note: Note | None = No
                 code="backup-broken",
                 next_step="Report it; the portal was not touched.",
             )
-        words = Path(folder) / "fields.json"
+        words = folder / "fields.json"
         words.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
         return Backup(
             sha256,
@@ -296,12 +295,6 @@ def _shelve(
     )
 
 
-def _work() -> Path:
-    folder = Path(settings.WORK_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 # the way back
 
 
@@ -330,9 +323,9 @@ def restore(holding: Holding, backup: Backup, *, actor: Actor, reason: str = "",
     Audited. Raises PipelineError; then the table is as it was.
     """
     portal = portal or outside.connector(holding.portal)
-    with tempfile.TemporaryDirectory(dir=_work()) as folder:
-        told = json.loads(_local(backup.fields, Path(folder)).read_text(encoding="utf-8"))
-        parquet = _local(backup.data, Path(folder))
+    with outside.scratch() as folder:
+        told = json.loads(_local(backup.fields, folder).read_text(encoding="utf-8"))
+        parquet = _local(backup.data, folder)
         fields = told["fields"]
         sha256, rows = content_sha256(fields, rows_of(parquet, fields))
         if sha256 != backup.sha256:

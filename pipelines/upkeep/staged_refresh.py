@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ from typing import Any
 
 import duckdb
 from dateutil import parser as dates
-from django.conf import settings
 
 from catalog.audit import Actor
 from catalog.models import Dataset
@@ -66,8 +64,8 @@ class RefreshFromStagedFile(Job):
         if not file.is_file():
             raise DataError(f"There is no staged file {file}.", code="no-staged-file", next_step="Lay it there, then run this again.")
         before = None if note.is_dry else backups.back_up(holding, portal, note)
-        with tempfile.TemporaryDirectory(dir=_work()) as folder:
-            staged = Staged(file, Path(folder), backups.fields_of(portal, resource), *_told(job))
+        with outside.scratch() as folder:
+            staged = Staged(file, folder, backups.fields_of(portal, resource), *_told(job))
             sha256, rows = staged.judge()
             if last := _loaded_last(job, sha256):
                 words = f"{title}: data is not new, UID of backup files: {sha256}. Nothing to load."
@@ -124,12 +122,6 @@ def _file(job: UpkeepJob) -> Path:
 
 def _told(job: UpkeepJob) -> tuple[list[str], str]:
     return [name.strip() for name in str(job.options.get("dates", "")).split(",") if name.strip()], str(job.options.get("sort", "")).strip()
-
-
-def _work() -> Path:
-    folder = Path(settings.WORK_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _loaded_last(job: UpkeepJob, sha256: str) -> int | None:

@@ -1,6 +1,8 @@
 """What is owed and when, what an order moves, and whose bell is rung: no more than needed, and never nothing."""
 
+import os
 from datetime import UTC, date, datetime, time, timedelta
+from time import time as time_now
 
 import psycopg2
 import pytest
@@ -390,3 +392,14 @@ def test_the_past_of_a_snapshot_is_not_read_again():
     lines = planner.preview(Order([one], *days_ago(one, 2, -1), which="all"))
     past = "the source only gives its present rows, which belong to the present window"
     assert [line.skip for line in lines] == [past, past, ""]
+
+
+@pytest.mark.django_db
+def test_what_a_killed_look_left_behind_is_swept_after_a_day_and_not_before(settings, tmp_path):
+    settings.WORK_DIR = str(tmp_path)
+    old, young = tmp_path / "scratch-old", tmp_path / "scratch-young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (time_now() - 2 * 86_400,) * 2)
+    planner.clear_leftovers()
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch-young"]
