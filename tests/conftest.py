@@ -80,6 +80,12 @@ def lake_folder(tmp_path, settings, monkeypatch):
 # programs that pip cannot bring: `@pytest.mark.needs("chromium")`
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the real CKAN begin first: one at a time has it, so that at the end of a run the processes would wait for each other."""
+    items.sort(key=lambda item: "tests/ckan/" not in item.nodeid)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in {name for mark in item.iter_markers("needs") for name in mark.args}:
         program = next((program for program in bootstrap.PROGRAMS if program.name == name), None)
