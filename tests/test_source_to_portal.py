@@ -146,14 +146,19 @@ def test_a_stage_that_dies_at_any_step_is_finished_by_the_next_attempt(stage_sce
     whole(scene, FEW + MORE)
 
 
+CKAN_STEPS = {"staging", "batch", "counted", "function", "exchanged", "cleaned", "unkeyed", "removed", "dated"}
+
+
 def test_the_list_of_steps_is_complete():
     """A faultpoint that is added to the stages must be killed at, too."""
     found = set()
     for path in (ROOT / "pipelines").rglob("*.py"):
         found |= {line.split('faultpoint("')[1].split('"')[0] for line in path.read_text().splitlines() if 'faultpoint("' in line}
     # those of a deletion are killed at in test_modes.py, those of MariaDB alone in test_warehouse_mysql.py, those of the stages
-    # between extract and load in test_standardize.py, test_enrich.py and test_sensors.py
-    elsewhere = {"publish.deleted", "load.swapped", "standardize.page", "enrich.file", "ready.group", "aggregate.document"}
+    # between extract and load in test_standardize.py, test_enrich.py and test_sensors.py, those of a remote file in test_upkeep_remote.py
+    elsewhere = {"publish.deleted", "load.swapped", "standardize.page", "enrich.file", "ready.group", "aggregate.document", "remote-file.sent"}
+    # those of an exchange on a CKAN portal in ckan/test_no_hole.py
+    elsewhere |= {f"ckan.{step}" for step in CKAN_STEPS}
     assert found - {"name"} - elsewhere == {point for point, _ in POINTS}
 
 

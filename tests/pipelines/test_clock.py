@@ -135,6 +135,10 @@ def test_a_cron_expression_is_told_in_words_and_one_that_never_comes_is_refused(
 
 def test_a_cron_time_that_the_clock_skips_comes_and_one_that_it_repeats_comes_once():
     spring = list(islice(clock.cron_times("30 2 * * *", "America/Toronto", datetime(2026, 3, 7, 5, tzinfo=UTC)), 3))
-    assert [str(moment.astimezone(clock.zone("America/Toronto")))[:16] for moment in spring] == ["2026-03-07 02:30", "2026-03-08 03:00", "2026-03-09 02:30"]
+    assert [str(moment.astimezone(clock.zone("America/Toronto")))[:16] for moment in spring] == [
+        "2026-03-07 02:30",
+        "2026-03-08 03:00",
+        "2026-03-09 02:30",
+    ]
     autumn = list(islice(clock.cron_times("30 1 * * *", "America/Toronto", datetime(2026, 10, 31, 4, tzinfo=UTC)), 3))
     assert len({moment.astimezone(clock.zone("America/Toronto")).date() for moment in autumn}) == 3

@@ -25,7 +25,7 @@ RunState = UpkeepRun.State
 class Looker(Job):
     """A job of the tests that can look without changing anything."""
 
-    kind, label, can_dry = "test-looker", "Looker", True
+    kind, label, can_dry = "test-page-looker", "Looker", True
 
     def run(self, job, run, note):
         return "Looked."
@@ -34,7 +34,7 @@ class Looker(Job):
 class Doer(Job):
     """One that can't."""
 
-    kind, label = "test-doer", "Doer"
+    kind, label = "test-page-doer", "Doer"
 
     def run(self, job, run, note):
         return "Done."
@@ -51,7 +51,7 @@ def operator(client, people):
     return client
 
 
-def job(kind: str = "test-looker", **more) -> UpkeepJob:
+def job(kind: str = "test-page-looker", **more) -> UpkeepJob:
     return UpkeepJob.objects.create(**{"kind": kind, "title": f"The {kind}", "cadence": "manual", **more})
 
 
@@ -91,7 +91,7 @@ def test_fractions_of_a_column_stand_below_each_other_and_counts_stay_counts():
 
 
 def test_an_older_run_is_shown_when_it_is_asked_for_and_one_of_another_job_is_not(operator):
-    one, other = job(), job("test-doer")
+    one, other = job(), job("test-page-doer")
     old = ended(one, {"columns": ["what"], "rows": [["an old thing"]]}, hours=5)
     ended(one, {"columns": ["what"], "rows": [["a new thing"]]})
     strange = ended(other, {"columns": ["what"], "rows": [["a strange thing"]]})
@@ -162,7 +162,7 @@ def test_a_run_that_only_looked_says_so_in_the_history(operator):
 
 
 def test_the_press_that_only_looks_asks_for_that_and_stands_where_a_job_can(operator):
-    one, other = job(), job("test-doer")
+    one, other = job(), job("test-page-doer")
     assert "Only look" in page(operator, one) and "Only look" not in page(operator, other)
     told = operator.post(reverse("upkeep_run", args=[one.pk]), {"dry": "1", "reason": "spring"}, follow=True).content.decode()
     run = one.runs.get()
