@@ -157,10 +157,10 @@ def _lines(request: HttpRequest) -> Iterator[Line]:
             yield Line(**{**said, "name": said["name"].strip(), "format": said["format"].strip()})
 
 
-def _sample(found: by_address.Look) -> list[list[str]]:
-    """Some rows, in the order of the columns."""
-    names = [one.name for one in found.detected.attributes]
-    return [[str(row.get(name, "")) for name in names] for row in found.detected.sample_rows[:SHOWN_ROWS]]
+def _sample(found: by_address.Look) -> list[list[tuple[str, bool]]]:
+    """Some rows, in the order of the columns: each cell's text, and whether it is a number."""
+    columns = [(one.name, one.type in ("int", "float")) for one in found.detected.attributes]
+    return [[(str(row.get(name, "")), is_number) for name, is_number in columns] for row in found.detected.sample_rows[:SHOWN_ROWS]]
 
 
 def _words(error: PipelineError) -> str:

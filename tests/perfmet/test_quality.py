@@ -573,6 +573,7 @@ def test_the_command_scores_lists_and_explains():
     assert "- The dataset does not say: the address of a page that tells more. ~metadata_missing:information_url" in shown
     assert "+ 0.044: Give the address of a page that tells more." in shown
     assert command("quality", "show", "street-trees", "--json").json["scores"][0]["gains"][0]["dimension"] == "metadata"
+    assert "Did you mean street-trees?" in command("quality", "show", "stret-trees").err
 
 
 def test_the_command_tries_without_keeping_and_refuses_to_publish_that():

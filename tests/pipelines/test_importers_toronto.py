@@ -199,8 +199,9 @@ def test_the_six_files_exported_and_imported_elsewhere_are_the_same_city_to_the_
     wipe()
     do(sorted(tmp_path.iterdir()))
     assert own.write(own.document()) == ours
-    call_command("export_config", "--format", "toronto", "-o", f"{tmp_path}/", stderr=StringIO())
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    # into a folder that is not there yet
+    call_command("export_config", "--format", "toronto", "-o", f"{tmp_path}/again/", stderr=StringIO())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == before
 
 
 @needs_six

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from typing import Any
 
 from django.core.management.base import CommandParser
 
 from catalog import audit
+from catalog.models import Dataset
 from perfmet import quality, score_tables, scorecard
 from perfmet.dimensions import ACCESSIBILITY, COMPLETENESS, FRESHNESS, METADATA, USABILITY
 from perfmet.models import QualityRun, QualityScore
@@ -96,10 +98,17 @@ class Command(OpsCommand):
             self.say(f"Nothing was scored yet. Next: {SCORE}")
         return DONE if scores else NOTHING
 
+    @staticmethod
+    def _instead(name: str) -> str:
+        """What to type in the place of a dataset that has no score."""
+        known = list(Dataset.objects.values_list("slug", flat=True))
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5) if name not in known else []
+        return f"Did you mean {near[0]}?" if near else f"Score it with: python3 manage.py quality score {name}"
+
     def _show(self, options: dict[str, Any]) -> int:
         scores = quality.newest(version=options["model"], place=options["place"], package=options["dataset"])
         if not scores:
-            raise refusal(f"{options['dataset']} was not scored yet.", f"Score it with: python3 manage.py quality score {options['dataset']}")
+            raise refusal(f"{options['dataset']} was not scored yet.", self._instead(options["dataset"]))
         if self.as_json:
             self.print_json({"dataset": options["dataset"], "scores": [_json(score) | _why_json(score) for score in scores]})
         for score in scores:

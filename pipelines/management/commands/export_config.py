@@ -76,6 +76,8 @@ class Command(OpsCommand):
             self.stderr.write("No dataset here can be a file of Toronto's.\nNext: python3 manage.py import_config FILE…, or make one in the browser.")
             return NOTHING
         if output and (output.endswith("/") or Path(output).is_dir()):
+            if "://" not in output and Path(output).parent.is_dir():
+                Path(output).mkdir(exist_ok=True)
             for name, package in told.items():
                 self._save(f"{output.rstrip('/')}/{name}.yaml", toronto_yaml_export.write({name: package}).encode())
         elif output:
