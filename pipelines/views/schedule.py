@@ -18,7 +18,7 @@ from catalog.gates import OPERATE, act, needs_operate, needs_view
 from pipelines import clock, planner
 from pipelines.forms import ActForm
 from pipelines.models import COUNTS, Cadence, Pipeline, Trigger
-from pipelines.selectors import after, faces, lists, manners, promises, schedule, tables, today
+from pipelines.selectors import after, attributes, faces, lists, manners, promises, schedule, tables, today
 from pipelines.selectors import preview as previews
 from pipelines.selectors.grid import Grid, as_input, block_grid
 from pipelines.selectors.trouble import troubles
@@ -150,6 +150,7 @@ def _durations_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: d
 
 def _settings_tab(request: HttpRequest, one: Pipeline, now: datetime, shared: dict) -> HttpResponse:
     context = {**shared, "edit_href": _edit_href(request, one), "after_steps": after.of_pipeline(one), "manners": manners.of(one, now)}
+    context["reading"] = attributes.reading(one)
     return render(request, "pipelines/pipeline_settings.html", context)
 
 

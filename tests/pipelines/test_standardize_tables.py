@@ -14,8 +14,10 @@ from pipelines import blocks, stages
 from pipelines.errors import DataError, PipelineError, SetupError
 from pipelines.models import LogLine, Pipeline, Provider, RejectedRow, Run, RunState, ScheduleBlock, State
 from pipelines.stages.note import Note
+from tests import world
 from tests.pipelines.formats.reading import attributes, configured
 from tests.pipelines.scene import city, drop_city
+from tests.web import plain_web  # noqa: F401
 
 pytestmark = pytest.mark.django_db
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -280,3 +282,19 @@ def test_far_fewer_rows_than_usual_are_suspicious_once_a_reader_has_counted_them
     one.block.refresh_from_db()
     assert (one.block.rows, one.block.mark) == (20, ScheduleBlock.Mark.SUSPICIOUS)
     assert "20 rows came; usual are about 100" in run.message
+
+
+def test_the_settings_page_tells_the_configured_columns_and_how_the_newest_files_differ(table, client, plain_web):  # noqa: F811
+    client.force_login(world.people()[0])
+    one = table("csv", "INV_PROJECT>PROJECT", "Opened:date:%Y-%m-%d", "Ward:int", sheet="")
+    address = f"{one.pipeline.get_absolute_url()}?tab=settings"
+    assert "Columns, as configured" in client.get(address).content.decode()
+    one.fetch("INV_PROJECT,Ward,Cost\nx,1,2\n")
+    with pytest.raises(DataError):
+        one.go()
+    html = client.get(address).content.decode()
+    assert "The newest files lack Opened." in html and "Not configured: Cost." in html and html.count("missing</span>") == 1
+    one.fetch("INV_PROJECT,Opened,Ward\nx,2024-03-15,1\n")
+    one.go()
+    html = client.get(address).content.decode()
+    assert "The newest files" not in html and "%Y-%m-%d" in html
