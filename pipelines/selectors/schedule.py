@@ -132,7 +132,7 @@ def pipeline_lines(pipelines: Iterable[Pipeline], now: datetime, days: int = GRI
     """Every pipeline × the last days, each by its own zone's day. One query besides the pipelines themselves."""
     heads = day_heads(now, days)
     found = _blocks_by_day(heads, now)
-    owed: dict[tuple, dict[date, int]] = {}
+    owed: dict[tuple, _Owed] = {}
     lines = []
     for pipeline in pipelines:
         # most pipelines share a rhythm: what one owes is counted once for all of them
@@ -198,31 +198,45 @@ def _blocks_by_day(heads: list[DayHead], now: datetime) -> dict[int, dict[date, 
     return found
 
 
-def _owed_by_day(pipeline: Pipeline, heads: list[DayHead], now: datetime) -> dict[date, int]:
-    """How many windows that are due by now begin on each day, in the pipeline's zone."""
+@dataclass(frozen=True)
+class _Owed:
+    """How many windows that are due by now begin on each day, and when the last of them ends (None: none is due)."""
+
+    days: dict[date, int]
+    last_end: datetime | None
+
+
+def _owed_by_day(pipeline: Pipeline, heads: list[DayHead], now: datetime) -> _Owed:
+    """What is due by now, by the day in the pipeline's zone."""
     zone = clock.zone(pipeline.time_zone)
     since = clock.day_start(heads[0].day, pipeline.time_zone)
     counts: dict[date, int] = defaultdict(int)
+    last_end = None
     for start, end in planner.owed_windows(pipeline, since, now):
         if start >= since and planner.due_at(pipeline, start, end) <= now:
             counts[start.astimezone(zone).date()] += 1
-    return counts
+            last_end = end
+    return _Owed(counts, last_end)
 
 
-def _line(pipeline: Pipeline, heads: list[DayHead], found: dict[date, _Day], owed: dict[date, int], now: datetime) -> PipelineLine:
+def _line(pipeline: Pipeline, heads: list[DayHead], found: dict[date, _Day], owed: _Owed, now: datetime) -> PipelineLine:
     page = reverse("pipeline", args=[pipeline.slug])
     # asked once a line: Django takes longer to find an address than all the rest of a cell does
     before_number, _, after_number = reverse("block", args=[0]).rpartition("0")
-    newest_owed = max(owed, default=None)
+    newest_owed = max(owed.days, default=None)
+    has_newest = bool(owed.last_end and pipeline.newest_end and pipeline.newest_end >= owed.last_end)
     squares, rows, seen = [], [], []
     kept = total_owed = 0
     for head in heads:
         day = found.get(head.day, _Day({}))
-        due = owed.get(head.day, 0)
+        due = owed.days.get(head.day, 0)
         gap = max(0, due - day.blocks)
-        if pipeline.is_snapshot and gap and (head.day != newest_owed or pipeline.is_paused):
-            # a snapshot's missed reading is covered by any later one
+        if pipeline.is_snapshot and gap and (head.day != newest_owed or pipeline.is_paused or has_newest or day.done < day.blocks):
+            # a snapshot's missed reading is covered by any later one; one that is still open, or failed, shows its own face
             due, gap, absent = due - gap, 0, faces.COVERED
+        elif pipeline.is_snapshot and gap:
+            # of all its readings of the day only the last is wanted now
+            due, gap, absent = due - gap + 1, 1, faces.NOT_OWED
         else:
             absent = (
                 faces.NOT_YET if due == 0 and pipeline.cadence in (Cadence.HOURLY, Cadence.DAILY) and head.day >= heads[-1].day else faces.NOT_OWED

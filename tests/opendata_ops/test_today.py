@@ -93,6 +93,22 @@ def test_a_missed_reading_of_a_snapshot_is_covered_by_the_next_and_no_gap(city):
     assert line.days[-1].face == faces.MISSING
 
 
+def test_of_an_hourly_snapshot_only_its_last_reading_is_wanted_and_the_hours_before_its_first_are_no_gap(city):
+    one = world.pipeline(
+        "hourly", "Hourly", world.provider("hourly", "Hourly"), city.pipelines["requests"].dataset, city.now, cadence="hourly", window_column="",
+        starts_on=city.now.date(),
+    )  # fmt: skip
+
+    def line():
+        return next(line for line in selectors.board(city.now).lines if line.pipeline == one)
+
+    assert (line().days[-1].face, line().kept, line().owed) == (faces.MISSING, 0, 1)
+    world.block(one, clock.window_at("hourly", world.CHICAGO, city.now - timedelta(hours=2)), rows=5).save()
+    assert (line().days[-1].face, line().kept, line().owed) == (faces.MISSING, 1, 2), "the last one never ran"
+    world.block(one, clock.window_at("hourly", world.CHICAGO, city.now), rows=5).save()
+    assert (line().days[-1].face, line().kept, line().owed) == (faces.OK, 2, 2)
+
+
 def test_what_a_paused_pipeline_did_not_run_is_not_called_missing(city):
     scooters = city.pipelines["scooters"]
     planner.pause(scooters, actor=world.audit.Actor.of(city.operator), reason="strike")
