@@ -144,13 +144,16 @@ class RealCkan:
             yield self
 
     def empty(self) -> None:
-        """Without datasets, activities, rows and functions, running anew, and with no order to die. Users and the organization stay."""
+        """Without datasets, activities, rows and functions, running anew, and with no order to die. Users and the organization `city` stay."""
         # a CKAN that met an error in the middle of its work may hold locks on tables until it ends
         self.stop()
         with self.sql(self.catalogue_database) as cursor:
             cursor.execute("SET lock_timeout = '20s'")
             cursor.execute("DELETE FROM member WHERE table_name = 'package'")
             cursor.execute("TRUNCATE package, tag, activity, activity_detail CASCADE")
+            # organizations that a test made; their names and members would be told to the next one
+            cursor.execute("DELETE FROM member WHERE group_id IN (SELECT id FROM \"group\" WHERE name <> 'city')")
+            cursor.execute("DELETE FROM \"group\" WHERE name <> 'city'")
         with self.sql() as cursor:
             cursor.execute("SET lock_timeout = '20s'")
             cursor.execute("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_table_stats'")
