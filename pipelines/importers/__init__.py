@@ -48,9 +48,7 @@ class Refused(Exception):
         self.problems = problems
 
 
-def plan(
-    paths: Iterable[str | Path], *, warehouse: str = "", portal: str = "", checks: Checks = NO_CHECKS, key_for: KeyFor | None = None
-) -> Plan:
+def plan(paths: Iterable[str | Path], *, warehouse: str = "", portal: str = "", checks: Checks = NO_CHECKS, key_for: KeyFor | None = None) -> Plan:
     """What these files would make, change and leave, and all that is wrong with them. Nothing stays written.
 
     With a `warehouse` (an alias of the settings) all their pipelines load into it, whatever the files say; with a `portal` (the

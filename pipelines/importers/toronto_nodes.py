@@ -181,9 +181,7 @@ def _same(one: yaml.Node, other: yaml.Node) -> bool:
     if type(one) is not type(other) or one.tag != other.tag:
         return False
     if isinstance(one, yaml.MappingNode):
-        return len(one.value) == len(other.value) and all(
-            _same(a, c) and _same(b, d) for (a, b), (c, d) in zip(one.value, other.value, strict=True)
-        )
+        return len(one.value) == len(other.value) and all(_same(a, c) and _same(b, d) for (a, b), (c, d) in zip(one.value, other.value, strict=True))
     if isinstance(one, yaml.SequenceNode):
         return len(one.value) == len(other.value) and all(map(_same, one.value, other.value))
     return one.value == other.value

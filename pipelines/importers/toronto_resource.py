@@ -275,9 +275,7 @@ class Resource:
                 left["type_override"] = reader.deeper_of(info["type_override"][1])
         return source, name, dictionary, attribute, left
 
-    def _key(
-        self, said: Mapping[str, Pair], options: Mapping[str, Any], columns: Mapping[str, Any], sources: Mapping[str, str]
-    ) -> list[str]:
+    def _key(self, said: Mapping[str, Pair], options: Mapping[str, Any], columns: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
         """The columns that name a row, where its rows are inserted and updated."""
         if "datastore_upsert" not in said or is_null(said["datastore_upsert"][1]):
             return []
@@ -313,7 +311,9 @@ class Resource:
         except ValueError:
             host = None
         if not host or parts.scheme not in ("http", "https"):
-            self.reader.problem(node, f"{self.where}.url", "This is no address of the web.", "Write it whole, like https://opendata.example.gov/file.csv.")
+            self.reader.problem(
+                node, f"{self.where}.url", "This is no address of the web.", "Write it whole, like https://opendata.example.gov/file.csv."
+            )
             return None
         if parts.username or parts.password:
             message = "The address holds a name or a password, which everybody could read."

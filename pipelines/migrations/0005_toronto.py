@@ -6,65 +6,110 @@ import pipelines.clock
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('pipelines', '0004_sensors_and_twins'),
+        ("pipelines", "0004_sensors_and_twins"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='pipeline',
-            name='cron',
-            field=models.CharField(blank=True, help_text='For that cadence: minute hour day month weekday, like 20 7 * * 4.', max_length=100, validators=[pipelines.clock.validate_cron]),
+            model_name="pipeline",
+            name="cron",
+            field=models.CharField(
+                blank=True,
+                help_text="For that cadence: minute hour day month weekday, like 20 7 * * 4.",
+                max_length=100,
+                validators=[pipelines.clock.validate_cron],
+            ),
         ),
         migrations.AddField(
-            model_name='pipeline',
-            name='described',
-            field=models.CharField(blank=True, editable=False, help_text='The sha256 of the description that the portal has.', max_length=64),
+            model_name="pipeline",
+            name="described",
+            field=models.CharField(blank=True, editable=False, help_text="The sha256 of the description that the portal has.", max_length=64),
         ),
         migrations.AddField(
-            model_name='pipeline',
-            name='part',
-            field=models.CharField(blank=True, help_text='Which table of the dataset it fills, where there are several: a CKAN resource.', max_length=200, verbose_name='part of the dataset'),
+            model_name="pipeline",
+            name="part",
+            field=models.CharField(
+                blank=True,
+                help_text="Which table of the dataset it fills, where there are several: a CKAN resource.",
+                max_length=200,
+                verbose_name="part of the dataset",
+            ),
         ),
         migrations.AddField(
-            model_name='upkeepjob',
-            name='cron',
-            field=models.CharField(blank=True, help_text='For that cadence: minute hour day month weekday, like 5 4-14 * * *.', max_length=100, validators=[pipelines.clock.validate_cron]),
+            model_name="upkeepjob",
+            name="cron",
+            field=models.CharField(
+                blank=True,
+                help_text="For that cadence: minute hour day month weekday, like 5 4-14 * * *.",
+                max_length=100,
+                validators=[pipelines.clock.validate_cron],
+            ),
         ),
         migrations.AddField(
-            model_name='upkeepjob',
-            name='notices',
-            field=models.CharField(choices=[('always', 'Whatever it has to say'), ('trouble', 'Only trouble, and its end'), ('never', 'Nothing')], default='always', help_text='Whether a webhook is told what it found, where there is one.', max_length=8),
+            model_name="upkeepjob",
+            name="notices",
+            field=models.CharField(
+                choices=[("always", "Whatever it has to say"), ("trouble", "Only trouble, and its end"), ("never", "Nothing")],
+                default="always",
+                help_text="Whether a webhook is told what it found, where there is one.",
+                max_length=8,
+            ),
         ),
         migrations.AddField(
-            model_name='upkeepjob',
-            name='webhook',
-            field=models.CharField(blank=True, help_text='env:NAME, or an address, which is kept encrypted.', max_length=500),
+            model_name="upkeepjob",
+            name="webhook",
+            field=models.CharField(blank=True, help_text="env:NAME, or an address, which is kept encrypted.", max_length=500),
         ),
         migrations.AddField(
-            model_name='upkeeprun',
-            name='is_dry',
-            field=models.BooleanField(default=False, help_text='It changed nothing, here and elsewhere, and told nobody.', verbose_name='only looked'),
+            model_name="upkeeprun",
+            name="is_dry",
+            field=models.BooleanField(
+                default=False, help_text="It changed nothing, here and elsewhere, and told nobody.", verbose_name="only looked"
+            ),
         ),
         migrations.AddField(
-            model_name='upkeeprun',
-            name='notice',
+            model_name="upkeeprun",
+            name="notice",
             field=models.TextField(blank=True, help_text="What a webhook was to be told, in Slack's words."),
         ),
         migrations.AddField(
-            model_name='upkeeprun',
-            name='noticed',
-            field=models.CharField(blank=True, help_text='What became of that.', max_length=300),
+            model_name="upkeeprun",
+            name="noticed",
+            field=models.CharField(blank=True, help_text="What became of that.", max_length=300),
         ),
         migrations.AlterField(
-            model_name='pipeline',
-            name='cadence',
-            field=models.CharField(choices=[('hourly', 'Every hour'), ('daily', 'Every day'), ('weekly', 'Every week'), ('monthly', 'Every month'), ('cron', 'By a cron expression'), ('once', 'Once, when it is made'), ('manual', 'Only by hand')], default='daily', max_length=10),
+            model_name="pipeline",
+            name="cadence",
+            field=models.CharField(
+                choices=[
+                    ("hourly", "Every hour"),
+                    ("daily", "Every day"),
+                    ("weekly", "Every week"),
+                    ("monthly", "Every month"),
+                    ("cron", "By a cron expression"),
+                    ("once", "Once, when it is made"),
+                    ("manual", "Only by hand"),
+                ],
+                default="daily",
+                max_length=10,
+            ),
         ),
         migrations.AlterField(
-            model_name='upkeepjob',
-            name='cadence',
-            field=models.CharField(choices=[('hourly', 'Every hour'), ('daily', 'Every day'), ('weekly', 'Every week'), ('monthly', 'Every month'), ('cron', 'By a cron expression'), ('once', 'Once, when it is made'), ('manual', 'Only by hand')], default='daily', max_length=10),
+            model_name="upkeepjob",
+            name="cadence",
+            field=models.CharField(
+                choices=[
+                    ("hourly", "Every hour"),
+                    ("daily", "Every day"),
+                    ("weekly", "Every week"),
+                    ("monthly", "Every month"),
+                    ("cron", "By a cron expression"),
+                    ("once", "Once, when it is made"),
+                    ("manual", "Only by hand"),
+                ],
+                default="daily",
+                max_length=10,
+            ),
         ),
     ]

@@ -363,4 +363,4 @@ def test_a_steward_tells_the_portal_what_was_edited_and_no_row_is_touched(client
     assert portal.package("trees")["notes"] == "Every tree, and each stump." and "The portal was told" in html
     assert "says all of it already" in client.post(address, follow=True).content.decode()
     assert AuditEntry.objects.filter(verb="describe", target="trees").count() == 3
-    assert "<td class=\"dim\">Trees</td>" in html and "Environment" in html
+    assert '<td class="dim">Trees</td>' in html and "Environment" in html
