@@ -223,7 +223,8 @@ def _plainly(what: str) -> Iterator[None]:
     """Whatever Python's zipfile raises for a broken zip, as Unreadable. What the disk raises goes on."""
     try:
         yield
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+    # a packing that zipfile does not know is one of its RuntimeErrors
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise Unreadable(what) from error
     except OSError as error:
         # a place before the beginning of the file, as a forged list of files may name it

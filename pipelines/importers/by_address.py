@@ -117,7 +117,7 @@ def look(address: str, *, format: str = "", options: Mapping[str, Any] | None = 
     told = {name: value for name, value in (options or {}).items() if value and name in OPTIONS}
     how = format_of(place, format)
     source = outside.connector(place.provider())
-    with outside.scratch() as folder:
+    with source.door, outside.scratch() as folder:
         state = source.describe(place.resource)
         wish = {**told, **({"published_format": how} if how else {})}
         request = FetchRequest(columns=(), page_size=FEATURES, in_flight=1, options=wish)

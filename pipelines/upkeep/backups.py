@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,7 @@ def of_pipeline(pipeline: Pipeline) -> Holding:
 
 def back_up(holding: Holding, portal: Ckan | None = None, note: Note | None = None) -> Backup:
     """Back the table up as it is now. Raises PipelineError; then nothing is called a backup that is none."""
-    portal = portal or outside.connector(holding.portal)
-    with outside.scratch() as folder:
+    with _asked(holding, portal) as portal, outside.scratch() as folder:
         resource = table_of(portal, holding)
         fields = fields_of(portal, resource)
         lines = folder / "rows.json"
@@ -131,6 +131,17 @@ def back_up(holding: Holding, portal: Ckan | None = None, note: Note | None = No
             _shelve(holding, words, f"{FIELDS}", ".json", sha256, None, resource, fields),
             is_new=True,
         )
+
+
+@contextmanager
+def _asked(holding: Holding, portal: Ckan | None) -> Iterator[Ckan]:
+    """The portal that the caller has open, else one of our own, closed again."""
+    if portal is not None:
+        yield portal
+        return
+    own = outside.connector(holding.portal)
+    with own.door:
+        yield own
 
 
 def table_of(portal: Ckan, holding: Holding) -> dict[str, Any]:
@@ -322,8 +333,7 @@ def restore(holding: Holding, backup: Backup, *, actor: Actor, reason: str = "",
     What is there now is backed up first. The warehouse is left alone: the pipeline's next forced publication sends its rows again.
     Audited. Raises PipelineError; then the table is as it was.
     """
-    portal = portal or outside.connector(holding.portal)
-    with outside.scratch() as folder:
+    with _asked(holding, portal) as portal, outside.scratch() as folder:
         told = json.loads(_local(backup.fields, folder).read_text(encoding="utf-8"))
         parquet = _local(backup.data, folder)
         fields = told["fields"]
@@ -336,7 +346,7 @@ def restore(holding: Holding, backup: Backup, *, actor: Actor, reason: str = "",
             )
         before = back_up(holding, portal)
         portal.exchange(holding.resource, fields, lambda: as_sent(parquet, fields), rows=rows, key=tuple(told["primary_key"]))
-    held = portal.published_count(holding.resource)
+        held = portal.published_count(holding.resource)
     words = f"{rows:,} rows of {backup.sha256[:12]} restored; what was there is {before.sha256[:12]}"
     audit.write(actor, "restore", kind="table", target=holding.resource, reason=reason, result=words, restored=backup.sha256, before=before.sha256)
     if held != rows:

@@ -25,7 +25,7 @@ from pipelines.connectors.ckan import Ckan
 from pipelines.errors import DataError, SetupError
 from pipelines.models import Provider, UpkeepJob, UpkeepRun
 from pipelines.stages import outside
-from pipelines.upkeep import backups
+from pipelines.upkeep import backups, portals
 from pipelines.upkeep.backups import PAGE, Holding, Row
 from pipelines.upkeep.jobs import Job, Note
 
@@ -42,7 +42,7 @@ class RefreshFromStagedFile(Job):
     about = "When a CSV file lies in the staging folder, it becomes what a table of the portal shows; the former rows are backed up first."
     can_dry = True
     options = (
-        Parameter("portal", "Portal", required=True, help="The slug of a CKAN provider."),
+        portals.PORTAL,
         Parameter("package", "Package", required=True, help="Its name on the portal; it must have exactly one table."),
         Parameter(
             "file",
@@ -55,30 +55,38 @@ class RefreshFromStagedFile(Job):
     )
 
     def has_work(self, job: UpkeepJob) -> bool:
-        return _file(job).exists()
+        return Path(self.word(job, "file")).is_file()
 
     def run(self, job: UpkeepJob, run: UpkeepRun, note: Note) -> str:
-        portal, holding, resource = _table(job)
-        title = portal.action("package_show", id=holding.package).get("title") or holding.package
-        file = _file(job)
+        for name in ("package", "file"):
+            if not self.word(job, name):
+                raise SetupError(f"{job}: {name} is not set.", code="bad-option", next_step="Enter it under Settings, Upkeep jobs.")
+        with portals.asked(job, self.word(job, "portal"), note) as portal:
+            return self._refresh(job, run, note, portal)
+
+    def _refresh(self, job: UpkeepJob, run: UpkeepRun, note: Note, portal: Ckan) -> str:
+        package, table = _table(portal, self.word(job, "package"))
+        title, resource = package.get("title") or package["name"], f"{package['name']}/{table['name']}"
+        file = Path(self.word(job, "file"))
         if not file.is_file():
             raise DataError(f"There is no staged file {file}.", code="no-staged-file", next_step="Lay it there, then run this again.")
-        before = None if note.is_dry else backups.back_up(holding, portal, note)
         with outside.scratch() as folder:
-            staged = Staged(file, folder, backups.fields_of(portal, resource), *_told(job))
+            staged = Staged(file, folder, backups.fields_of(portal, table), self.words(job, "dates"), self.word(job, "sort"))
+            had = portal.published_count(resource)
+            if note.is_dry:
+                _, rows = staged.judge()
+                return f"{title}: {rows:,} records would take the place of {had:,}."
+            holding = _holding(portals.provider(job, self.word(job, "portal")), package, table)
+            before = backups.back_up(holding, portal, note)
             sha256, rows = staged.judge()
             if last := _loaded_last(job, sha256):
                 words = f"{title}: data is not new, UID of backup files: {sha256}. Nothing to load."
                 note(words, prepared=sha256, same_as=last)
-                if not note.is_dry:
-                    file.unlink()
-                    note.notice(words, trouble=False)
+                file.unlink()
+                note.notice(words, trouble=False)
                 return words
-            had = portal.published_count(holding.resource)
-            if note.is_dry:
-                return f"{title}: {rows:,} records would take the place of {had:,}."
-            portal.exchange(holding.resource, staged.fields, staged.batches, rows=rows)
-            held = portal.published_count(holding.resource)
+            portal.exchange(resource, staged.fields, staged.batches, rows=rows)
+            held = portal.published_count(resource)
             if held != rows:
                 backups.restore(holding, before, actor=Actor(run.asked_by), reason=f"{held:,} of {rows:,} rows arrived", portal=portal)
                 raise DataError(
@@ -86,7 +94,7 @@ class RefreshFromStagedFile(Job):
                     code="portal-miscounted",
                     next_step="Run it again.",
                 )
-        portal.action("resource_patch", id=resource["id"], last_modified=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
+        portal.action("resource_patch", id=table["id"], last_modified=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
         # last of all: until here the same run may begin again
         file.unlink()
         words = f"{title} refreshed: {rows:,} records, {had:,} before."
@@ -95,33 +103,23 @@ class RefreshFromStagedFile(Job):
         return words
 
 
-def _table(job: UpkeepJob) -> tuple[Ckan, Holding, dict[str, Any]]:
-    """The portal, the package's only table, and CKAN's words of it. Raises SetupError."""
-    for name in ("portal", "package", "file"):
-        if not job.options.get(name):
-            raise SetupError(f"{job}: {name} is not set.", code="bad-option", next_step="Enter it under Settings, Upkeep jobs.")
-    provider = Provider.objects.filter(slug=job.options["portal"], kind=Ckan.kind).first()
-    if provider is None:
-        raise SetupError(f"{job}: there is no CKAN provider {job.options['portal']!r}.", code="bad-option", next_step="Enter the slug of one.")
-    portal = outside.connector(provider)
-    package = portal.action("package_show", id=job.options["package"])
-    tables = [one for one in package["resources"] if one.get("datastore_active") in (True, "true", "True") or one.get("url_type") == "datastore"]
+def _table(portal: Ckan, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """CKAN's words of the package, and of its only table. Raises SetupError."""
+    package = portal.action("package_show", id=name)
+    tables = [one for one in package["resources"] if portals.in_datastore(one)]
     if len(tables) != 1:
         raise SetupError(
             f"{package['name']} has {len(tables):,} tables, and exactly one is wanted here.",
             code="not-one-table",
             next_step="Choose a package with one table, or refresh each by a pipeline.",
         )
+    return package, tables[0]
+
+
+def _holding(provider: Provider, package: dict[str, Any], table: dict[str, Any]) -> Holding:
+    """Under which name the catalog keeps its backups; a dataset that it does not know yet is made."""
     dataset, _ = Dataset.objects.get_or_create(slug=package["name"][:100], defaults={"title": package.get("title") or package["name"]})
-    return portal, Holding(provider, package["name"], tables[0]["name"], dataset, f"staged-{package['name']}"[:80]), tables[0]
-
-
-def _file(job: UpkeepJob) -> Path:
-    return Path(str(job.options.get("file", "")))
-
-
-def _told(job: UpkeepJob) -> tuple[list[str], str]:
-    return [name.strip() for name in str(job.options.get("dates", "")).split(",") if name.strip()], str(job.options.get("sort", "")).strip()
+    return Holding(provider, package["name"], table["name"], dataset, f"staged-{package['name']}"[:80])
 
 
 def _loaded_last(job: UpkeepJob, sha256: str) -> int | None:

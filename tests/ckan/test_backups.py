@@ -5,12 +5,13 @@ from datetime import date
 import pytest
 
 from catalog.audit import Actor
-from catalog.models import AuditEntry, CatalogEntry
+from catalog.models import AuditEntry, CatalogEntry, Dataset
 from pipelines import secrets
 from pipelines.connectors.ckan import Ckan
 from pipelines.errors import SetupError, TransientError
 from pipelines.models import UpkeepJob, UpkeepRun
 from pipelines.upkeep import backups, jobs
+from pipelines.upkeep.staged_refresh import RefreshFromStagedFile
 from tests import world
 from tests.pipelines.commanding import command
 
@@ -245,6 +246,14 @@ def test_a_dry_run_changes_nothing(real_ckan, staged):
     job, file = staged("dry", HEADER + "1,x,2020-01-01,\n")
     run = done(job, is_dry=True)
     assert run.message == "Dry: 1 records would take the place of 1." and file.exists()
+    assert not CatalogEntry.objects.filter(source="staged-dry").exists()
+    job.options["package"] = "dry-alone"
+    job.save()
+    real_ckan.action("package_create", name="dry-alone", title="Alone", owner_org="city")
+    real_ckan.action("datastore_create", resource={"package_id": "dry-alone", "name": "T"}, fields=CASES, records=[], force=True)
+    assert done(job, is_dry=True).message == "Alone: 1 records would take the place of 0."
+    assert not Dataset.objects.filter(slug="dry-alone").exists(), "a look makes nothing"
+    assert not RefreshFromStagedFile().has_work(UpkeepJob(kind="staged-refresh", options={})), "no file is named"
     assert [row["Age"] for row in rows_of(real_ckan, "dry")[0]] == ["old"]
 
 
